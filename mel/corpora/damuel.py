@@ -1,0 +1,171 @@
+"""DaMuEL records -> pages: an entity, and the mentions that its Wikipedia page makes of others."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import orjson
+from absl import logging
+
+from mel.corpora.archives import Part, read_lines
+from mel.corpora.malformed import Malformed
+from mel.types import Entity, MelError, Mention, Qid, Span, format_qid, parse_qid
+
+DESCRIPTION_CHARACTERS = 2000
+
+_BLANK_LINE = re.compile(r"\n\s*\n")
+_NOT_WIKI = "origin is not wiki"
+_NO_QID = "no qid"
+
+
+class Page(NamedTuple):
+    """What one record says.
+
+    Attributes:
+      entity: the entity that the record is about.
+      text: its Wikipedia page in this language, "" where there is none; the context of all `mentions`.
+      mentions: the links that the authors of the page made, in the order of the record.
+      dropped: how many other links there were, by reason.
+      redirected: how many QIDs (the entity's and the golds') the redirects moved.
+    """
+
+    entity: Entity
+    text: str
+    mentions: tuple[Mention, ...]
+    dropped: Counter[str]
+    redirected: int = 0
+
+
+def read_pages(
+    part: Part, language: str, malformed: Malformed, redirects: Mapping[Qid, Qid] | None = None
+) -> Iterator[Page]:
+    """Yields one page for each usable record of a part.
+
+    Args:
+      part: a part of an archive.
+      language: the language wanted; records of other languages are counted in `malformed.dropped`.
+      malformed: where lines that are not JSON, and records without a QID, a language or with values
+        of the wrong type are reported.
+      redirects: {old QID: new QID}, applied once to entities and golds.
+
+    Raises:
+      MelError: the part is damaged, or too many records are malformed.
+    """
+    redirects = redirects or {}
+    for line, data in read_lines(part):
+        try:
+            record = _object(orjson.loads(data), "the record")
+            if (found := _get(record, "lang", str)) == language:
+                yield _page(record, language, redirects, f"{part}:{line}")
+            elif found:
+                malformed.dropped["record of another language"] += 1
+            else:
+                malformed.add(str(part), line, "it has no lang")
+        except orjson.JSONDecodeError as error:
+            malformed.add(str(part), line, f"it is not JSON ({error})")
+        except _WrongRecord as error:
+            malformed.add(str(part), line, str(error))
+
+
+class _WrongRecord(Exception):
+    """Why a record cannot be used."""
+
+
+def _page(record: dict, language: str, redirects: Mapping[Qid, Qid], place: str) -> Page:
+    """Raises _WrongRecord if a value that is needed has the wrong type."""
+    wiki = _get(record, "wiki", dict)
+    text = _get(wiki, "text", str)
+    tokens = _get(wiki, "tokens", list)
+    try:
+        qid = parse_qid(_get(record, "qid", str))
+    except MelError as error:
+        raise _WrongRecord(str(error)) from None
+    title = _title(record, wiki, qid)
+    entity = Entity(redirects.get(qid, qid), language, title, _description(record, wiki, text, tokens))
+
+    mentions, dropped, redirected = [], Counter(), int(qid in redirects)
+    for ordinal, link in enumerate(_get(wiki, "links", list)):
+        link = _object(link, "a link")
+        found = _link(link, text, tokens)
+        if isinstance(found, str):
+            dropped[found] += 1
+            if found not in (_NOT_WIKI, _NO_QID):
+                logging.log_first_n(logging.WARNING, "%s: dropped link %d: %s.", 20, place, ordinal, found)
+            continue
+        span, gold = found
+        redirected += gold in redirects
+        mention_id = f"{language}-{format_qid(qid)}-{ordinal}"
+        mentions.append(Mention(mention_id, language, text, span, redirects.get(gold, gold), title))
+    return Page(entity, text, tuple(mentions), dropped, redirected)
+
+
+def _link(link: dict, text: str, tokens: list) -> tuple[Span, Qid] | str:
+    """The span and the gold of a link, or the reason why it is not a mention."""
+    if link.get("origin") != "wiki":
+        return _NOT_WIKI
+    if link.get("qid") is None:
+        return _NO_QID
+    try:
+        gold = parse_qid(str(link["qid"]))
+    except MelError:
+        return "qid is not a QID"
+    span = _covered(link, text, tokens)
+    if span is None:
+        return "span outside the text"
+    return (span, gold) if span.of(text).strip() else "surface form is blank"
+
+
+def _covered(focus: dict, text: str, tokens: list) -> Span | None:
+    """The characters that a link or a paragraph, given in tokens, covers; None if they are not all there."""
+    first, behind = focus.get("start"), focus.get("end")
+    if not (isinstance(first, int) and isinstance(behind, int) and 0 <= first < behind <= len(tokens)):
+        return None
+    try:
+        start, last, end = tokens[first]["start"], tokens[behind - 1]["start"], tokens[behind - 1]["end"]
+        # `[[humedal]]es` is one token: end_offset is the place in it of the last character inside the brackets.
+        if (end_offset := focus.get("end_offset")) is not None:
+            end = min(end, last + end_offset + 1)
+    except (KeyError, TypeError):
+        return None
+    if not (isinstance(start, int) and isinstance(end, int) and 0 <= start < end <= len(text)):
+        return None
+    return Span(start, end)
+
+
+def _title(record: dict, wiki: dict, qid: Qid) -> str:
+    aliases = _get(record, "aliases", list)
+    names = (_get(wiki, "title", str), _get(record, "label", str), *(name for name in aliases if isinstance(name, str)))
+    return next((name.strip() for name in names if name.strip()), format_qid(qid))
+
+
+def _description(record: dict, wiki: dict, text: str, tokens: list) -> str:
+    """The first paragraph that is no heading, or the text up to the first blank line, or Wikidata's description."""
+    paragraphs = (_object(paragraph, "a paragraph") for paragraph in _get(wiki, "paragraphs", list))
+    spans = (_covered(paragraph, text, tokens) for paragraph in paragraphs if not paragraph.get("heading"))
+    description = next((found for span in spans if span and (found := span.of(text).strip())), "")
+    description = description or _BLANK_LINE.split(text.strip(), maxsplit=1)[0]
+    description = description or _get(record, "description", str).strip()
+    return description[:DESCRIPTION_CHARACTERS].rstrip()
+
+
+def _get(values: dict, key: str, kind: type) -> Any:
+    """`values[key]`, or the empty value of `kind` if it is missing or null.
+
+    Raises:
+      _WrongRecord: it is something else than a `kind`.
+    """
+    value = values.get(key)
+    if value is None:
+        return kind()
+    if not isinstance(value, kind):
+        raise _WrongRecord(f"{key} is a {type(value).__name__}, not a {kind.__name__}")
+    return value
+
+
+def _object(value: Any, what: str) -> dict:
+    if not isinstance(value, dict):
+        raise _WrongRecord(f"{what} is a {type(value).__name__}, not an object")
+    return value

@@ -1,0 +1,1 @@
+"""Rows to unit vectors: the transformer, embedding, pretrained weights in and out."""

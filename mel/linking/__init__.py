@@ -1,0 +1,1 @@
+"""The bundle for downstream use, and the linker that reads it."""

@@ -1,0 +1,153 @@
+"""Batch n as a pure function of (seed, n): which mentions, which candidates, in which shapes.
+
+The texts of a batch are grouped by width, each group with a fixed number of rows, so that all
+batches of a round share one shape and one compiled step.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from mel.shards.datasets import RowSet
+from mel.shards.permutation import permuted
+from mel.shards.rows import bucket_width
+from mel.types import Batch, MelError
+
+WIDTH_STEP = 16  # coarser than for inference: every width is compiled into the step
+SAMPLED_BATCHES = 24
+HEADROOM = 1.02  # over the largest need among the sampled batches
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """The shape of a batch: how many texts of each width, and how many candidate columns."""
+
+    widths: tuple[int, ...]
+    texts: tuple[int, ...]
+    candidates: int
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchSource:
+    """Everything that batch n depends on besides n.
+
+    Attributes:
+      mentions: training mentions, the gold of each in the KB.
+      entities: one row an entity.
+      negatives_NK: entity rows, K hard negatives a mention; None for in-batch negatives only.
+      batch_size: mentions a batch.
+      seed: of the order of the mentions.
+      chunk_tokens: the number of texts of width w is a multiple of `chunk_rows(w, chunk_tokens)`,
+      devices: and of the number of devices.
+    """
+
+    mentions: RowSet
+    entities: RowSet
+    negatives_NK: np.ndarray | None
+    batch_size: int
+    seed: int
+    chunk_tokens: int
+    devices: int = 1
+
+    def __post_init__(self):
+        if not 0 < self.batch_size <= len(self.mentions):
+            raise MelError(f"--batch_size={self.batch_size} is not between 1 and the {len(self.mentions)} mentions.")
+
+    def mention_rows(self, n: int) -> np.ndarray:
+        """The mentions of batch n; each occurs once an epoch, whose incomplete last batch is left out."""
+        epoch, place = divmod(n, len(self.mentions) // self.batch_size)
+        first = place * self.batch_size
+        return permuted(np.arange(first, first + self.batch_size), len(self.mentions), self.seed, epoch)
+
+    def entity_rows(self, mention_rows_B: np.ndarray) -> np.ndarray:
+        """The distinct candidate entities of a batch: its golds and their hard negatives, sorted."""
+        golds_B = self.mentions.entity_rows_N[mention_rows_B]
+        negatives_BK = [] if self.negatives_NK is None else self.negatives_NK[mention_rows_B].reshape(-1)
+        return np.unique(np.concatenate([golds_B, negatives_BK]).astype(np.int64))
+
+    def batch_at(self, n: int, layouts: Sequence[Layout]) -> Batch:
+        """Batch n in the first of the layouts that holds it; the last one must hold any."""
+        mention_rows_B = self.mention_rows(n)
+        entity_rows_c = self.entity_rows(mention_rows_B)
+        lengths = self._lengths(mention_rows_B, entity_rows_c)
+        for layout in layouts:
+            places = _places(layout, lengths)
+            if places is not None and len(entity_rows_c) <= layout.candidates:
+                return self._fill(layout, mention_rows_B, entity_rows_c, places)
+        raise ValueError("the last layout must hold any batch")
+
+    def plan(self) -> tuple[Layout, Layout]:
+        """A layout for nearly every batch, measured on sampled ones, and one that holds any batch."""
+        lengths = np.concatenate([self.mentions.rows.lengths_N, self.entities.rows.lengths_N])
+        widths = tuple(np.unique(bucket_width(lengths, WIDTH_STEP)).tolist())
+        needs, candidates = [], []
+        for n in range(SAMPLED_BATCHES):
+            mention_rows_B = self.mention_rows(n)
+            entity_rows_c = self.entity_rows(mention_rows_B)
+            lengths = self._lengths(mention_rows_B, entity_rows_c)
+            needs.append(np.bincount(np.searchsorted(widths, lengths), minlength=len(widths)))
+            candidates.append(len(entity_rows_c))
+        texts = [self._round_up(int(need * HEADROOM) + 1, width) for need, width in zip(np.max(needs, 0), widths)]
+        negatives = 0 if self.negatives_NK is None else self.negatives_NK.shape[1]
+        most = min(self.batch_size * (1 + negatives), len(self.entities))
+        usual = Layout(widths, tuple(texts), min(most, int(max(candidates) * HEADROOM) + 1))
+        worst = [0] * (len(widths) - 1) + [self._round_up(self.batch_size + most, widths[-1])]
+        return usual, Layout(widths, tuple(worst), most)
+
+    def _fill(self, layout: Layout, mention_rows_B, entity_rows_c, places) -> Batch:
+        count_b = len(mention_rows_B)
+        tokens, first = [], 0
+        for width, texts in zip(layout.widths, layout.texts):
+            group = np.zeros((texts, width), np.int32)
+            for rows, row_ids, place in (
+                (self.mentions.rows, mention_rows_B, places[:count_b]),
+                (self.entities.rows, entity_rows_c, places[count_b:]),
+            ):
+                inside = (place >= first) & (place < first + texts)
+                group[place[inside] - first] = rows.gather(row_ids[inside], width)
+            tokens.append(group)
+            first += texts
+        padding = layout.candidates - len(entity_rows_c)
+        return Batch(
+            tokens=tuple(tokens),
+            mention_row_B=places[:count_b].astype(np.int32),
+            candidate_row_C=np.pad(places[count_b:], (0, padding)).astype(np.int32),
+            gold_column_B=np.searchsorted(entity_rows_c, self.mentions.entity_rows_N[mention_rows_B]).astype(np.int32),
+            mention_qid_B=self.mentions.qids_N[mention_rows_B].astype(np.int32),
+            candidate_qid_C=np.pad(self.entities.qids_N[entity_rows_c], (0, padding)).astype(np.int32),
+        )
+
+    def _lengths(self, mention_rows_B: np.ndarray, entity_rows_c: np.ndarray) -> np.ndarray:
+        pairs = ((self.mentions.rows, mention_rows_B), (self.entities.rows, entity_rows_c))
+        return np.concatenate([rows.offsets_N1[ids + 1] - rows.offsets_N1[ids] for rows, ids in pairs])
+
+    def _round_up(self, texts: int, width: int) -> int:
+        multiple = self.devices * chunk_rows(width, self.chunk_tokens)
+        return -(-texts // multiple) * multiple
+
+
+def chunk_rows(width: int, chunk_tokens: int) -> int:
+    """How many texts of one width are encoded at once.
+
+    Raises:
+      MelError: not even one fits.
+    """
+    if width > chunk_tokens:
+        raise MelError(f"A chunk of {chunk_tokens} tokens cannot hold one row of {width}.")
+    return chunk_tokens // width
+
+
+def _places(layout: Layout, lengths: np.ndarray) -> np.ndarray | None:
+    """A text slot for every length, wide enough, as narrow as there is room; None where there is none."""
+    needed = np.searchsorted(layout.widths, lengths)
+    places = np.empty(len(lengths), np.int64)
+    waiting, first = np.zeros(0, np.int64), 0
+    for group, texts in enumerate(layout.texts):
+        waiting = np.concatenate([waiting, np.flatnonzero(needed == group)])
+        placed = waiting[:texts]
+        places[placed] = first + np.arange(len(placed))
+        waiting, first = waiting[texts:], first + texts
+    return None if len(waiting) else places

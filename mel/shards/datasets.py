@@ -1,0 +1,171 @@
+"""Token rows on disk: TFDS data sets whose records are blocks of rows, and their decoded cache.
+
+A record is a block of rows, because reading one row a record is a hundred times slower. A trainer
+needs rows in any order, so the shards are decoded once into flat arrays that it maps into memory;
+the shards stay the form in which rows are published.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+
+from mel.artifacts import Artifact, Draft, exists, open_artifact, publish
+from mel.shards.rows import TokenRows
+from mel.types import MelError
+
+TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+DATASET, SPLIT = "rows", "train"  # TFDS wants both names; an artefact holds one split
+ROWS_A_BLOCK = 1024
+BLOCKS_A_SHARD = 1024
+COLUMNS = {"qids": np.int64, "languages": np.int32, "entity_rows": np.int32}
+
+
+@dataclasses.dataclass(frozen=True)
+class RowSet:
+    """N token rows with what is known of each.
+
+    Attributes:
+      rows: the token ids.
+      qids_N: the QID of the entity, or the gold QID of the mention.
+      languages_N: a position in the data set's list of languages.
+      entity_rows_N: the entity's own row, or the row of the mention's gold, -1 where the KB lacks it.
+    """
+
+    rows: TokenRows
+    qids_N: np.ndarray
+    languages_N: np.ndarray
+    entity_rows_N: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def columns(self) -> dict[str, np.ndarray]:
+        return {name: np.asarray(getattr(self, f"{name}_N"), dtype) for name, dtype in COLUMNS.items()}
+
+
+def write_rows(draft: Draft, row_sets: Iterable[RowSet]) -> int:
+    """Writes row sets of any size, one behind the other, as TFDS shards; returns the number of rows.
+
+    The files depend on the rows only, not on how they were cut into sets.
+
+    Raises:
+      MelError: there is not one row.
+    """
+    import tensorflow_datasets as tfds
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    features = _features(tfds)
+    shards: list[pathlib.Path] = []
+    lengths: list[int] = []
+    writer, total = None, 0
+    for block in _cut_into_blocks(row_sets):
+        if writer is None:
+            shards.append(draft / f"shard-{len(shards):05d}")
+            lengths.append(0)
+            writer = ArrayRecordWriter(str(shards[-1]), "group_size:1")
+        example = {"tokens": block.rows.tokens_T, "lengths": block.rows.lengths_N.astype(np.int32), **block.columns()}
+        writer.write(features.serialize_example(features.encode_example(example)))
+        lengths[-1] += 1
+        total += len(block)
+        if lengths[-1] == BLOCKS_A_SHARD:
+            writer.close()
+            writer = None
+    if writer is not None:
+        writer.close()
+    if not total:
+        raise MelError(f"There are no rows for {draft.path}: nothing in the input was usable.")
+    _write_metadata(tfds, draft.path, features, shards, lengths)
+    return total
+
+
+def read_rows(folder: pathlib.Path) -> Iterator[RowSet]:
+    """Reads the blocks of a TFDS data set written by `write_rows`, in order."""
+    import tensorflow_datasets as tfds
+
+    source = tfds.builder_from_directory(str(folder)).as_data_source(SPLIT)
+    for first in range(0, len(source), 8):
+        for example in source.__getitems__(range(first, min(first + 8, len(source)))):
+            offsets = np.concatenate([[0], np.cumsum(example["lengths"], dtype=np.int64)])
+            yield RowSet(TokenRows(example["tokens"], offsets), *(example[name] for name in COLUMNS))
+
+
+def open_rows(tokens: Artifact, cache: pathlib.Path) -> RowSet:
+    """Maps the rows of `tokens` into memory, decoding its shards into `cache` where that is missing."""
+    if not exists(cache):
+        with publish(cache, "row cache") as draft:
+            draft.reads("tokens", tokens)
+            _decode(tokens, draft.path)
+    open_artifact(cache, "row cache", {"tokens": tokens})
+    arrays = {name: np.load(cache / f"{name}.npy", mmap_mode="r") for name in ("tokens", "offsets", *COLUMNS)}
+    return RowSet(TokenRows(arrays["tokens"], arrays["offsets"]), *(arrays[name] for name in COLUMNS))
+
+
+def _decode(tokens: Artifact, folder: pathlib.Path) -> None:
+    """Two passes would decode twice, so tokens are appended raw and given their header at the end."""
+    lengths, columns = [], {name: [] for name in COLUMNS}
+    with open(folder / "tokens.raw", "wb") as raw:
+        for block in read_rows(tokens.path):
+            raw.write(np.ascontiguousarray(block.rows.tokens_T, np.int32).tobytes())
+            lengths.append(block.rows.lengths_N)
+            for name, values in block.columns().items():
+                columns[name].append(values)
+    offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths), dtype=np.int64)])
+    np.save(folder / "offsets.npy", offsets)
+    for name, values in columns.items():
+        np.save(folder / f"{name}.npy", np.concatenate(values))
+    out = np.lib.format.open_memmap(folder / "tokens.npy", mode="w+", dtype=np.int32, shape=(int(offsets[-1]),))
+    if offsets[-1]:
+        out[:] = np.memmap(folder / "tokens.raw", np.int32, mode="r")
+    out.flush()
+    (folder / "tokens.raw").unlink()
+
+
+def _cut_into_blocks(row_sets: Iterable[RowSet]) -> Iterator[RowSet]:
+    waiting: list[RowSet] = []
+    for row_set in row_sets:
+        waiting.append(row_set)
+        if sum(map(len, waiting)) >= ROWS_A_BLOCK:
+            whole = concatenate(waiting)
+            full = len(whole) // ROWS_A_BLOCK * ROWS_A_BLOCK
+            yield from (_slice(whole, i, i + ROWS_A_BLOCK) for i in range(0, full, ROWS_A_BLOCK))
+            waiting = [_slice(whole, full, len(whole))]
+    rest = concatenate(waiting) if waiting else None
+    if rest:
+        yield rest
+
+
+def concatenate(row_sets: Sequence[RowSet]) -> RowSet:
+    """One row set of several, in order."""
+    tokens = np.concatenate([s.rows.tokens_T for s in row_sets])
+    lengths = np.concatenate([s.rows.lengths_N for s in row_sets])
+    rows = TokenRows(tokens, np.concatenate([[0], np.cumsum(lengths)]))
+    return RowSet(rows, *(np.concatenate([s.columns()[name] for s in row_sets]) for name in COLUMNS))
+
+
+def _slice(row_set: RowSet, start: int, end: int) -> RowSet:
+    offsets = row_set.rows.offsets_N1[start : end + 1]
+    rows = TokenRows(row_set.rows.tokens_T[offsets[0] : offsets[-1]], offsets - offsets[0])
+    return RowSet(rows, *(values[start:end] for values in row_set.columns().values()))
+
+
+def _features(tfds):
+    columns = {"tokens": np.int32, "lengths": np.int32, **COLUMNS}
+    tensors = {name: tfds.features.Tensor(shape=(None,), dtype=dtype) for name, dtype in columns.items()}
+    return tfds.features.FeaturesDict(tensors)
+
+
+def _write_metadata(tfds, folder: pathlib.Path, features, shards: list[pathlib.Path], lengths: list[int]) -> None:
+    template = tfds.core.ShardedFileTemplate(
+        data_dir=folder, template=TEMPLATE, dataset_name=DATASET, split=SPLIT, filetype_suffix="array_record"
+    )
+    num_bytes = sum(shard.stat().st_size for shard in shards)
+    for number, shard in enumerate(shards):
+        shard.rename(template.sharded_filepath(shard_index=number, num_shards=len(shards)))
+    split = tfds.core.SplitInfo(name=SPLIT, shard_lengths=lengths, num_bytes=num_bytes, filename_template=template)
+    tfds.folder_dataset.write_metadata(
+        data_dir=str(folder), features=features, split_infos=[split], filename_template=TEMPLATE, check_data=False
+    )

@@ -1,0 +1,242 @@
+"""Archives to artefacts: the knowledge base, the alias table, mentions and their token rows.
+
+The parts of the archives are read by worker processes and put together in order, so what is
+published does not depend on their number. Parts are read twice, first for the entities and then for
+the mentions, because a mention's row names the row of its gold.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import pathlib
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Literal, NamedTuple
+
+import numpy as np
+import orjson
+
+from mel.artifacts import Artifact, publish
+from mel.corpora import alias_table, damuel, mewsli
+from mel.corpora.archives import Part, find_archive, list_parts
+from mel.corpora.kb import KnowledgeBase, KnowledgeBaseWriter, read_entities
+from mel.corpora.malformed import Malformed
+from mel.corpora.workers import map_in_order
+from mel.progress import Progress
+from mel.shards.datasets import RowSet, write_rows
+from mel.shards.rows import TokenRows
+from mel.text.marking import mark_entity, mark_mention
+from mel.text.tokenizer import Tokenizer
+from mel.types import Entity, Mention, Qid, format_qid
+
+ENTITIES_AT_ONCE = 8192
+NOT_IN_KB = "gold not in the KB"
+
+
+@dataclasses.dataclass(frozen=True)
+class Archives:
+    """What is read of which DaMuEL archives.
+
+    Attributes:
+      parts: (language, part) in the order of the languages asked for.
+      redirects: {old QID: new QID}.
+      held_out: share of pages whose mentions belong to the split held_out instead of train.
+      max_malformed: most malformed records to skip.
+      workers: processes that read.
+    """
+
+    parts: tuple[tuple[str, Part], ...]
+    redirects: Mapping[Qid, Qid]
+    held_out: float
+    max_malformed: int
+    workers: int
+
+    @classmethod
+    def find(cls, folder: pathlib.Path, languages: Iterable[str], limit: int, **others) -> Archives:
+        """Lists the parts of every language, `limit` of each at most if it is not 0."""
+        by_language = [(language, list_parts(find_archive(folder, language))) for language in languages]
+        return cls(tuple((name, part) for name, parts in by_language for part in parts[: limit or None]), **others)
+
+
+class MentionBlock(NamedTuple):
+    """Mentions of one language: their rows, golds, and their lines for the mentions artefact."""
+
+    language: str
+    rows: TokenRows
+    golds_N: np.ndarray
+    lines: list[bytes]
+    dropped: Counter[str]
+
+
+class Windows(NamedTuple):
+    """How a mention's row is cut."""
+
+    tokenizer: pathlib.Path
+    max_tokens: int
+    title_in_window: bool
+
+
+def publish_kb(kb_path: pathlib.Path, alias_path: pathlib.Path, archives: Archives, languages: tuple[str, ...], settings: dict) -> None:
+    """Publishes the alias table of the training mentions and the knowledge base, in one reading."""
+    malformed = Malformed(archives.max_malformed)
+    counts: alias_table.AliasCounts = Counter()
+    redirected = 0
+    with publish(kb_path, "kb") as kb, publish(alias_path, "alias table") as aliases:
+        writer = KnowledgeBaseWriter(kb.path, languages)
+        survey = functools.partial(_survey_part, archives=archives)
+        for entities, part_counts, moved, part_malformed in _each_part(survey, archives, "entities"):
+            malformed.merge(part_malformed)
+            writer.add(entities)
+            counts.update(part_counts)
+            redirected += moved
+        rows = writer.close()
+        kb.facts |= {
+            "settings": settings, "languages": list(languages), "rows": rows, "entities": writer.counts,
+            "duplicates": writer.duplicates, "redirected": redirected, "malformed": len(malformed),
+            "dropped": dict(sorted(malformed.dropped.items())),
+        }  # fmt: skip
+        aliases.facts |= {"settings": settings, "rows": alias_table.write(aliases.path, counts)}
+
+
+def publish_entity_rows(path: pathlib.Path, kb: Artifact, tokenizer: Artifact, max_tokens: int) -> None:
+    """Publishes one row of tokens for each row of the knowledge base, in its order."""
+    kb_rows = KnowledgeBase.read(kb.path, kb.facts["languages"])
+
+    def row_sets() -> Iterator[RowSet]:
+        loaded, first = Tokenizer.load(tokenizer.path), 0
+        for entities in _groups(read_entities(kb.path), ENTITIES_AT_ONCE):
+            rows = TokenRows.from_rows(loaded.rows([mark_entity(entity) for entity in entities], max_tokens))
+            ids = np.arange(first, first + len(rows))
+            yield RowSet(rows, kb_rows.qids_E[ids], kb_rows.languages_E[ids], ids)
+            first += len(rows)
+
+    with publish(path, "tokens") as draft:
+        draft.reads("kb", kb)
+        draft.reads("tokenizer", tokenizer)
+        draft.facts |= {"settings": {"entity_tokens": max_tokens}, "max_tokens": max_tokens}
+        draft.facts |= {"languages": kb.facts["languages"], "rows": write_rows(draft, row_sets())}
+
+
+def damuel_mentions(archives: Archives, split: Literal["train", "held_out"], windows: Windows) -> Iterator[MentionBlock]:
+    """The mentions of one split of the DaMuEL pages, one block a part."""
+    read = functools.partial(_mentions_of_part, archives=archives, split=split, windows=windows)
+    malformed = Malformed(archives.max_malformed)
+    for block, part_malformed in _each_part(read, archives, f"mentions/{split}"):
+        malformed.merge(part_malformed)
+        yield block
+
+
+def mewsli_mentions(tree: pathlib.Path, languages: Iterable[str], windows: Windows, malformed: Malformed) -> Iterator[MentionBlock]:
+    """The mentions of a Mewsli-9 tree, language by language."""
+    tokenizer = Tokenizer.load(windows.tokenizer)
+    for language in languages:
+        documents = mewsli.read_documents(tree, language, malformed)
+        for some in _groups(documents, 256):
+            mentions = [mention for document in some for mention in document.mentions]
+            dropped = sum((document.dropped for document in some), Counter())
+            yield _block(language, mentions, dropped, tokenizer, windows)
+
+
+def publish_mentions(
+    mentions_path: pathlib.Path, tokens_path: pathlib.Path, blocks: Iterable[MentionBlock], kb: Artifact,
+    tokenizer: Artifact, windows: Windows, settings: dict, keep_unknown: bool,
+) -> None:  # fmt: skip
+    """Publishes mentions, one JSON line each in a file a language, and their token rows in the same order.
+
+    Args:
+      keep_unknown: whether mentions whose gold the KB lacks are kept (to count as misses) or dropped.
+    """
+    kb_rows = KnowledgeBase.read(kb.path, kb.facts["languages"])
+    counts: dict[str, int] = {}
+    dropped: dict[str, Counter] = {}
+
+    def row_sets(folder: pathlib.Path) -> Iterator[RowSet]:
+        for block in blocks:
+            counts.setdefault(block.language, 0)
+            gold_rows_N = kb_rows.rows_of(block.golds_N, block.language)
+            kept = np.flatnonzero((gold_rows_N >= 0) | keep_unknown)
+            counts[block.language] += len(kept)
+            missing = Counter({NOT_IN_KB: len(gold_rows_N) - len(kept)})
+            dropped.setdefault(block.language, Counter()).update(block.dropped + missing)
+            with open(folder / f"{block.language}.jsonl", "ab") as file:
+                file.writelines(block.lines[i] for i in kept)
+            number_N = np.full(len(kept), list(counts).index(block.language))
+            yield RowSet(block.rows.take(kept), block.golds_N[kept], number_N, gold_rows_N[kept])
+
+    with publish(mentions_path, "mentions") as mentions, publish(tokens_path, "tokens") as tokens:
+        rows = write_rows(tokens, row_sets(mentions.path))
+        facts = {"settings": settings, "languages": list(counts), "rows": rows}
+        by_reason = {language: dict(sorted(reasons.items())) for language, reasons in dropped.items()}
+        mentions.facts |= facts | {"counts": counts, "dropped": by_reason}
+        tokens.facts |= facts | {"max_tokens": windows.max_tokens, "title_in_window": windows.title_in_window}
+        mentions.reads("kb", kb)
+        tokens.reads("kb", kb)
+        tokens.reads("tokenizer", tokenizer)
+
+
+def _survey_part(item: tuple[str, Part], archives: Archives) -> tuple[list[Entity], alias_table.AliasCounts, int, Malformed]:
+    language, part = item
+    malformed = Malformed(archives.max_malformed, log=False)
+    entities, counts, redirected = [], Counter(), 0
+    for page in damuel.read_pages(part, language, malformed, archives.redirects):
+        entities.append(page.entity)
+        redirected += page.redirected
+        if not is_held_out(page.entity.qid, archives.held_out):
+            counts.update(alias_table.count_aliases(page.mentions))
+    return entities, counts, redirected, malformed
+
+
+def _mentions_of_part(item: tuple[str, Part], archives: Archives, split: str, windows: Windows) -> tuple[MentionBlock, Malformed]:
+    language, part = item
+    malformed = Malformed(archives.max_malformed, log=False)
+    mentions: list[Mention] = []
+    dropped: Counter[str] = Counter()
+    for page in damuel.read_pages(part, language, malformed, archives.redirects):
+        if is_held_out(page.entity.qid, archives.held_out) == (split == "held_out"):
+            mentions.extend(page.mentions)
+            dropped.update(page.dropped)
+    return _block(language, mentions, dropped, _tokenizer(windows.tokenizer), windows), malformed
+
+
+def _block(language: str, mentions: list[Mention], dropped: Counter, tokenizer: Tokenizer, windows: Windows) -> MentionBlock:
+    marked = [mark_mention(mention, windows.title_in_window) for mention in mentions]
+    rows = TokenRows.from_rows(tokenizer.rows(marked, windows.max_tokens))
+    golds = np.fromiter((mention.gold for mention in mentions), np.int64, len(mentions))
+    return MentionBlock(language, rows, golds, [_line(mention) for mention in mentions], dropped)
+
+
+def _line(mention: Mention) -> bytes:
+    record = {
+        "id": mention.mention_id, "language": mention.language, "surface_form": mention.surface_form,
+        "start": mention.span.start, "end": mention.span.end, "qid": format_qid(mention.gold),
+        "title": mention.title, "frequency_bin": mention.frequency_bin,
+    }  # fmt: skip
+    return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
+
+
+@functools.cache
+def _tokenizer(folder: pathlib.Path) -> Tokenizer:
+    """Loaded once in each worker process."""
+    return Tokenizer.load(folder)
+
+
+def _each_part(function, archives: Archives, what: str) -> Iterator:
+    progress = Progress(f"reading {what}", len(archives.parts), "parts")
+    for item, result in zip(archives.parts, map_in_order(function, archives.parts, archives.workers)):
+        progress.add(note=item[0])
+        yield result
+    progress.close()
+
+
+def _groups(items: Iterable, size: int) -> Iterator[list]:
+    items = iter(items)
+    while group := list(itertools.islice(items, size)):
+        yield group
+
+
+def is_held_out(qid: Qid, share: float) -> bool:
+    """Whether the page of an entity, in all languages alike, is held out."""
+    return zlib.crc32(format_qid(qid).encode()) < share * 2**32

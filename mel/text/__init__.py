@@ -1,0 +1,1 @@
+"""Nouns to integer rows: marking a focus, tokenising a page once, cutting windows."""

@@ -1,0 +1,1 @@
+"""Loss, state, step, checkpoint, hooks and the loop."""
