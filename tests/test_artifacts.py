@@ -1,0 +1,111 @@
+"""An artefact exists if and only if it is complete, and a reader refuses what does not fit, in a sentence."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from mel import artifacts
+from mel.artifacts import exists, open_artifact, publish, require_settings
+from mel.types import MelError
+
+
+def put(path, text="hello", kind="thing", **facts):
+    with publish(path, kind) as draft:
+        (draft / "file.txt").write_text(text)
+        draft.facts |= facts
+    return open_artifact(path, kind)
+
+
+def test_what_is_published_can_be_opened(tmp_path):
+    artifact = put(tmp_path / "a", answer=42)
+    assert artifact.facts["answer"] == 42
+    assert (artifact / "file.txt").read_text() == "hello"
+
+
+def test_the_digest_covers_content_and_nothing_else(tmp_path):
+    one, same = put(tmp_path / "a"), put(tmp_path / "elsewhere" / "b")
+    assert one.digest == same.digest
+    assert one.digest != put(tmp_path / "c", text="hullo").digest
+    assert one.digest != put(tmp_path / "d", answer=42).digest
+
+
+def test_a_failure_inside_leaves_nothing(tmp_path):
+    with pytest.raises(RuntimeError):
+        with publish(tmp_path / "a", "thing") as draft:
+            (draft / "file.txt").write_text("half")
+            raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_process_leaves_no_artefact_and_the_next_one_can_publish(tmp_path):
+    program = """
+import os, signal, sys
+from mel.artifacts import publish
+with publish(sys.argv[1], "thing") as draft:
+    (draft / "stale.txt").write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    killed = subprocess.run([sys.executable, "-c", program, str(tmp_path / "a")], check=False)
+    assert killed.returncode == -9
+    assert not exists(tmp_path / "a")
+    assert sorted(p.name for p in put(tmp_path / "a").path.iterdir()) == ["file.txt", "manifest.json"]
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path):
+    with pytest.raises(MelError, match="The disk is full while writing .*free some space"):
+        with publish(tmp_path / "a", "thing"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_published_twice(tmp_path):
+    put(tmp_path / "a")
+    with pytest.raises(MelError, match="already published"):
+        put(tmp_path / "a")
+
+
+def test_refusals_of_a_reader(tmp_path):
+    with pytest.raises(MelError, match="There is no thing at"):
+        open_artifact(tmp_path / "nowhere", "thing")
+    a, b = put(tmp_path / "a"), put(tmp_path / "b", text="other")
+    with pytest.raises(MelError, match="holds thing, not index"):
+        open_artifact(a.path, "index")
+    with pytest.raises(MelError, match="was not made from the b at"):
+        open_artifact(a.path, "thing", {"b": b})
+    (a / "file.txt").write_text("hell")
+    with pytest.raises(MelError, match="has 4 bytes instead of 5"):
+        open_artifact(a.path, "thing")
+    (a / "file.txt").unlink()
+    with pytest.raises(MelError, match="is missing"):
+        open_artifact(a.path, "thing")
+
+
+def test_inputs_are_checked_by_digest(tmp_path):
+    a = put(tmp_path / "a")
+    with publish(tmp_path / "c", "thing") as draft:
+        draft.reads("a", a)
+    assert open_artifact(tmp_path / "c", "thing", {"a": a}).inputs == {"a": a.digest}
+    with pytest.raises(MelError, match="was not made from the a at"):
+        open_artifact(tmp_path / "c", "thing", {"a": put(tmp_path / "b", text="other")})
+
+
+def test_another_format_version_and_a_damaged_manifest_are_refused(tmp_path):
+    a = put(tmp_path / "a")
+    manifest = json.loads((a / "manifest.json").read_text())
+    (a / "manifest.json").write_text(json.dumps(manifest | {"format_version": artifacts.FORMAT_VERSION + 1}))
+    with pytest.raises(MelError, match="has format version 2, this program reads 1"):
+        open_artifact(a.path, "thing")
+    (a / "manifest.json").write_text("{")
+    with pytest.raises(MelError, match="is damaged"):
+        open_artifact(a.path, "thing")
+
+
+def test_an_artefact_of_another_command_line_is_refused_by_flag_and_value(tmp_path):
+    a = put(tmp_path / "a", settings={"seed": 0, "languages": ["en"]})
+    require_settings(a, {"seed": 0, "languages": ("en",)})
+    with pytest.raises(MelError, match="made with --seed=0, not 1"):
+        require_settings(a, {"seed": 1})
