@@ -23,6 +23,7 @@ from mel.types import MelError
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
+START = -1  # the round whose checkpoint is the encoder before training
 PACKAGES = (
     "absl-py array-record flax jax jaxlib mel numpy optax orbax-checkpoint safetensors scann "
     "tensorflow-datasets tokenizers transformers"
@@ -248,7 +249,8 @@ class Workdir:
         return self.path / "cache" / f"{tokens.path.name}-{tokens.digest[:12]}"
 
     def round(self, number: int) -> Round:
-        return Round(self.path / "rounds" / str(number))
+        """Round 0, 1, ...; START is the untrained encoder."""
+        return Round(self.path / "rounds" / ("start" if number == START else str(number)))
 
     def report(self, name: str) -> pathlib.Path:
         return self.path / "reports" / name

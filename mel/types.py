@@ -27,8 +27,8 @@ def parse_qid(text: str) -> Qid:
     Raises:
       MelError: the text is not "Q" followed by a positive decimal number below 2**31.
     """
-    number = text[1:] if isinstance(text, str) else ""
-    if not (text[:1] == "Q" and number.isascii() and number.isdigit() and 0 < int(number) < 2**31):
+    prefix, number = (text[:1], text[1:]) if isinstance(text, str) else ("", "")
+    if not (prefix == "Q" and number.isascii() and number.isdigit() and 0 < int(number) < 2**31):
         raise MelError(f"{text!r} is not a QID: expected 'Q' and a positive number, as in 'Q42'.")
     return Qid(int(number))
 

@@ -40,8 +40,8 @@ class BatchSource:
       negatives_NK: entity rows, K hard negatives a mention; None for in-batch negatives only.
       batch_size: mentions a batch.
       seed: of the order of the mentions.
-      chunk_tokens: the number of texts of width w is a multiple of `chunk_rows(w, chunk_tokens)`,
-      devices: and of the number of devices.
+      chunk_tokens: the number of texts of width w is a multiple of `chunk_rows(w, chunk_tokens)`.
+      devices: every leading axis of a batch is a multiple of their number.
     """
 
     mentions: RowSet
@@ -55,6 +55,8 @@ class BatchSource:
     def __post_init__(self):
         if not 0 < self.batch_size <= len(self.mentions):
             raise MelError(f"--batch_size={self.batch_size} is not between 1 and the {len(self.mentions)} mentions.")
+        if self.batch_size % self.devices:
+            raise MelError(f"--batch_size={self.batch_size} cannot be split over {self.devices} devices: make it a multiple.")
 
     def mention_rows(self, n: int) -> np.ndarray:
         """The mentions of batch n; each occurs once an epoch, whose incomplete last batch is left out."""
@@ -93,9 +95,10 @@ class BatchSource:
         texts = [self._round_up(int(need * HEADROOM) + 1, width) for need, width in zip(np.max(needs, 0), widths)]
         negatives = 0 if self.negatives_NK is None else self.negatives_NK.shape[1]
         most = min(self.batch_size * (1 + negatives), len(self.entities))
-        usual = Layout(widths, tuple(texts), min(most, int(max(candidates) * HEADROOM) + 1))
+        columns = min(most, int(max(candidates) * HEADROOM) + 1)
         worst = [0] * (len(widths) - 1) + [self._round_up(self.batch_size + most, widths[-1])]
-        return usual, Layout(widths, tuple(worst), most)
+        by_devices = [-(-count // self.devices) * self.devices for count in (columns, most)]
+        return Layout(widths, tuple(texts), by_devices[0]), Layout(widths, tuple(worst), by_devices[1])
 
     def _fill(self, layout: Layout, mention_rows_B, entity_rows_c, places) -> Batch:
         count_b = len(mention_rows_B)

@@ -1,0 +1,61 @@
+"""Links mentions in texts to entities, with a bundle alone.
+
+Reads   --input, JSON lines, the spans as half-open ranges of characters (code points); a title, if
+        there is one, is that of the page:
+          {"id": "1", "language": "de", "text": "Paris liegt an der Seine.", "spans": [[0, 5], [19, 24]]}
+Writes  --output, a JSON line for each, in the same order:
+          {"id": "1", "language": "de", "links": [{"start": 0, "end": 5, "surface_form": "Paris",
+            "qid": "Q90", "title": "Paris", "score": 0.83, "candidates": [{"qid", "title", "score"}, ...]},
+            ...]}
+        Titles are in the language of the text where the KB has one. Scores are cosines, comparable
+        among the candidates of one mention. A line or a span that cannot be used is skipped and logged.
+
+The input is streamed, and the output appears when it is whole.
+
+Example:
+  mel-link --bundle=run/bundle --input=texts.jsonl --output=links.jsonl --top_k=5
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+
+from absl import logging
+
+from mel.bin.launch import REQUIRED, flag, launch
+from mel.linking.bundle import open_bundle
+from mel.linking.linker import link_file
+from mel.types import MelError
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    bundle: str = flag(REQUIRED, "Folder that mel-export published.")
+    input: str = flag(REQUIRED, "File of texts and spans, as JSON lines.")
+    output: str = flag(REQUIRED, "File that the links are written to; an old one is replaced.")
+    top_k: int = flag(10, "Candidates of each mention, the answer included.")
+    max_malformed: int = flag(1000, "Most malformed lines and spans to skip before stopping.")
+
+
+def main(config: Config) -> None:
+    """Links the whole input."""
+    source, target = pathlib.Path(config.input), pathlib.Path(config.output)
+    if config.top_k < 1:
+        raise MelError(f"--top_k={config.top_k} leaves no room for an answer: 1 is the least.")
+    if not source.is_file():
+        raise MelError(f"--input={source} is not there, or no file.")
+    if not target.parent.is_dir():
+        raise MelError(f"--output={target} is in a folder that is not there: make it first.")
+    if source.resolve() == target.resolve():
+        raise MelError(f"--output={target} is the input itself: choose another file.")
+    linked, malformed = link_file(open_bundle(config.bundle), source, target, config.top_k, config.max_malformed)
+    logging.info("Linked %d mentions into %s; skipped %d malformed lines and spans.", linked, target, len(malformed))
+
+
+def console() -> None:
+    launch(main, Config)
+
+
+if __name__ == "__main__":
+    console()

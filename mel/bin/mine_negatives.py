@@ -1,0 +1,109 @@
+"""Mines hard negatives with the checkpoint of one round, for the next round.
+
+Reads   rounds/K/checkpoint, the token shards and the KB.
+Writes  rounds/K/embeddings of all entities and training mentions, rounds/K/index (serialized), and
+        rounds/K+1/negatives: entity rows, never one with the mention's gold QID.
+
+ScaNN builds another index each time, so what is published is kept and never built again; with
+--index=exact two runs are equal byte for byte.
+
+Example:
+  mel-mine-negatives --workdir=run --round=0 --negatives_per_mention=3
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+import numpy as np
+from absl import logging
+
+from mel.artifacts import START, Artifact, Workdir, exists, open_artifact, require_settings
+from mel.bin.launch import REQUIRED, flag, launch
+from mel.progress import Progress
+from mel.retrieval.embeddings import publish_or_open
+from mel.retrieval.index import open_index, publish_index
+from mel.retrieval.mining import mine, publish_negatives, random_negatives
+from mel.shards.datasets import RowSet, open_rows
+from mel.training.checkpoint import open_checkpoint
+from mel.types import MelError
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    workdir: str = flag(REQUIRED, "Folder that the rounds are in.")
+    round: int = flag(0, "Round whose checkpoint mines; -1 is the untrained encoder.", driven=True)
+    negatives: Literal["hard", "random"] = flag("hard", "Mine near wrong entities, or draw any.", driven=True)
+    index: Literal["exact", "scann"] = flag("scann", "How neighbours are searched.")
+    negatives_per_mention: int = flag(3, "Hard negatives of each mention.")
+    pool: int = flag(12, "Draw them from so many nearest wrong entities.")
+    mining_seed: int = flag(0, "Of the draw.")
+
+
+def main(config: Config) -> None:
+    """Publishes the negatives of round `config.round + 1`."""
+    _check(config)
+    work = Workdir(config.workdir)
+    path = work.round(config.round + 1).negatives
+    settings = _settings(config)
+    kb = open_artifact(work.kb, "kb")
+    inputs = {
+        "entity_tokens": open_artifact(work.entity_tokens, "tokens", {"kb": kb}),
+        "mention_tokens": open_artifact(work.mention_tokens("train"), "tokens", {"kb": kb}),
+    }
+    if exists(path):
+        require_settings(open_artifact(path, "negatives", inputs), settings)
+        logging.info("The negatives of round %d are published already: %s", config.round + 1, path)
+        return
+    entities, mentions = (open_rows(tokens, work.cache(tokens)) for tokens in inputs.values())
+    if config.negatives == "random":
+        rows_NK = random_negatives(mentions.qids_N, entities.qids_N, config.negatives_per_mention, config.mining_seed)
+    else:
+        rows_NK, found = _mine(config, work, inputs, entities, mentions)
+        inputs |= found
+    publish_negatives(path, rows_NK, inputs, {"settings": settings})
+    logging.info("Published %s", path)
+
+
+def _mine(config: Config, work: Workdir, tokens: dict[str, Artifact], entities: RowSet, mentions: RowSet) -> tuple[np.ndarray, dict[str, Artifact]]:
+    this = work.round(config.round)
+    checkpoint = open_checkpoint(this.checkpoint, tokens)
+    _, mentions_ND = publish_or_open(
+        this.mention_embeddings, checkpoint.artifact, tokens["mention_tokens"], checkpoint.encoder_config, checkpoint.params, mentions.rows
+    )
+    embeddings, _ = publish_or_open(
+        this.entity_embeddings, checkpoint.artifact, tokens["entity_tokens"], checkpoint.encoder_config, checkpoint.params, entities.rows
+    )
+    if not exists(this.index):
+        publish_index(this.index, config.index, embeddings)
+    if (kind := open_artifact(this.index, "index").facts["kind"]) != config.index:
+        raise MelError(f"{this.index} was built with --index={kind}, not {config.index}: delete it to build it again.")
+    index = open_index(this.index, embeddings)
+    progress = Progress("mining", len(mentions), "mentions")
+    rows_NK = mine(
+        index, mentions_ND, mentions.qids_N, entities.qids_N, config.negatives_per_mention, config.pool,
+        config.mining_seed, progress.add,
+    )  # fmt: skip
+    progress.close()
+    return rows_NK, {"checkpoint": checkpoint.artifact, "index": open_artifact(this.index, "index")}
+
+
+def _settings(config: Config) -> dict:
+    names = ("negatives", "index", "negatives_per_mention", "pool", "mining_seed")
+    return {name: getattr(config, name) for name in names}
+
+
+def _check(config: Config) -> None:
+    if config.round < START:
+        raise MelError(f"--round={config.round} is not a round: -1 is the untrained encoder, 0 the first round.")
+    if not 0 < config.negatives_per_mention <= config.pool:
+        raise MelError(f"--negatives_per_mention={config.negatives_per_mention} is not between 1 and --pool={config.pool}.")
+
+
+def console() -> None:
+    launch(main, Config)
+
+
+if __name__ == "__main__":
+    console()

@@ -1,0 +1,71 @@
+"""Runs all rounds: train, mine, train, ..., and evaluates every one of them.
+
+Each stage is what its own binary does, with the same flags: mel-train, mel-mine-negatives and
+mel-evaluate. What is published is skipped, so the same command goes on after any crash and ends
+with the same report. It ends by printing a table of the alias table and all rounds.
+
+Example:
+  mel-run-rounds --workdir=run --flagfile=experiments/mdn/run_rounds.flags
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from absl import logging
+
+from mel.artifacts import START, Workdir, exists
+from mel.bin import evaluate, mine_negatives, train
+from mel.bin.launch import REQUIRED, flag, launch
+from mel.evaluation.report import comparison_table, open_report
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    workdir: str = flag(REQUIRED, "Folder that mel-prepare-data published into.")
+    first_negatives: Literal["in_batch", "random", "hard"] = flag(
+        "in_batch", "Negatives of round 0: the batch's other entities only, or random or mined ones as well."
+    )
+    evaluate_on: Literal["mewsli", "held_out"] = flag("mewsli", "Split that every round is evaluated on.")
+    dataset: str = flag("", "What the reports call the data.")
+    train: train.Config = dataclasses.field(default_factory=train.Config)
+    mine: mine_negatives.Config = dataclasses.field(default_factory=mine_negatives.Config)
+
+
+def main(config: Config) -> None:
+    """Runs what is not published yet, and prints the comparison."""
+    work = Workdir(config.workdir)
+    names = [_evaluate(config, "alias_table", "alias_table")]
+    for number in range(config.train.rounds):
+        if number or config.first_negatives != "in_batch":
+            _mine(config, number)
+        logging.info("Round %d of %d", number, config.train.rounds)
+        train.main(dataclasses.replace(config.train, round=number))
+        names.append(_evaluate(config, f"round-{number}", "checkpoint", number))
+    print(comparison_table([open_report(work.report(name)) for name in names]))
+
+
+def _mine(config: Config, number: int) -> None:
+    """Makes the negatives of round `number`, with the checkpoint of the round before."""
+    kind = "random" if number == 0 and config.first_negatives == "random" else "hard"
+    if number == 0 and kind == "hard":
+        train.main(dataclasses.replace(config.train, round=START))
+    mine_negatives.main(dataclasses.replace(config.mine, round=number - 1, negatives=kind))
+
+
+def _evaluate(config: Config, name: str, model: Literal["checkpoint", "alias_table"], number: int = START) -> str:
+    evaluate.main(
+        evaluate.Config(
+            workdir=config.workdir, name=name, model=model, round=number, split=config.evaluate_on, dataset=config.dataset
+        )
+    )
+    return name
+
+
+def console() -> None:
+    launch(main, Config)
+
+
+if __name__ == "__main__":
+    console()

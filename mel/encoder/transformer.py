@@ -1,0 +1,217 @@
+"""The encoder: BERT in Flax linen, from token rows to unit vectors.
+
+Dense layers see 2-D activations [T, D] with T = N * L, attention sees [N, H, L, d], and the layers are
+scanned over stacked weights: on CPU that form trains fastest and compiles once, whatever the depth.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from mel.encoder.config import EncoderConfig
+from mel.types import MelError
+
+TOKEN_TABLE: tuple[str, ...] = ("embeddings", "word", "embedding")
+"""The path of the token table [V, D] in the parameters."""
+
+PAD_ID = 0
+INITIAL_STD = 0.02
+
+Params = dict[str, Any]
+
+
+class Embeddings(nn.Module):
+    """Sums the embeddings of token, position and token type 0, and normalises."""
+
+    config: EncoderConfig
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, tokens_NL: jax.Array, deterministic: bool, word_NLD: jax.Array | None = None) -> jax.Array:
+        """Returns [T, D]."""
+        config = self.config
+        if word_NLD is None:
+            word_NLD = nn.Embed(config.vocab_size, config.hidden_size, name="word")(tokens_NL)
+        positions_L = jnp.arange(tokens_NL.shape[1])
+        position_LD = nn.Embed(config.max_positions, config.hidden_size, name="position")(positions_L)
+        type_D = nn.Embed(config.type_vocab_size, config.hidden_size, name="type")(jnp.zeros((), jnp.int32))
+        states_TD = (word_NLD + (position_LD + type_D)).reshape(-1, config.hidden_size)
+        states_TD = _layer_norm(config, self.dtype, "norm")(states_TD)
+        return nn.Dropout(config.dropout, deterministic=deterministic)(states_TD)
+
+
+class Layer(nn.Module):
+    """One transformer layer: attention and a feed-forward network, each with residual and LayerNorm."""
+
+    config: EncoderConfig
+    dtype: Any
+    deterministic: bool
+
+    @nn.compact
+    def __call__(self, asked_PD: jax.Array, states_TD: jax.Array, mask_N11L: jax.Array) -> jax.Array:
+        """Returns the next states [P, D] of the asked positions.
+
+        Args:
+          asked_PD: the states of P = N * Q positions, the same number Q in every row; all of them
+            or, where nobody reads the others, just the first of each row.
+          states_TD: the states of all positions.
+          mask_N11L: what is added to the attention scores, 0 or a very negative number.
+        """
+        config = self.config
+        drop = nn.Dropout(config.dropout, deterministic=self.deterministic)
+        attended_PD = self._dense(config.hidden_size, "output")(self._attention(asked_PD, states_TD, mask_N11L, drop))
+        middle_PD = _layer_norm(config, self.dtype, "attention_norm")(asked_PD + drop(attended_PD))
+        inner_PF = jax.nn.gelu(self._dense(config.ffn_size, "up")(middle_PD), approximate=False)
+        outer_PD = self._dense(config.hidden_size, "down")(inner_PF)
+        return _layer_norm(config, self.dtype, "ffn_norm")(middle_PD + drop(outer_PD))
+
+    def _attention(self, asked_PD: jax.Array, states_TD: jax.Array, mask_N11L: jax.Array, drop: nn.Module) -> jax.Array:
+        size, heads, rows = self.config.hidden_size, self.config.num_heads, mask_N11L.shape[0]
+
+        def project(states_XD, name):
+            return self._dense(size, name)(states_XD).reshape(rows, -1, heads, size // heads).transpose(0, 2, 1, 3)
+
+        query_NHQd = project(asked_PD, "query") * (size // heads) ** -0.5
+        key_NHLd, value_NHLd = project(states_TD, "key"), project(states_TD, "value")
+        scores_NHQL = jnp.einsum("nhqd,nhld->nhql", query_NHQd, key_NHLd, preferred_element_type=jnp.float32)
+        weights_NHQL = drop(jax.nn.softmax(scores_NHQL + mask_N11L).astype(self.dtype))
+        mixed_NHQd = jnp.einsum("nhql,nhld->nhqd", weights_NHQL, value_NHLd)
+        return mixed_NHQd.transpose(0, 2, 1, 3).reshape(-1, size)
+
+    def _dense(self, features: int, name: str) -> nn.Module:
+        return nn.Dense(features, dtype=self.dtype, name=name)
+
+
+class BertEncoder(nn.Module):
+    """Turns token rows into embeddings of unit length.
+
+    Attributes:
+      config: the sizes and the pooling.
+      dtype: the dtype of the dense layers and of attention, float32 or bfloat16. Parameters,
+        LayerNorm, softmax and the final normalisation are float32 always.
+      remat: whether the backward pass computes each layer again instead of storing it. Of no use
+        in a forward pass, nor where the caller checkpoints chunks of few tokens itself.
+    """
+
+    config: EncoderConfig
+    dtype: Any = jnp.float32
+    remat: bool = True
+
+    def setup(self):
+        self.embeddings = Embeddings(self.config, self.dtype)
+        self.layers = self.param("layers", _init_layers, self.config)
+        self.pooler = nn.Dense(self.config.hidden_size)
+
+    def __call__(self, tokens_NL: jax.Array, deterministic: bool = True, word_NLD: jax.Array | None = None) -> jax.Array:
+        """Returns embedding_ND, float32.
+
+        Args:
+          tokens_NL: int32 token ids, 0 where padded. A row of padding only gives some finite value.
+          deterministic: False drops out at the config's rate and needs the rng "dropout".
+          word_NLD: the tokens' rows of the token table, where the caller has looked them up already.
+
+        Raises:
+          MelError: L is above the encoder's number of positions.
+        """
+        run, weights, states_TD = self._start(tokens_NL, deterministic, word_NLD)
+        lower, last = jax.tree.map(lambda stack: stack[:-1], weights), jax.tree.map(lambda stack: stack[-1], weights)
+        states_TD, _ = lax.scan(lambda states_TD, layer: (run(layer, states_TD, states_TD), None), states_TD, lower)
+        # Pooling by the first token reads one position of the last layer, so only that one is computed.
+        asked_PD = states_TD if self.config.pooling == "mean" else self._rows(states_TD, tokens_NL)[:, 0]
+        states_NQD = self._rows(run(last, asked_PD, states_TD), tokens_NL)
+        return _unit_length(self._pool(states_NQD, tokens_NL))
+
+    def hidden_states(self, tokens_NL: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Returns the states after the embeddings and after each layer [layers + 1, N, L, D], and the
+        pooled vector [N, D] before it is normalised; for comparison with other implementations."""
+        run, weights, first_TD = self._start(tokens_NL, True)
+
+        def step(states_TD, layer):
+            states_TD = run(layer, states_TD, states_TD)
+            return states_TD, states_TD
+
+        _, later_STD = lax.scan(step, first_TD, weights)
+        states_SNLD = jax.vmap(lambda states_TD: self._rows(states_TD, tokens_NL))(jnp.stack([first_TD, *later_STD]))
+        return states_SNLD, self._pool(states_SNLD[-1], tokens_NL)
+
+    def _start(self, tokens_NL: jax.Array, deterministic: bool, word_NLD: jax.Array | None = None):
+        """The function that runs one layer, the stacked weights (and dropout keys) it takes, the first states."""
+        length, longest = tokens_NL.shape[1], self.config.max_positions
+        if length > longest:
+            raise MelError(f"Rows of {length} tokens are too long: the encoder has {longest} positions.")
+        deterministic = deterministic or self.config.dropout == 0
+        keys = None if deterministic else jax.random.split(self.make_rng("dropout"), self.config.num_layers)
+        mask_N11L = jnp.where(tokens_NL == PAD_ID, jnp.finfo(jnp.float32).min, 0.0)[:, None, None, :]
+        layer = Layer(self.config, self.dtype, deterministic, parent=None)
+
+        def run(weights_and_key, asked_PD, states_TD):
+            weights, key = weights_and_key
+            rngs = None if key is None else {"dropout": key}
+            return layer.apply({"params": weights}, asked_PD, states_TD, mask_N11L, rngs=rngs)
+
+        run = jax.checkpoint(run, prevent_cse=False) if self.remat else run
+        return run, (self.layers, keys), self.embeddings(tokens_NL, deterministic, word_NLD)
+
+    def _rows(self, states_PD: jax.Array, tokens_NL: jax.Array) -> jax.Array:
+        return states_PD.reshape(tokens_NL.shape[0], -1, self.config.hidden_size)
+
+    def _pool(self, states_NQD: jax.Array, tokens_NL: jax.Array) -> jax.Array:
+        states_NQD = states_NQD.astype(jnp.float32)
+        match self.config.pooling:
+            case "pooler":
+                return jnp.tanh(self.pooler(states_NQD[:, 0]))
+            case "cls":
+                return states_NQD[:, 0]
+            case "mean":
+                kept_NL1 = (tokens_NL != PAD_ID)[:, :, None].astype(jnp.float32)
+                return (states_NQD * kept_NL1).sum(1) / jnp.maximum(kept_NL1.sum(1), 1)
+
+
+def parameter_shapes(config: EncoderConfig) -> Params:
+    """The nested dictionary of all parameters, as shapes and dtypes; no device is touched."""
+    tokens_NL = jax.ShapeDtypeStruct((1, 1), jnp.int32)
+    return jax.eval_shape(lambda tokens_NL: BertEncoder(config).init(jax.random.key(0), tokens_NL), tokens_NL)["params"]
+
+
+def init_params(config: EncoderConfig, seed: int) -> Params:
+    """Random weights as BERT starts from: normal with deviation 0.02, biases 0, LayerNorm scales 1.
+
+    They are NumPy float32 arrays, and the same for the same config and seed.
+    """
+    generator = np.random.default_rng(seed)
+
+    def draw(path, shape):
+        match path[-1].key:
+            case "bias":
+                return np.zeros(shape.shape, np.float32)
+            case "scale":
+                return np.ones(shape.shape, np.float32)
+            case _:
+                return INITIAL_STD * generator.standard_normal(shape.shape, np.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, parameter_shapes(config))
+
+
+def _init_layers(key: jax.Array, config: EncoderConfig) -> Params:
+    def init(key):
+        state_TD, mask_N11L = jnp.zeros((1, config.hidden_size)), jnp.zeros((1, 1, 1, 1))
+        return Layer(config, jnp.float32, True, parent=None).init(key, state_TD, state_TD, mask_N11L)["params"]
+
+    return jax.vmap(init)(jax.random.split(key, config.num_layers))
+
+
+def _layer_norm(config: EncoderConfig, dtype: Any, name: str) -> nn.Module:
+    # The fast variance of Flax, E[x²] - E[x]², loses digits that parity with published weights needs.
+    return nn.LayerNorm(config.layer_norm_eps, dtype=dtype, use_fast_variance=False, name=name)
+
+
+def _unit_length(x_ND: jax.Array) -> jax.Array:
+    square_N1 = jnp.square(x_ND).sum(-1, keepdims=True)
+    # A zero row stays zero, and so does its gradient's NaN: the square root never sees 0.
+    return x_ND * lax.rsqrt(jnp.where(square_N1 > 0, square_N1, 1.0))

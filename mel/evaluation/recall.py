@@ -1,0 +1,72 @@
+"""How well rankings answer: R@k and the mean reciprocal rank, overall and by group.
+
+Every figure is a fraction of *all* mentions it is about, so a gold that the KB lacks is a miss.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from mel.types import NIL
+
+DEPTHS = (1, 10, 100)
+METRICS = (*(f"r@{depth}" for depth in DEPTHS), "mrr")
+
+Scores = dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Ranking:
+    """The candidates of Q mentions: distinct QIDs, best first, 0 where there are fewer than K.
+
+    Attributes:
+      qids_QK: int64.
+      scores_QK: float32, never rising along a row, -inf where padded.
+    """
+
+    qids_QK: np.ndarray
+    scores_QK: np.ndarray
+
+    def __post_init__(self):
+        if self.qids_QK.ndim != 2 or self.qids_QK.shape != self.scores_QK.shape:
+            raise ValueError(f"Shapes {self.qids_QK.shape} and {self.scores_QK.shape} are not one [Q, K].")
+
+
+def gold_rank(ranking: Ranking, gold_Q: np.ndarray) -> np.ndarray:
+    """The place of each gold among its candidates: 0 is the best, -1 is absent. NIL is never found."""
+    found_QK = (ranking.qids_QK == gold_Q[:, None]) & (ranking.qids_QK != NIL)
+    return np.where(found_QK.any(axis=1), found_QK.argmax(axis=1), -1)
+
+
+def scores(gold_rank_Q: np.ndarray) -> Scores:
+    """R@1, R@10, R@100 and the MRR over the first 100 candidates, with the number of mentions.
+
+    No mentions score 0.
+    """
+    mentions = len(gold_rank_Q)
+    result: Scores = {"mentions": mentions}
+    for depth in DEPTHS:
+        hits = np.count_nonzero((gold_rank_Q >= 0) & (gold_rank_Q < depth))
+        result[f"r@{depth}"] = hits / max(mentions, 1)
+    ranks = gold_rank_Q[(gold_rank_Q >= 0) & (gold_rank_Q < max(DEPTHS))]
+    result["mrr"] = float(np.sum(1.0 / (ranks + 1.0))) / max(mentions, 1)
+    return result
+
+
+def scores_by(groups: Sequence[str], gold_rank_Q: np.ndarray) -> dict[str, Scores]:
+    """The scores of each group of mentions, in the alphabetical order of the groups' names."""
+    groups_Q = np.asarray(groups, dtype=np.str_)
+    return {str(group): scores(gold_rank_Q[groups_Q == group]) for group in np.unique(groups_Q)}
+
+
+def macro(by_group: Mapping[str, Scores]) -> Scores:
+    """The plain mean over groups, each weighing the same however many mentions it has."""
+    return {metric: sum(group[metric] for group in by_group.values()) / max(len(by_group), 1) for metric in METRICS}
+
+
+def coverage(gold_Q: np.ndarray, qids_E: np.ndarray) -> float:
+    """The share of mentions whose gold is among the KB's QIDs."""
+    return float(np.count_nonzero(np.isin(gold_Q, qids_E) & (gold_Q != NIL))) / max(len(gold_Q), 1)

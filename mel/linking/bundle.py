@@ -1,0 +1,184 @@
+"""The bundle: everything that linking needs in one folder, movable, without the working directory.
+
+    encoder/      weights and tokenizer, as `transformers` and `mel` load them
+    modules.json, 1_Pooling/, 2_Dense/
+                  with encoder/ they make the bundle a sentence-transformers model; its input is a
+                  text with the marker before and behind the focus
+    index/        of the entities' embeddings
+    qids.npy, languages.npy, titles.npy, title_ends.npy
+                  the QID, language and title of each row of the index
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+
+from mel.artifacts import Artifact, Draft, open_artifact, publish
+from mel.corpora.kb import KnowledgeBase, read_entities
+from mel.encoder import pretrained
+from mel.encoder.config import EncoderConfig
+from mel.retrieval.index import Index, IndexKind, open_index, publish_index
+from mel.text.tokenizer import MARKER, Tokenizer
+from mel.training.checkpoint import Checkpoint
+
+KIND = "bundle"
+
+
+class Titles:
+    """The title of each of E rows, held as one block of UTF-8: millions of Python strings would not fit."""
+
+    def __init__(self, bytes_T: np.ndarray, ends_E: np.ndarray):
+        self._bytes_T, self._ends_E = bytes_T, ends_E
+
+    def __getitem__(self, row: int) -> str:
+        start = self._ends_E[row - 1] if row else 0
+        return self._bytes_T[start : self._ends_E[row]].tobytes().decode("utf-8")
+
+    @classmethod
+    def of(cls, titles: Iterable[str]) -> Titles:
+        encoded = [title.encode("utf-8") for title in titles]
+        ends_E = np.cumsum([len(title) for title in encoded], dtype=np.int64)
+        return cls(np.frombuffer(b"".join(encoded), np.uint8), ends_E)
+
+    @classmethod
+    def read(cls, folder: pathlib.Path) -> Titles:
+        return cls(*(np.load(folder / name, mmap_mode="r") for name in ("titles.npy", "title_ends.npy")))
+
+    def write(self, folder: pathlib.Path) -> None:
+        np.save(folder / "titles.npy", self._bytes_T)
+        np.save(folder / "title_ends.npy", self._ends_E)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Bundle:
+    """A linker's parts.
+
+    Attributes:
+      tokenizer, max_tokens, title_in_window: how a mention becomes a row.
+      encoder_config, params: how a row becomes an embedding.
+      index: finds rows near an embedding.
+      kb: the QID and language of each row.
+      titles: the title of each row.
+    """
+
+    tokenizer: Tokenizer
+    max_tokens: int
+    title_in_window: bool
+    encoder_config: EncoderConfig
+    params: Any
+    index: Index
+    kb: KnowledgeBase
+    titles: Titles
+
+
+def publish_bundle(
+    path: str | os.PathLike,
+    checkpoint: Checkpoint,
+    kb: Artifact,
+    tokenizer: Artifact,
+    embeddings: Artifact,
+    index: IndexKind,
+    max_tokens: int,
+    title_in_window: bool,
+    config: Any = None,
+) -> Artifact:
+    """Publishes a bundle.
+
+    Args:
+      path: where.
+      checkpoint: the encoder.
+      kb: the entities.
+      tokenizer: what their rows and the mentions' were made with.
+      embeddings: of the entities, by the checkpoint.
+      index: the kind that is built over them.
+      max_tokens: of a mention's row.
+      title_in_window: whether the title of the page is in it.
+      config: the config that made it.
+
+    Raises:
+      MelError: there is one already, or the index cannot be built.
+    """
+    inputs = {"checkpoint": checkpoint.artifact, "kb": kb, "tokenizer": tokenizer, "embeddings": embeddings}
+    with publish(path, KIND, config) as draft:
+        for name, artifact in inputs.items():
+            draft.reads(name, artifact)
+        draft.facts = {
+            "round": checkpoint.artifact.facts["round"],
+            "step": checkpoint.step,
+            "encoder": checkpoint.encoder_config.to_json(),
+            "marker": MARKER,
+            "max_tokens": max_tokens,
+            "title_in_window": title_in_window,
+            "index": index,
+            "languages": kb.facts["languages"],
+        }
+        pretrained.save(draft / "encoder", checkpoint.encoder_config, checkpoint.params)
+        Tokenizer.load(tokenizer.path).save(draft / "encoder")
+        _write_sentence_transformer(draft, checkpoint.encoder_config, checkpoint.params, max_tokens)
+        publish_index(draft / "index", index, embeddings)
+        entities = KnowledgeBase.read(kb.path, kb.facts["languages"])
+        np.save(draft / "qids.npy", entities.qids_E)
+        np.save(draft / "languages.npy", entities.languages_E)
+        Titles.of(entity.title for entity in read_entities(kb.path)).write(draft.path)
+    return open_artifact(path, KIND)
+
+
+def open_bundle(path: str | os.PathLike) -> Bundle:
+    """Opens a published bundle.
+
+    Raises:
+      MelError: there is none, or a part of it is missing or damaged.
+    """
+    artifact = open_artifact(path, KIND)
+    facts = artifact.facts
+    _, params = pretrained.load(artifact / "encoder")
+    return Bundle(
+        tokenizer=Tokenizer.load(artifact / "encoder"),
+        max_tokens=facts["max_tokens"],
+        title_in_window=facts["title_in_window"],
+        encoder_config=EncoderConfig.from_json(facts["encoder"]),
+        params=params,
+        index=open_index(artifact / "index"),
+        kb=KnowledgeBase.read(artifact.path, facts["languages"]),
+        titles=Titles.read(artifact.path),
+    )
+
+
+def _write_sentence_transformer(draft: Draft, config: EncoderConfig, params: Any, max_tokens: int) -> None:
+    """Pooling by BERT's pooler is, in sentence-transformers' words, the first token, a dense layer and tanh."""
+    size, from_first_token = config.hidden_size, config.pooling != "mean"
+    modules = {"encoder": "Transformer", "1_Pooling": "Pooling", "2_Dense": "Dense", "3_Normalize": "Normalize"}
+    pooling = {
+        "word_embedding_dimension": size,
+        "pooling_mode_cls_token": from_first_token,
+        "pooling_mode_mean_tokens": not from_first_token,
+    }
+    _write_json(draft / "1_Pooling" / "config.json", pooling)
+    _write_json(draft / "encoder" / "sentence_bert_config.json", {"max_seq_length": max_tokens, "do_lower_case": False})
+    if config.pooling == "pooler":
+        tanh = "torch.nn.modules.activation.Tanh"
+        dense = {"in_features": size, "out_features": size, "bias": True, "activation_function": tanh}
+        _write_json(draft / "2_Dense" / "config.json", dense)
+        kernel, bias = (np.asarray(params["pooler"][name], np.float32) for name in ("kernel", "bias"))
+        weights = {"linear.weight": np.ascontiguousarray(kernel.T), "linear.bias": bias}
+        safetensors.numpy.save_file(weights, draft / "2_Dense" / "model.safetensors", metadata={"format": "pt"})
+    else:
+        del modules["2_Dense"]
+    listed = [
+        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for i, (path, kind) in enumerate(modules.items())
+    ]
+    _write_json(draft / "modules.json", listed)
+
+
+def _write_json(path: pathlib.Path, value: Mapping[str, Any] | list) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(value, indent=1) + "\n")

@@ -1,0 +1,176 @@
+"""Texts with spans to links: the same rows, embeddings and search as in an evaluation."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import pathlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+import orjson
+
+from mel.corpora.malformed import Malformed
+from mel.encoder.embed import embed_rows
+from mel.linking.bundle import Bundle
+from mel.progress import Progress
+from mel.retrieval.embeddings import TOKENS_A_BLOCK
+from mel.retrieval.index import search_distinct
+from mel.shards.rows import TokenRows
+from mel.text.marking import mark_mention
+from mel.types import NIL, Candidate, Link, MelError, Mention, Qid, Span, format_qid
+
+MENTIONS_AT_ONCE = 4096
+SCORE_DIGITS = 6
+KINDS = {"id": (str, int), "language": str, "text": str, "spans": list, "title": str}
+
+
+class Text(NamedTuple):
+    """A text to be linked, and its mentions, which share it as their context."""
+
+    text_id: str | int
+    language: str
+    mentions: tuple[Mention, ...]
+
+
+def link_mentions(bundle: Bundle, mentions: Sequence[Mention], top_k: int) -> list[Link]:
+    """Links mentions; their golds are not looked at.
+
+    Args:
+      bundle: the linker's parts.
+      mentions: those of one text one behind the other, so that it is tokenised once.
+      top_k: most candidates for each.
+    """
+    marked = [mark_mention(mention, bundle.title_in_window) for mention in mentions]
+    rows = TokenRows.from_rows(bundle.tokenizer.rows(marked, bundle.max_tokens))
+    queries_QD = np.empty((len(rows), bundle.encoder_config.hidden_size), np.float32)
+    embed_rows(bundle.encoder_config, bundle.params, rows.by_width(TOKENS_A_BLOCK), queries_QD)
+    qids_QK, scores_QK, _ = search_distinct(bundle.index, queries_QD, bundle.kb.qids_E, top_k)
+    return [
+        Link(mention, tuple(Candidate(Qid(qid), score) for qid, score in zip(qids, scores) if qid != NIL))
+        for mention, qids, scores in zip(mentions, qids_QK.tolist(), scores_QK.tolist())
+    ]
+
+
+def link_file(
+    bundle: Bundle, source: pathlib.Path, target: pathlib.Path, top_k: int, max_malformed: int
+) -> tuple[int, Malformed]:
+    """Links a file of JSON lines into another, which appears when it is whole.
+
+    Args:
+      bundle: the linker's parts.
+      source: lines {"id", "language", "text", "spans": [[start, end], ...]} and, where known, "title".
+      target: a line for each, in the same order.
+      top_k: most candidates for each mention.
+      max_malformed: most lines and spans to skip as unusable.
+
+    Returns:
+      How many mentions were linked, and what was skipped.
+
+    Raises:
+      MelError: `source` cannot be read, too much of it is malformed, or `target` cannot be written.
+    """
+    malformed, linked = Malformed(max_malformed), 0
+    progress = Progress("linking", 0, "mentions")
+    with _whole_file(target) as file:
+        for texts in _blocks(read_texts(source, malformed)):
+            mentions = [mention for text in texts for mention in text.mentions]
+            links = iter(link_mentions(bundle, mentions, top_k))
+            for text in texts:
+                record = _record(bundle, text, [next(links) for _ in text.mentions])
+                file.write(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE))
+            linked += len(mentions)
+            progress.add(len(mentions))
+    progress.close()
+    return linked, malformed
+
+
+def read_texts(path: pathlib.Path, malformed: Malformed) -> Iterator[Text]:
+    """Yields the usable texts of a file of JSON lines, each with its usable spans; see `link_file`.
+
+    Raises:
+      MelError: it cannot be read, or too many of its lines and spans are malformed.
+    """
+    try:
+        with open(path, "rb") as file:
+            for number, line in enumerate(file, 1):
+                if not line.strip():
+                    continue
+                try:
+                    yield _text(orjson.loads(line), lambda reason: malformed.add(str(path), number, reason))
+                except ValueError as error:  # orjson's errors are ValueErrors too
+                    malformed.add(str(path), number, str(error))
+    except OSError as error:
+        raise MelError(f"--input={path} cannot be read: {error.strerror}.") from error
+
+
+def _text(record: Any, skip: Callable[[str], None]) -> Text:
+    """Raises ValueError if the record cannot be used; calls `skip` with the reason for each span that cannot."""
+    if not isinstance(record, dict):
+        raise ValueError("it is no JSON object")
+    record = {"title": "", **record}
+    for name, kind in KINDS.items():
+        if not isinstance(record.get(name), kind):
+            raise ValueError(f"{name} is {'of the wrong type' if name in record else 'missing'}")
+    text_id, language, text, title = (record[name] for name in ("id", "language", "text", "title"))
+    mentions = []
+    for span in record["spans"]:
+        try:
+            start, end = span
+            if type(start) is not int or type(end) is not int:
+                raise ValueError
+            mentions.append(Mention(f"{text_id}:{start}:{end}", language, text, Span(start, end), NIL, title))
+        except MelError as error:
+            skip(str(error))
+        except (TypeError, ValueError):
+            skip(f"span {span!r} is no pair of whole numbers")
+    return Text(text_id, language, tuple(mentions))
+
+
+def _blocks(texts: Iterable[Text]) -> Iterator[list[Text]]:
+    """Texts in groups of about `MENTIONS_AT_ONCE` mentions, or texts."""
+    block, size = [], 0
+    for text in texts:
+        block.append(text)
+        size += max(1, len(text.mentions))
+        if size >= MENTIONS_AT_ONCE:
+            yield block
+            block, size = [], 0
+    if block:
+        yield block
+
+
+def _record(bundle: Bundle, text: Text, links: Sequence[Link]) -> dict[str, Any]:
+    return {"id": text.text_id, "language": text.language, "links": [_link(bundle, link) for link in links]}
+
+
+def _link(bundle: Bundle, link: Link) -> dict[str, Any]:
+    """A link with titles in the language of the mention, or else in the first language that has one."""
+    qids = np.asarray([candidate.qid for candidate in link.candidates], np.int64)
+    candidates = [
+        {"qid": format_qid(candidate.qid), "title": bundle.titles[row], "score": round(candidate.score, SCORE_DIGITS)}
+        for candidate, row in zip(link.candidates, bundle.kb.rows_of(qids, link.mention.language))
+    ]
+    span, best = link.mention.span, candidates[0]
+    where = {"start": span.start, "end": span.end, "surface_form": link.mention.surface_form}
+    return where | best | {"candidates": candidates}
+
+
+@contextlib.contextmanager
+def _whole_file(path: pathlib.Path) -> Iterator[BinaryIO]:
+    """A draft beside `path` that takes its place when the block ends without error."""
+    draft = path.with_name(f".draft-{path.name}")
+    try:
+        with open(draft, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    except BaseException as error:
+        draft.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            full = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror
+            raise MelError(f"--output={path} cannot be written: {full}; nothing of it was kept.") from error
+        raise

@@ -1,0 +1,141 @@
+"""Embeddings to neighbours: the index protocol, its two implementations on disk, distinct QIDs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import Literal, Protocol
+
+import numpy as np
+
+from mel.artifacts import Artifact, open_artifact, publish
+from mel.retrieval import approximate
+from mel.retrieval.approximate import ScannIndex, ScannSettings
+from mel.retrieval.embeddings import EMBEDDINGS
+from mel.retrieval.exact import ExactIndex
+from mel.retrieval.vectors import check_finite
+from mel.types import NIL, MelError
+
+KIND = "index"
+SCANN = "scann"  # the folder of ScaNN's own files inside the artefact
+LEAST_DEPTH = 64  # one deep search is cheaper than two, and a QID has a row in each of its languages
+NEIGHBOURS_AT_ONCE = 2**22
+
+IndexKind = Literal["exact", "scann"]
+
+
+class Index(Protocol):
+    """Finds the rows whose embeddings have the greatest inner products with a query."""
+
+    def search(self, queries_QD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """The neighbours of each query, best first.
+
+        Args:
+          queries_QD: float32.
+          k: neighbours per query; it may exceed the number of rows.
+
+        Returns:
+          rows int32 [Q, k] and scores float32 [Q, k]; a missing neighbour is row -1, score -inf.
+
+        Raises:
+          MelError: queries are not finite, or of another dimension than the index.
+        """
+        ...
+
+
+def publish_index(
+    path: str | os.PathLike, kind: IndexKind, embeddings: Artifact, settings: ScannSettings = ScannSettings()
+) -> Artifact:
+    """Builds an index over published embeddings; it stands on its own, without them.
+
+    ScaNN's is tuned to `settings.least_recall`, and its recall is among the facts.
+
+    Raises:
+      MelError: there are no embeddings, some are not finite, or ScaNN is not installed.
+    """
+    embeddings_ND = np.load(embeddings / EMBEDDINGS, mmap_mode="r")
+    rows, dimension = embeddings_ND.shape
+    if not rows:
+        raise MelError(f"{embeddings.path} is empty, so there is nothing to search: prepare a KB with entities.")
+    with publish(path, KIND, settings if kind == "scann" else None) as draft:
+        draft.reads("embeddings", embeddings)
+        draft.facts = {"kind": kind, "rows": rows, "dimension": dimension}
+        if kind == "exact":
+            check_finite(embeddings_ND, "embeddings")
+            shutil.copyfile(embeddings / EMBEDDINGS, draft / EMBEDDINGS)
+        else:
+            index = approximate.build(embeddings_ND, settings)
+            index, recall = approximate.tune(index, embeddings_ND, settings.least_recall)
+            draft.facts |= {"recall@10": recall, "scann": index.serialize(draft / SCANN)}
+    return open_artifact(path, KIND)
+
+
+def open_index(path: str | os.PathLike, embeddings: Artifact | None = None) -> Index:
+    """Opens a published index; where `embeddings` are given it must have been built from them.
+
+    Raises:
+      MelError: there is none, it is damaged, or it was built from other embeddings.
+    """
+    artifact = open_artifact(path, KIND, {"embeddings": embeddings} if embeddings else None)
+    facts = artifact.facts
+    if facts["kind"] == "exact":
+        return ExactIndex(np.load(artifact / EMBEDDINGS, mmap_mode="r"))
+    return ScannIndex.load(artifact / SCANN, facts["rows"], facts["dimension"], facts["scann"])
+
+
+def search_distinct(
+    index: Index, queries_QD: np.ndarray, qids_E: np.ndarray, k: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The k best distinct QIDs of each query, best first; the best row of a QID counts.
+
+    Queries that have not found k of them search on, twice as deep each time, until the index is
+    exhausted.
+
+    Args:
+      index: over E rows.
+      queries_QD: float32.
+      qids_E: the QID of each row.
+      k: distinct QIDs per query.
+
+    Returns:
+      qids int64, scores float32 and rows int32, all [Q, k], padded with 0, -inf and -1.
+    """
+    shape = len(queries_QD), k
+    qids_Qk, rows_Qk = np.full(shape, NIL, np.int64), np.full(shape, -1, np.int32)
+    scores_Qk = np.full(shape, -np.inf, np.float32)
+    waiting = np.arange(len(queries_QD))
+    depth = min(max(2 * k, LEAST_DEPTH), len(qids_E))
+    while len(waiting):
+        block = max(1, NEIGHBOURS_AT_ONCE // max(depth, 1))
+        short = []
+        for start in range(0, len(waiting), block):
+            queries = waiting[start : start + block]
+            rows_qd, scores_qd = index.search(queries_QD[queries], depth)
+            qids_qd = np.where(rows_qd < 0, NIL, qids_E[rows_qd])
+            first_qd = first_of_each(qids_qd)
+            width = min(k, depth)
+            qids_Qk[queries, :width] = keep_first(first_qd, qids_qd, width, NIL)
+            scores_Qk[queries, :width] = keep_first(first_qd, scores_qd, width, -np.inf)
+            rows_Qk[queries, :width] = keep_first(first_qd, rows_qd, width, -1)
+            short.append(queries[first_qd.sum(axis=1) < k])
+        waiting = np.concatenate(short) if depth < len(qids_E) else waiting[:0]
+        depth = min(2 * depth, len(qids_E))
+    return qids_Qk, scores_Qk, rows_Qk
+
+
+def first_of_each(qids_QK: np.ndarray) -> np.ndarray:
+    """True where a QID other than NIL occurs for the first time in its line."""
+    order_QK = np.argsort(qids_QK, axis=1, kind="stable")
+    sorted_QK = np.take_along_axis(qids_QK, order_QK, axis=1)
+    first_QK = sorted_QK != NIL
+    first_QK[:, 1:] &= sorted_QK[:, 1:] != sorted_QK[:, :-1]
+    result_QK = np.empty_like(first_QK)
+    np.put_along_axis(result_QK, order_QK, first_QK, axis=1)
+    return result_QK
+
+
+def keep_first(wanted_QK: np.ndarray, values_QK: np.ndarray, width: int, padding) -> np.ndarray:
+    """The first `width` wanted values of each line, moved to its left; `padding` where there are fewer."""
+    places_Qw = np.argsort(~wanted_QK, axis=1, kind="stable")[:, :width]
+    values_Qw = np.take_along_axis(values_QK, places_Qw, axis=1)
+    return np.where(np.take_along_axis(wanted_QK, places_Qw, axis=1), values_Qw, padding)

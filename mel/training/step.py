@@ -1,0 +1,115 @@
+"""One training step: texts to embeddings, embeddings to loss, loss to a new state."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from mel.encoder.config import EncoderConfig
+from mel.encoder.transformer import TOKEN_TABLE, BertEncoder
+from mel.training.loss import softmax_loss
+from mel.training.state import LOG_LOGIT_SCALE
+from mel.types import Batch, TrainState
+
+AXIS = "data"
+Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
+
+
+def make_mesh() -> Mesh:
+    """All devices of the process in one axis."""
+    return Mesh(np.asarray(jax.devices()), (AXIS,))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The same values on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def put_batch(batch: Batch, mesh: Mesh) -> Batch:
+    """Moves a batch to the devices, every leaf split along its leading axis."""
+    return jax.device_put(batch, NamedSharding(mesh, PartitionSpec(AXIS)))
+
+
+def make_step(
+    encoder_config: EncoderConfig,
+    optimizer: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    logit_scale: float,
+    chunk_rows: Callable[[int], int],
+    mesh: Mesh,
+    seed: int,
+) -> Step:
+    """A compiled `state, metrics = step(state, batch)`; the state given to it is consumed.
+
+    Args:
+      encoder_config: the encoder; dropout above 0 is applied, with a key folded from seed and step.
+      optimizer: what turns gradients into updates.
+      schedule: the learning rate by step, for the metrics.
+      logit_scale: used where the state holds no learned one.
+      chunk_rows: how many texts of a width are encoded at once; bounds memory.
+      mesh: the devices.
+      seed: of dropout.
+    """
+    encode = make_encode(encoder_config, chunk_rows, mesh)
+
+    def loss_of(params, batch: Batch, key):
+        embeddings_ND = encode(params["encoder"], batch.tokens, key)
+        scale = jnp.exp(params[LOG_LOGIT_SCALE]) if LOG_LOGIT_SCALE in params else logit_scale
+        loss, metrics = softmax_loss(
+            embeddings_ND[batch.mention_row_B], embeddings_ND[batch.candidate_row_C],
+            batch.gold_column_B, batch.mention_qid_B, batch.candidate_qid_C, scale,
+        )  # fmt: skip
+        return loss, {**metrics, "logit_scale": jnp.asarray(scale, jnp.float32)}
+
+    def step(state: TrainState, batch: Batch):
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        (_, metrics), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params, batch, key)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        metrics |= {"gradient_norm": optax.global_norm(gradients), "learning_rate": schedule(state.step)}
+        return TrainState(state.step + 1, params, opt_state), metrics
+
+    return jax.jit(step, donate_argnums=0)
+
+
+def make_encode(config: EncoderConfig, chunk_rows: Callable[[int], int], mesh: Mesh):
+    """`encode(params, tokens, key) -> embeddings_ND`, the groups of texts one behind the other.
+
+    Each device encodes its share of every group, a chunk of texts at a time, and keeps only the
+    embeddings; the backward pass encodes a chunk again. Memory does not grow with the batch.
+    """
+    model = BertEncoder(config, remat=False)  # a chunk is computed again as a whole
+
+    def encode_group(params, tokens_NL, word_NLD, key):
+        rows, width = tokens_NL.shape
+        rows_a_chunk = chunk_rows(width)
+
+        @jax.checkpoint
+        def encode_chunk(inputs):
+            tokens_nL, word_nLD, key = inputs
+            return model.apply({"params": params}, tokens_nL, not config.dropout, word_nLD, rngs={"dropout": key})
+
+        chunks = tokens_NL.reshape(-1, rows_a_chunk, width), word_NLD.reshape(-1, rows_a_chunk, width, config.hidden_size)
+        keys = jax.random.split(key, rows // rows_a_chunk)
+        return jax.lax.map(encode_chunk, (*chunks, keys)).reshape(rows, config.hidden_size)
+
+    def encode_on_device(params, tokens, key):
+        key = jax.random.fold_in(key, jax.lax.axis_index(AXIS))
+        # One look-up for all groups: its gradient fills a whole table, which no chunk should have to do.
+        flat_T = jnp.concatenate([group.reshape(-1) for group in tokens])
+        word_TD = functools.reduce(dict.__getitem__, TOKEN_TABLE, params)[flat_T]
+        ends = np.cumsum([group.size for group in tokens])[:-1]
+        words = [part.reshape(*group.shape, -1) for part, group in zip(jnp.split(word_TD, ends), tokens)]
+        return [encode_group(params, *each, jax.random.fold_in(key, i)) for i, each in enumerate(zip(tokens, words))]
+
+    split = PartitionSpec(AXIS)
+    on_devices = jax.shard_map(
+        encode_on_device, mesh=mesh, in_specs=(PartitionSpec(), split, PartitionSpec()), out_specs=split
+    )
+    return lambda params, tokens, key: jnp.concatenate(on_devices(params, tokens, key))
