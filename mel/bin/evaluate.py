@@ -72,15 +72,14 @@ class Trained(NamedTuple):
 
     round: int
     checkpoint: Checkpoint
-    entity_tokens: Artifact
     embeddings: Artifact
     embeddings_ED: np.ndarray
 
 
 def main(config: Config) -> None:
     """Publishes the report, or finds it published, and prints it."""
-    if pathlib.Path(config.name).name != config.name:
-        raise MelError(f"--name={config.name!r} cannot be the name of a folder: choose one without slashes.")
+    if config.name in ("", "..") or pathlib.Path(config.name).name != config.name:
+        raise MelError(f"--name={config.name!r} cannot be the name of a folder: choose letters, digits and hyphens.")
     work = Workdir(config.workdir)
     kb, aliases = open_artifact(work.kb, "kb"), open_artifact(work.alias_table, "alias table")
     qids_E = KnowledgeBase.read(kb.path, kb.facts["languages"]).qids_E
@@ -93,7 +92,7 @@ def main(config: Config) -> None:
         **system.facts,
         "dataset": config.dataset,
         "split": pathlib.Path(config.mewsli).name or config.split,
-        "command": command(config),
+        "command": command(config, system.facts["round"]),
         "inputs": questions.inputs | system.inputs | {"alias_table": aliases.digest, "kb": kb.digest},
     }
     path = work.report(config.name)
@@ -108,14 +107,17 @@ def main(config: Config) -> None:
     print(reports.markdown(report))
 
 
-def command(config: Config) -> str:
-    """The command line that evaluates like this, with W and DIR in place of folders."""
-    flags = ["--workdir=W"]
-    for field in dataclasses.fields(config)[1:]:
-        value = getattr(config, field.name)
-        if value != field.default:
-            value = "DIR" if field.name == "mewsli" else ",".join(value) if isinstance(value, tuple) else value
-            flags.append(f"--{field.name}={shlex.quote(str(value))}")
+def command(config: Config, number: int | None) -> str:
+    """The command line that evaluates like this; W and DIR stand for folders, `number` is the round, if any."""
+    said = dataclasses.asdict(config) | {"workdir": "W", "round": number}
+    if config.mewsli:
+        said["mewsli"] = "DIR"
+    flags = []
+    for field in dataclasses.fields(config):
+        value = said[field.name]
+        if value not in (None, field.default):
+            value = ",".join(value) if isinstance(value, tuple) else str(value)
+            flags.append(f"--{field.name}={shlex.quote(value)}")
     return f"mel-evaluate {' '.join(flags)}"
 
 
@@ -141,7 +143,7 @@ def open_trained(work: Workdir, number: int) -> Trained:
         work.round(number).entity_embeddings, checkpoint.artifact, tokens,
         checkpoint.encoder_config, checkpoint.params, open_rows(tokens, work.cache(tokens)).rows,
     )  # fmt: skip
-    return Trained(number, checkpoint, tokens, embeddings, embeddings_ED)
+    return Trained(number, checkpoint, embeddings, embeddings_ED)
 
 
 def open_windows(work: Workdir) -> Windows:

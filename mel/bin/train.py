@@ -25,6 +25,7 @@ from absl import logging
 from mel.artifacts import START, Artifact, Round, Workdir, exists, open_artifact, require_settings
 from mel.bin.launch import REQUIRED, flag, launch
 from mel.encoder.config import EncoderConfig
+from mel.encoder.embed import tokens_at_once
 from mel.encoder.start import initial_encoder
 from mel.retrieval.mining import open_negatives
 from mel.shards.batches import BatchSource, chunk_rows
@@ -37,8 +38,6 @@ from mel.training.state import OptimizerConfig, create_state, learning_rate_sche
 from mel.training.step import make_mesh, make_step, put_batch, replicated
 from mel.types import MelError, TrainState
 
-# Tokens encoded at once, by "is this a CPU": what fits its caches, and what keeps a GPU busy.
-CHUNK_TOKENS = {True: 4096, False: 65536}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,8 +157,7 @@ def _state_before(config: Config, work: Workdir, optimizer) -> tuple[EncoderConf
 def _batch_source(config: Config, work: Workdir, inputs: dict[str, Artifact]) -> BatchSource:
     entities, mentions = (open_rows(inputs[name], work.cache(inputs[name])) for name in ("entity_tokens", "mention_tokens"))
     negatives = open_negatives(inputs["negatives"].path, inputs["mention_tokens"]) if "negatives" in inputs else None
-    chunk_tokens = CHUNK_TOKENS[jax.default_backend() == "cpu"]
-    return BatchSource(mentions, entities, negatives, config.batch_size, config.seed, chunk_tokens, jax.device_count())
+    return BatchSource(mentions, entities, negatives, config.batch_size, config.seed, tokens_at_once(), jax.device_count())
 
 
 def console() -> None:

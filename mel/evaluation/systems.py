@@ -16,10 +16,9 @@ from mel.artifacts import Artifact
 from mel.corpora import mewsli
 from mel.corpora.alias_table import AliasTable
 from mel.corpora.malformed import Malformed
-from mel.encoder.embed import embed_rows
+from mel.encoder.embed import embed_rows, tokens_at_once
 from mel.evaluation.recall import Ranking
 from mel.progress import Progress
-from mel.retrieval.embeddings import TOKENS_A_BLOCK
 from mel.retrieval.index import Index, search_distinct
 from mel.shards.prepare import MentionBlock, Windows, mewsli_mentions
 from mel.shards.rows import TokenRows
@@ -128,7 +127,7 @@ def rank_by_checkpoint(checkpoint: Checkpoint, questions: Questions, index: Inde
     """
     queries_QD = np.empty((len(questions.rows), checkpoint.encoder_config.hidden_size), np.float32)
     progress = Progress("embedding mentions", len(queries_QD), "mentions")
-    blocks = questions.rows.by_width(TOKENS_A_BLOCK)
+    blocks = questions.rows.by_width(tokens_at_once())
     embed_rows(checkpoint.encoder_config, checkpoint.params, blocks, queries_QD, progress.add)
     progress.close()
 

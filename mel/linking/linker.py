@@ -13,10 +13,9 @@ import numpy as np
 import orjson
 
 from mel.corpora.malformed import Malformed
-from mel.encoder.embed import embed_rows
+from mel.encoder.embed import embed_rows, tokens_at_once
 from mel.linking.bundle import Bundle
 from mel.progress import Progress
-from mel.retrieval.embeddings import TOKENS_A_BLOCK
 from mel.retrieval.index import search_distinct
 from mel.shards.rows import TokenRows
 from mel.text.marking import mark_mention
@@ -46,7 +45,7 @@ def link_mentions(bundle: Bundle, mentions: Sequence[Mention], top_k: int) -> li
     marked = [mark_mention(mention, bundle.title_in_window) for mention in mentions]
     rows = TokenRows.from_rows(bundle.tokenizer.rows(marked, bundle.max_tokens))
     queries_QD = np.empty((len(rows), bundle.encoder_config.hidden_size), np.float32)
-    embed_rows(bundle.encoder_config, bundle.params, rows.by_width(TOKENS_A_BLOCK), queries_QD)
+    embed_rows(bundle.encoder_config, bundle.params, rows.by_width(tokens_at_once()), queries_QD)
     qids_QK, scores_QK, _ = search_distinct(bundle.index, queries_QD, bundle.kb.qids_E, top_k)
     return [
         Link(mention, tuple(Candidate(Qid(qid), score) for qid, score in zip(qids, scores) if qid != NIL))

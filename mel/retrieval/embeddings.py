@@ -9,13 +9,12 @@ import numpy as np
 
 from mel.artifacts import Artifact, exists, open_artifact, publish
 from mel.encoder.config import EncoderConfig
-from mel.encoder.embed import embed_rows
+from mel.encoder.embed import embed_rows, tokens_at_once
 from mel.progress import Progress
 from mel.shards.rows import TokenRows
 
 KIND = "embeddings"
 EMBEDDINGS = "embeddings.npy"
-TOKENS_A_BLOCK = 2048  # fastest on two CPU cores; an accelerator wants more
 
 
 def publish_embeddings(
@@ -25,7 +24,6 @@ def publish_embeddings(
     encoder_config: EncoderConfig,
     params: Any,
     rows: TokenRows,
-    token_budget: int = TOKENS_A_BLOCK,
 ) -> Artifact:
     """Embeds token rows and publishes float32 [N, D], row i for token row i.
 
@@ -36,7 +34,6 @@ def publish_embeddings(
       encoder_config: the encoder.
       params: its weights.
       rows: N rows of token ids.
-      token_budget: about how many tokens are embedded at once.
 
     Raises:
       MelError: an embedding is not finite.
@@ -48,7 +45,7 @@ def publish_embeddings(
         shape = len(rows), encoder_config.hidden_size
         embeddings_ND = np.lib.format.open_memmap(draft / EMBEDDINGS, mode="w+", dtype=np.float32, shape=shape)
         progress = Progress(f"embedding {tokens.path.parent.name}/{tokens.path.name}", len(rows), "rows")
-        embed_rows(encoder_config, params, rows.by_width(token_budget), embeddings_ND, progress.add)
+        embed_rows(encoder_config, params, rows.by_width(tokens_at_once()), embeddings_ND, progress.add)
         progress.close()
         embeddings_ND.flush()
     return open_artifact(path, KIND)
@@ -73,9 +70,8 @@ def publish_or_open(
     encoder_config: EncoderConfig,
     params: Any,
     rows: TokenRows,
-    token_budget: int = TOKENS_A_BLOCK,
 ) -> tuple[Artifact, np.ndarray]:
     """Opens the embeddings at `path`, after publishing them where they are not; see both."""
     if not exists(path):
-        publish_embeddings(path, checkpoint, tokens, encoder_config, params, rows, token_budget)
+        publish_embeddings(path, checkpoint, tokens, encoder_config, params, rows)
     return open_embeddings(path, checkpoint, tokens)

@@ -1,0 +1,123 @@
+import pathlib
+from collections import Counter
+
+import pytest
+
+from mel.corpora.alias_table import FILE, AliasTable, count_aliases, write
+from mel.corpora.archives import find_archive, list_parts
+from mel.corpora.damuel import read_pages
+from mel.corpora.malformed import Malformed
+from mel.corpora.mewsli import list_languages, read_documents
+from mel.types import MelError, Mention, Span
+
+MDN = pathlib.Path(__file__).resolve().parents[2].parent / "shared" / "data" / "mdn"
+
+COUNTS = Counter(
+    {
+        ("Paris", "en", 90): 6,
+        ("Paris", "en", 167): 2,
+        ("Paris", "fr", 90): 1,
+        ("Paris", "fr", 167): 3,
+        ("paris", "fr", 300): 4,
+        ("PARIS", "en", 90): 1,
+        ("Łódź", "pl", 580): 2,
+        ("tie", "de", 9): 1,
+        ("tie", "en", 8): 1,
+        ("tie", "en", 7): 1,
+    }
+)
+
+
+@pytest.fixture
+def table(tmp_path):
+    assert write(tmp_path, COUNTS) == 7
+    return AliasTable.read(tmp_path)
+
+
+def test_mentions_are_counted_by_surface_form_language_and_gold():
+    def mention(language, start, end, gold):
+        return Mention("id", language, "Rio, rio", Span(start, end), gold)
+
+    counts = count_aliases([mention("es", 0, 3, 1), mention("es", 0, 3, 1), mention("es", 5, 8, 2)])
+    counts.update(count_aliases([mention("pt", 0, 3, 1), mention("es", 0, 3, 2)]))
+    assert counts == {("Rio", "es", 1): 2, ("rio", "es", 2): 1, ("Rio", "pt", 1): 1, ("Rio", "es", 2): 1}
+
+
+def test_the_exact_surface_form_comes_first_over_all_languages(table):
+    assert table.candidates("Paris") == ((90, 7 / 12), (167, 5 / 12))
+    assert table.candidates("paris") == ((300, 1.0),)
+
+
+def test_a_language_has_its_own_counts(table):
+    assert table.candidates("Paris", "fr") == ((167, 0.75), (90, 0.25))
+    assert table.candidates("Łódź", "en") == ()
+
+
+def test_a_surface_form_never_linked_is_looked_up_lower_cased(table):
+    assert table.candidates("pARIS") == ((90, 8 / 17), (167, 5 / 17), (300, 4 / 17))
+    assert table.candidates("PARIS", "fr") == ((300, 0.5), (167, 0.375), (90, 0.125))
+    assert table.candidates("ŁÓDŹ") == ((580, 1.0),)
+
+
+def test_the_smaller_qid_wins_a_tie(table):
+    assert [candidate.qid for candidate in table.candidates("tie")] == [7, 8, 9]
+
+
+def test_ambiguity_is_that_of_the_lower_cased_form(table):
+    assert table.ambiguity("paris") == table.ambiguity("PARIS") == "ambiguous"
+    assert table.ambiguity("łódź") == "unambiguous"
+    assert (table.ambiguity("Lodz"), table.candidates("Lodz")) == ("unseen", ())
+
+
+def test_the_file_is_sorted_and_does_not_depend_on_the_order_of_counting(tmp_path):
+    for name, counts in [("a", COUNTS), ("b", dict(reversed(COUNTS.items())))]:
+        (tmp_path / name).mkdir()
+        write(tmp_path / name, counts)
+    assert (tmp_path / "a" / FILE).read_text(encoding="utf-8") == (
+        '{"surface_form":"PARIS","language":"en","qids":[90],"counts":[1]}\n'
+        '{"surface_form":"Paris","language":"en","qids":[90,167],"counts":[6,2]}\n'
+        '{"surface_form":"Paris","language":"fr","qids":[167,90],"counts":[3,1]}\n'
+        '{"surface_form":"paris","language":"fr","qids":[300],"counts":[4]}\n'
+        '{"surface_form":"tie","language":"de","qids":[9],"counts":[1]}\n'
+        '{"surface_form":"tie","language":"en","qids":[7,8],"counts":[1,1]}\n'
+        '{"surface_form":"Łódź","language":"pl","qids":[580],"counts":[2]}\n'
+    )
+    assert (tmp_path / "a" / FILE).read_bytes() == (tmp_path / "b" / FILE).read_bytes()
+
+
+def test_a_missing_or_damaged_file_is_refused(tmp_path):
+    with pytest.raises(MelError, match="cannot be read"):
+        AliasTable.read(tmp_path)
+    write(tmp_path, COUNTS)
+    with open(tmp_path / FILE, "a") as file:
+        file.write('{"surface_form": "x"')
+    with pytest.raises(MelError, match=f"{FILE}:8 is damaged"):
+        AliasTable.read(tmp_path)
+
+
+@pytest.mark.skipif(not MDN.exists(), reason=f"there is no MDN collection at {MDN}")
+def test_recall_on_the_dev_mentions_of_mdn(tmp_path):
+    counts, malformed = Counter(), Malformed(0)
+    languages = list_languages(MDN / "mewsli" / "dev")
+    for language in languages:
+        for part in list_parts(find_archive(MDN / "damuel", language)):
+            for page in read_pages(part, language, malformed):
+                counts.update(count_aliases(page.mentions))
+    write(tmp_path, counts)
+    table = AliasTable.read(tmp_path)
+
+    mentions, right = Counter(), Counter()
+    for language in languages:
+        for document in read_documents(MDN / "mewsli" / "dev", language, malformed):
+            for mention in document.mentions:
+                ambiguity = table.ambiguity(mention.surface_form)
+                candidates = table.candidates(mention.surface_form)
+                assert (ambiguity == "unseen") == (not candidates)
+                mentions[ambiguity] += 1
+                right[ambiguity] += bool(candidates) and candidates[0].qid == mention.gold
+    # The same computed directly from the archives, by a script that shares no code with this package.
+    assert mentions.total() == 23754
+    assert right.total() / mentions.total() == pytest.approx(0.82037, abs=1e-5)
+    assert mentions["unseen"] / mentions.total() == pytest.approx(0.10356, abs=1e-5)
+    assert mentions["ambiguous"] / mentions.total() == pytest.approx(0.29515, abs=1e-5)
+    assert right["ambiguous"] / mentions["ambiguous"] == pytest.approx(0.77678, abs=1e-5)

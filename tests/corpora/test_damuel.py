@@ -1,0 +1,215 @@
+import json
+import pathlib
+from collections import Counter
+
+import pytest
+
+from mel.corpora.archives import Part, find_archive, list_parts
+from mel.corpora.damuel import DESCRIPTION_CHARACTERS, read_pages
+from mel.corpora.malformed import Malformed
+from mel.types import Entity, MelError, Span
+
+SHARED_DATA = pathlib.Path(__file__).resolve().parents[2].parent / "shared" / "data"
+SAMPLES = SHARED_DATA / "samples" / "damuel"
+MDN = SHARED_DATA / "mdn"
+
+needs_samples = pytest.mark.skipif(not SAMPLES.exists(), reason=f"there are no DaMuEL samples at {SAMPLES}")
+needs_mdn = pytest.mark.skipif(not MDN.exists(), reason=f"there is no MDN collection at {MDN}")
+
+
+def record(text="", links=(), **values):
+    """A record about Q1 whose tokens are the words of `text`."""
+    tokens, start = [], 0
+    for word in text.split(" "):
+        tokens.append({"start": start, "end": start + len(word)})
+        start += len(word) + 1
+    wiki = {"title": "Lugar", "text": text, "tokens": tokens, "links": list(links)}
+    return {"qid": "Q1", "lang": "es", "wiki": wiki} | values
+
+
+def link(start, end, **values):
+    return {"start": start, "end": end, "origin": "wiki", "qid": "Q7"} | values
+
+
+def read(tmp_path, *records, malformed=None, redirects=None):
+    path = tmp_path / "part-00000"
+    lines = [line if isinstance(line, str) else json.dumps(line) for line in records]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    part = Part(path, path.name, 0, path.stat().st_size)
+    return list(read_pages(part, "es", Malformed(0) if malformed is None else malformed, redirects))
+
+
+def test_a_link_in_tokens_becomes_a_mention_in_characters(tmp_path):
+    (page,) = read(tmp_path, record("¡Ñu 🐄🐄 y Río Paraná!", [link(3, 5), link(1, 2, qid="Q8")]))
+    assert page.entity == Entity(1, "es", "Lugar", "¡Ñu 🐄🐄 y Río Paraná!")
+    first, second = page.mentions
+    assert (first.mention_id, first.language, first.title, first.gold) == ("es-Q1-0", "es", "Lugar", 7)
+    assert (first.span, first.surface_form) == (Span(9, 20), "Río Paraná!")
+    assert (second.mention_id, second.gold, second.surface_form) == ("es-Q1-1", 8, "🐄🐄")
+    assert first.context is second.context is page.text
+    assert first.frequency_bin == -1
+
+
+@pytest.mark.parametrize("end_offset, surface_form", [(6, "un humedal"), (8, "un humedales"), (99, "un humedales")])
+def test_end_offset_is_the_last_character_of_the_last_token(tmp_path, end_offset, surface_form):
+    (page,) = read(tmp_path, record("en un humedales grande", [link(1, 3, end_offset=end_offset)]))
+    assert page.mentions[0].surface_form == surface_form
+
+
+@pytest.mark.parametrize(
+    "bad, reason",
+    [
+        (link(0, 1, origin="title"), "origin is not wiki"),
+        ({"start": 0, "end": 1}, "origin is not wiki"),
+        (link(0, 1, qid=None), "no qid"),
+        (link(0, 1, qid="7"), "qid is not a QID"),
+        (link(0, 1, qid=7), "qid is not a QID"),
+        (link(1, 1), "span outside the text"),
+        (link(1, 3), "span outside the text"),
+        (link(-1, 2), "span outside the text"),
+        (link("0", 1), "span outside the text"),
+        (link(None, 1), "span outside the text"),
+        (link(0, 1, end_offset=-1), "span outside the text"),
+        (link(0, 1, end_offset="x"), "span outside the text"),
+    ],
+)
+def test_a_link_that_is_no_mention_is_dropped_and_the_others_keep_their_ids(tmp_path, bad, reason):
+    (page,) = read(tmp_path, record("uno dos", [bad, link(1, 2)]))
+    assert page.dropped == {reason: 1}
+    assert [mention.mention_id for mention in page.mentions] == ["es-Q1-1"]
+
+
+@pytest.mark.parametrize(
+    "token", [{"start": 0, "end": 99}, {"start": 0}, {"start": 0.0, "end": 1.5}, {"start": 5, "end": 2}, None]
+)
+def test_a_token_outside_its_text_is_a_span_outside_the_text(tmp_path, token):
+    bad = record("uno", [link(0, 1)])
+    bad["wiki"]["tokens"] = [token]
+    (page,) = read(tmp_path, bad)
+    assert (page.mentions, page.dropped) == ((), {"span outside the text": 1})
+
+
+def test_a_blank_surface_form_is_dropped(tmp_path):
+    blank = record("   x", [link(0, 1)])
+    blank["wiki"]["tokens"] = [{"start": 0, "end": 2}]
+    (page,) = read(tmp_path, blank)
+    assert (page.mentions, page.dropped) == ((), {"surface form is blank": 1})
+
+
+@pytest.mark.parametrize(
+    "values, title",
+    [
+        ({"wiki": {"title": " Madrid\n"}, "label": "Villa", "aliases": ["Foro"]}, "Madrid"),
+        ({"wiki": {"title": " "}, "label": "Villa", "aliases": ["Foro"]}, "Villa"),
+        ({"label": None, "aliases": ["", "Foro"]}, "Foro"),
+        ({"description": "capital"}, "Q1"),
+    ],
+)
+def test_the_title_is_the_first_name_there_is(tmp_path, values, title):
+    (page,) = read(tmp_path, {"qid": "Q1", "lang": "es"} | values)
+    assert page.entity.title == title
+
+
+def paragraphs(text, *ranges):
+    wiki = record(text)["wiki"]
+    for start, end, heading in ranges:
+        paragraph = {"start": start, "end": end} | ({"heading": 2} if heading else {})
+        wiki.setdefault("paragraphs", []).append(paragraph)
+    return {"wiki": wiki, "description": "de Wikidata"}
+
+
+@pytest.mark.parametrize(
+    "values, description",
+    [
+        (paragraphs("uno dos tres", (0, 2, False), (2, 3, False)), "uno dos"),
+        (paragraphs("Historia dos tres", (0, 1, True), (1, 3, False)), "dos tres"),
+        (paragraphs("uno dos", (0, 9, False)), "uno dos"),
+        (paragraphs("Historia", (0, 1, True)), "Historia"),
+        ({"wiki": {"text": "\n \nuno\ndos\n \t\ntres"}, "description": "de Wikidata"}, "uno\ndos"),
+        ({"wiki": {"text": " \n\n "}, "description": " de Wikidata "}, "de Wikidata"),
+        ({"wiki": {}}, ""),
+        ({"wiki": {"text": "a" * 3000}}, "a" * DESCRIPTION_CHARACTERS),
+    ],
+)
+def test_the_description_is_the_first_paragraph_or_what_stands_for_it(tmp_path, values, description):
+    (page,) = read(tmp_path, {"qid": "Q1", "lang": "es"} | values)
+    assert page.entity.description == description
+
+
+def test_redirects_move_entities_and_golds_once_and_are_counted(tmp_path):
+    links = [link(0, 1, qid="Q1"), link(1, 2, qid="Q2"), link(2, 3, qid="Q4")]
+    (page,) = read(tmp_path, record("uno dos tres", links), redirects={1: 2, 2: 3})
+    assert page.entity.qid == 2
+    assert [mention.gold for mention in page.mentions] == [2, 3, 4]
+    assert [mention.mention_id for mention in page.mentions] == ["es-Q1-0", "es-Q1-1", "es-Q1-2"]
+    assert page.redirected == 3
+
+
+def test_records_of_other_languages_are_dropped_and_counted(tmp_path):
+    malformed = Malformed(0)
+    pages = read(tmp_path, record("uno"), record("ein", lang="de"), record("un", lang="fr"), malformed=malformed)
+    assert [page.entity.language for page in pages] == ["es"]
+    assert malformed.dropped == {"record of another language": 2}
+
+
+@pytest.mark.parametrize(
+    "bad, reason",
+    [
+        ('{"qid": "Q1", "lang": ', "it is not JSON"),
+        ("[1, 2]", "the record is a list, not an object"),
+        ({"lang": "es"}, "'' is not a QID"),
+        ({"qid": "Q1"}, "it has no lang"),
+        ({"qid": "P1", "lang": "es"}, "'P1' is not a QID"),
+        ({"qid": 1, "lang": "es"}, "qid is a int, not a str"),
+        ({"qid": "Q1", "lang": "es", "wiki": "x"}, "wiki is a str, not a dict"),
+        (record() | {"wiki": {"text": ["x"]}}, "text is a list, not a str"),
+        (record() | {"wiki": {"links": {"x": 1}}}, "links is a dict, not a list"),
+        (record() | {"wiki": {"links": ["x"]}}, "a link is a str, not an object"),
+    ],
+)
+def test_a_malformed_record_is_reported_with_its_line_and_skipped(tmp_path, bad, reason):
+    malformed = Malformed(1)
+    pages = read(tmp_path, record("uno"), bad, record("dos", qid="Q2"), malformed=malformed)
+    assert [page.entity.qid for page in pages] == [1, 2]
+    (found,) = malformed.records
+    assert (found.place, found.line) == (str(tmp_path / "part-00000"), 2)
+    assert found.reason.startswith(reason)
+
+
+def test_too_many_malformed_records_are_refused(tmp_path):
+    with pytest.raises(MelError, match="part-00000:2 .it is not JSON"):
+        read(tmp_path, "{", "{", malformed=Malformed(1))
+
+
+@needs_samples
+def test_the_real_samples_lose_nothing():
+    malformed = Malformed(0)
+    pages = [page for part in list_parts(find_archive(SAMPLES, "es")) for page in read_pages(part, "es", malformed)]
+    assert len(pages) == 38
+    mentions = [mention for page in pages for mention in page.mentions]
+    assert len(mentions) == len({mention.mention_id for mention in mentions}) == 55
+    assert sum((page.dropped for page in pages), Counter()) == {"no qid": 8, "origin is not wiki": 119}
+    surface_forms = {mention.mention_id: mention.surface_form for mention in mentions}
+    assert surface_forms["es-Q839657-0"] == "Everglades"
+    assert surface_forms["es-Q19938922-11"] == "Festival de Música Avanzada y Arte Multimedia Sónar"
+    assert surface_forms["es-Q839657-2"] == "humedal"  # [[humedal]]es
+    beetle = pages[-1]
+    assert [mention.surface_form for mention in beetle.mentions] == (
+        ["Pakistán", "Anthicidae", "especie", "familia", "coleóptero"]
+    )
+    assert beetle.entity.description == "Mecynotarsus bordonii es una especie de coleóptero de la familia Anthicidae."
+    assert pages[0].entity == Entity(18601266, "es", "Q18601266", "cuadro de Eva Bonnier")
+
+
+@needs_mdn
+@pytest.mark.parametrize("language", ["pt", "es"])
+def test_mdn_has_the_entities_and_mentions_that_its_counts_state(language):
+    expected = json.loads((MDN / "counts.json").read_bytes())[language]
+    malformed = Malformed(0)
+    entities = mentions = 0
+    for part in list_parts(find_archive(MDN / "damuel", language)):
+        for page in read_pages(part, language, malformed):
+            entities += 1
+            mentions += len(page.mentions)
+            assert not page.dropped
+    assert (entities, mentions) == (expected["entities"], expected["train_mentions"])

@@ -1,0 +1,160 @@
+"""The binary over a tiny world: two ways to ask the same questions, names, refusals."""
+
+import dataclasses
+import shlex
+import shutil
+
+import numpy as np
+import pytest
+
+from mel.artifacts import START, Workdir, open_artifact
+from mel.bin import evaluate
+from mel.corpora.alias_table import AliasTable
+from mel.evaluation import systems
+from mel.evaluation.report import open_report
+from mel.shards.datasets import open_rows
+from mel.types import MelError
+
+
+@pytest.fixture
+def work(untrained, tmp_path) -> Workdir:
+    """A copy that a test may write to."""
+    return Workdir(shutil.copytree(untrained.path, tmp_path / "run"))
+
+
+def evaluated(work: Workdir, name: str, **options) -> dict:
+    evaluate.main(evaluate.Config(workdir=str(work.path), name=name, **options))
+    return open_report(work.report(name))
+
+
+def without(report: dict, *names: str) -> dict:
+    return {name: value for name, value in report.items() if name not in names}
+
+
+def test_the_alias_table_answers_with_its_most_frequent_entity(work):
+    report = evaluated(work, "aliases", model="alias_table")
+    table = AliasTable.read(work.alias_table)
+    questions = systems.read_prepared(*_prepared(work), languages=(), limit=0)
+    hits = [
+        bool(found := table.candidates(surface_form)) and found[0].qid == gold
+        for surface_form, gold in zip(questions.surface_forms, questions.gold_Q)
+    ]
+    assert report["micro"]["r@1"] == pytest.approx(np.mean(hits), abs=1e-6)
+    assert report["mentions"] == len(hits) == sum(group["mentions"] for group in report["breakdown"].values())
+    assert report["breakdown"]["unseen"]["r@1"] == 0 < report["breakdown"]["unseen"]["mentions"]
+    assert report["breakdown"]["ambiguous"]["r@1"] < report["breakdown"]["unambiguous"]["r@1"]
+
+
+@pytest.mark.parametrize("options", [{"model": "alias_table"}, {"round": START}], ids=["aliases", "checkpoint"])
+def test_the_prepared_split_and_its_tree_give_the_same_figures(work, tiny_world, options):
+    prepared = evaluated(work, "prepared", **options)
+    tree = evaluated(work, "tree", mewsli=str(tiny_world / "mewsli"), languages=("ru", "en", "ar"), **options)
+    differing = ("name", "command", "inputs", "dropped", "split")
+    assert without(prepared, *differing) == without(tree, *differing)
+    assert tree["split"] == "mewsli" and "DIR" in tree["command"] and str(tiny_world) not in str(tree)
+
+
+def test_a_language_that_was_not_prepared_can_be_evaluated(work, tiny_world):
+    report = evaluated(work, "ja", round=START, mewsli=str(tiny_world / "mewsli"))
+    assert list(report["by_language"]) == ["ar", "en", "ja", "ru"]
+    assert report["by_language"]["ja"]["mentions"] > 100
+    assert 0.5 < report["kb_coverage"] < 1
+
+
+def test_the_last_round_is_meant_where_none_is_said(work):
+    with pytest.raises(MelError, match="Round 0 of .* has no checkpoint: run mel-train --round=0 first"):
+        evaluated(work, "last")
+    shutil.copytree(work.round(START).checkpoint, work.round(0).checkpoint)
+    shutil.copytree(work.round(START).checkpoint, work.round(1).checkpoint)
+    said_nothing = evaluated(work, "last")
+    assert said_nothing["round"] == 1
+    assert said_nothing == evaluated(work, "last", round=1)
+
+
+def test_the_command_is_one_line_for_a_shell():
+    config = evaluate.Config("/a/b", "it's", mewsli="/c", languages=("de", "ja"), dataset="My data", limit=3)
+    assert shlex.split(evaluate.command(config, 2)) == [
+        "mel-evaluate", "--workdir=W", "--name=it's", "--round=2", "--mewsli=DIR", "--languages=de,ja",
+        "--dataset=My data", "--limit=3",
+    ]  # fmt: skip
+    config = evaluate.Config("/a/b", "aliases", model="alias_table", round=4)
+    assert evaluate.command(config, None) == "mel-evaluate --workdir=W --name=aliases --model=alias_table"
+
+
+def test_a_limit_asks_the_first_mentions_of_each_language(work, tiny_world):
+    options = {"round": START, "limit": 70, "languages": ("ar", "ru")}
+    prepared = evaluated(work, "few", **options)
+    tree = evaluated(work, "few-tree", mewsli=str(tiny_world / "mewsli"), **options)
+    assert {name: group["mentions"] for name, group in prepared["by_language"].items()} == {"ar": 70, "ru": 70}
+    assert prepared["by_language"] == tree["by_language"]
+
+
+def test_two_working_directories_give_the_same_report(work, tmp_path):
+    other = Workdir(shutil.copytree(work.path, tmp_path / "elsewhere"))
+    for each in (work, other):
+        evaluated(each, "again", round=START)
+    for name in ("report.json", "report.md"):
+        assert (work.report("again") / name).read_bytes() == (other.report("again") / name).read_bytes()
+
+
+def test_the_same_evaluation_is_not_done_twice(work, capsys, monkeypatch):
+    evaluated(work, "once", round=START)
+    first = capsys.readouterr().out
+    monkeypatch.setattr(systems, "rank_by_checkpoint", None)
+    evaluated(work, "once", round=START)
+    assert capsys.readouterr().out == first and "| micro |" in first
+    with pytest.raises(MelError, match="differs in command"):
+        evaluated(work, "once", round=START, limit=3)
+
+
+def test_scann_gives_a_report_that_says_so(work):
+    pytest.importorskip("scann", reason="scann is not installed")
+    exact, scann = evaluated(work, "exact", round=START), evaluated(work, "scann", round=START, index="scann")
+    assert scann["search"] == "scann" and "index" in scann["inputs"]
+    assert scann["micro"] == pytest.approx(exact["micro"], abs=0.03)  # an untrained encoder has near ties
+
+
+REFUSALS = {
+    "round": ({"round": 4}, "Round 4 of .* has no checkpoint: run mel-train --round=4 first"),
+    "name": ({"name": "a/b"}, "--name='a/b' cannot be the name of a folder"),
+    "no name": ({"name": ""}, "--name='' cannot be the name of a folder"),
+    "split": ({"split": "held_out"}, "There is no mentions at .*held_out"),
+    "language": ({"languages": ("ja",)}, "has no language 'ja': choose --languages among en, ru, ar"),
+    "tree": ({"mewsli": "nowhere"}, "nowhere is no Mewsli-9 tree"),
+}
+
+
+@pytest.mark.parametrize("options, message", REFUSALS.values(), ids=REFUSALS.keys())
+def test_refusals(untrained, options, message):
+    config = evaluate.Config(workdir=str(untrained.path), name="refused", model="checkpoint", round=START)
+    with pytest.raises(MelError, match=message):
+        evaluate.main(dataclasses.replace(config, **options))
+    assert not untrained.report("refused").exists()
+
+
+def test_a_tree_without_mentions_is_refused(untrained, tiny_world, tmp_path):
+    tree = shutil.copytree(tiny_world / "mewsli", tmp_path / "tree")
+    for path in tree.glob("*/mentions.tsv"):
+        path.write_text(path.read_text().splitlines()[0] + "\n")
+    with pytest.raises(MelError, match="holds no mentions"):
+        evaluated(untrained, "refused", model="alias_table", mewsli=str(tree))
+
+
+def test_malformed_rows_of_a_tree_are_reported_as_dropped(work, tiny_world, tmp_path):
+    tree = shutil.copytree(tiny_world / "mewsli", tmp_path / "tree")
+    path = tree / "en" / "mentions.tsv"
+    header, first, second, *rest = path.read_text().splitlines()
+    outside = first.split("\t")
+    outside[1] = "999999"
+    path.write_text("\n".join([header, "\t".join(outside), "broken", second, *rest]) + "\n")
+    report = evaluated(work, "dirty", model="alias_table", mewsli=str(tree), languages=("en",))
+    assert report["dropped"] == {"malformed": 1, "span outside its text": 1}
+    assert report["mentions"] == len(rest) + 1
+    with pytest.raises(MelError, match="More than 0 records are malformed"):
+        evaluated(work, "strict", model="alias_table", mewsli=str(tree), max_malformed=0)
+
+
+def _prepared(work: Workdir):
+    mentions = open_artifact(work.mentions("mewsli"), "mentions")
+    tokens = open_artifact(work.mention_tokens("mewsli"), "tokens")
+    return mentions, tokens, open_rows(tokens, work.cache(tokens)).rows

@@ -1,0 +1,1 @@
+from tests.evaluation.conftest import untrained  # noqa: F401

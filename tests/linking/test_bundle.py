@@ -1,0 +1,131 @@
+"""A bundle stands alone, loads elsewhere, and refuses what is not whole."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from mel.artifacts import START, Workdir, open_artifact
+from mel.bin import export
+from mel.corpora.kb import read_entities
+from mel.encoder import pretrained
+from mel.encoder.embed import embed_rows
+from mel.linking.bundle import Titles, open_bundle
+from mel.shards.rows import TokenRows
+from mel.text.marking import mark_mention
+from mel.text.tokenizer import MARKER, Tokenizer
+from mel.types import NIL, MelError, Mention, Span
+
+
+@pytest.fixture(scope="module")
+def work(untrained, tmp_path_factory) -> Workdir:
+    """A working directory with a bundle of the untrained encoder."""
+    work = Workdir(shutil.copytree(untrained.path, tmp_path_factory.mktemp("bundled") / "run"))
+    export.main(export.Config(workdir=str(work.path), round=START))
+    return work
+
+
+def test_titles_by_hand():
+    titles = Titles.of(["Paris", "", "パリ", "Pärís 🦊"])
+    assert [titles[row] for row in range(4)] == ["Paris", "", "パリ", "Pärís 🦊"]
+
+
+def test_titles_survive_the_disk(tmp_path):
+    Titles.of(["a", "バラ"]).write(tmp_path)
+    assert Titles.read(tmp_path)[1] == "バラ"
+
+
+def test_every_row_has_its_title_and_qid(work):
+    bundle = open_bundle(work.bundle)
+    entities = list(read_entities(work.kb))
+    assert [bundle.titles[row] for row in range(len(entities))] == [entity.title for entity in entities]
+    assert bundle.kb.qids_E.tolist() == [entity.qid for entity in entities]
+
+
+def test_it_moves_and_needs_no_working_directory(work, tmp_path):
+    before = open_bundle(work.bundle)
+    away = shutil.copytree(work.path, tmp_path / "copy")
+    shutil.move(away / "bundle", tmp_path / "bundle")
+    shutil.rmtree(away)
+    after = open_bundle(tmp_path / "bundle")
+    queries_QD = np.eye(3, before.encoder_config.hidden_size, dtype=np.float32)
+    for one, other in zip(before.index.search(queries_QD, 5), after.index.search(queries_QD, 5)):
+        np.testing.assert_array_equal(one, other)
+    assert (after.max_tokens, after.title_in_window) == (32, True)
+    assert all(str(work.path) not in path.read_text() for path in tmp_path.glob("bundle/**/config.json"))
+
+
+def test_the_encoder_loads_by_itself(work):
+    config, _ = pretrained.load(work.bundle / "encoder")
+    tokenizer = Tokenizer.load(work.bundle / "encoder")
+    assert config.vocab_size == tokenizer.vocab_size
+    assert open_artifact(work.bundle, "bundle").facts["marker"] == MARKER
+
+
+def test_the_modules_of_sentence_transformers_are_there(work):
+    modules = json.loads((work.bundle / "modules.json").read_text())
+    assert [(module["path"], module["type"].split(".")[-1]) for module in modules] == [
+        ("encoder", "Transformer"), ("1_Pooling", "Pooling"), ("2_Dense", "Dense"), ("3_Normalize", "Normalize"),
+    ]  # fmt: skip
+    assert json.loads((work.bundle / "1_Pooling" / "config.json").read_text())["pooling_mode_cls_token"]
+
+
+def test_sentence_transformers_gives_the_same_embedding(work):
+    sentence_transformers = pytest.importorskip(
+        "sentence_transformers", reason="sentence-transformers (and torch) are not installed"
+    )
+    bundle = open_bundle(work.bundle)
+    mention = Mention("1", "ru", "Старая мельница (mill) у реки.", Span(7, 15), NIL)
+    rows = TokenRows.from_rows(bundle.tokenizer.rows([mark_mention(mention, False)], bundle.max_tokens))
+    embedding_1D = np.empty((1, bundle.encoder_config.hidden_size), np.float32)
+    embed_rows(bundle.encoder_config, bundle.params, rows.by_width(64), embedding_1D)
+    model = sentence_transformers.SentenceTransformer(str(work.bundle), device="cpu")
+    found_1D = model.encode([f"Старая {MARKER} мельница {MARKER} (mill) у реки."])
+    np.testing.assert_allclose(found_1D, embedding_1D, atol=1e-5)
+
+
+def test_exported_once(work):
+    manifest = (work.bundle / "manifest.json").read_bytes()
+    export.main(export.Config(workdir=str(work.path), round=START))
+    assert (work.bundle / "manifest.json").read_bytes() == manifest
+
+
+def test_a_bundle_of_another_index_is_refused(work):
+    with pytest.raises(MelError, match=r"is a bundle of round -1 with another checkpoint or index \(exact\)"):
+        export.main(export.Config(workdir=str(work.path), round=START, index="scann"))
+
+
+def test_a_round_that_was_not_trained_is_refused(work):
+    with pytest.raises(MelError, match="Round 3 of .* has no checkpoint"):
+        export.main(export.Config(workdir=str(work.path), round=3))
+
+
+PARTS = ["encoder/model.safetensors", "encoder/tokenizer.json", "index/embeddings.npy", "titles.npy"]
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_an_incomplete_bundle_is_refused(work, tmp_path, name):
+    broken = shutil.copytree(work.bundle, tmp_path / "bundle")
+    (broken / name).unlink()
+    with pytest.raises(MelError, match=f"{name} is missing"):
+        open_bundle(broken)
+
+
+def test_a_folder_that_is_no_bundle_is_refused(work, tmp_path):
+    with pytest.raises(MelError, match="There is no bundle at"):
+        open_bundle(tmp_path)
+    with pytest.raises(MelError, match="holds kb, not bundle"):
+        open_bundle(work.kb)
+
+
+def test_a_crash_while_exporting_leaves_nothing(untrained, tmp_path, monkeypatch):
+    work = Workdir(shutil.copytree(untrained.path, tmp_path / "run"))
+
+    def crash(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Titles, "write", crash)
+    with pytest.raises(KeyboardInterrupt):
+        export.main(export.Config(workdir=str(work.path), round=START))
+    assert not [path for path in work.path.iterdir() if "bundle" in path.name]

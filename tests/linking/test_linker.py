@@ -1,0 +1,213 @@
+"""Linking a file: the answers of an evaluation, titles, order, and what is skipped or refused."""
+
+import errno
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from mel.artifacts import START, Workdir, open_artifact
+from mel.bin import export, link
+from mel.bin.evaluate import open_trained
+from mel.corpora import mewsli
+from mel.corpora.malformed import Malformed
+from mel.evaluation import systems
+from mel.linking import linker
+from mel.linking.bundle import open_bundle
+from mel.retrieval.exact import ExactIndex
+from mel.shards.datasets import open_rows
+from mel.types import MelError, format_qid
+
+LANGUAGES = ("en", "ru", "ar")
+
+
+@pytest.fixture(scope="module")
+def work(untrained, tmp_path_factory) -> Workdir:
+    """A working directory with a bundle of the untrained encoder."""
+    work = Workdir(shutil.copytree(untrained.path, tmp_path_factory.mktemp("bundled") / "run"))
+    export.main(export.Config(workdir=str(work.path), round=START))
+    return work
+
+
+@pytest.fixture(scope="module")
+def bundle(work):
+    return open_bundle(work.bundle)
+
+
+def write_lines(path, records):
+    path.write_text("".join(record if isinstance(record, str) else json.dumps(record) + "\n" for record in records))
+    return path
+
+
+def run(bundle, tmp_path, records, top_k=3, max_malformed=0):
+    source, target = write_lines(tmp_path / "in.jsonl", records), tmp_path / "out.jsonl"
+    linked, malformed = linker.link_file(bundle, source, target, top_k, max_malformed)
+    return [json.loads(line) for line in target.read_text().splitlines()], linked, malformed
+
+
+def text(text_id="1", language="en", **changes):
+    record = {"id": text_id, "language": language, "text": "The red mill stands by the old bridge.", "spans": [[4, 12]]}
+    return record | changes
+
+
+def test_linking_the_test_mentions_gives_the_top_candidates_of_the_evaluation(work, tiny_world, tmp_path):
+    records = [
+        {
+            "id": document.docid, "language": language, "title": document.title, "text": document.text,
+            "spans": [[mention.span.start, mention.span.end] for mention in document.mentions],
+        }
+        for language in LANGUAGES
+        for document in mewsli.read_documents(tiny_world / "mewsli", language, Malformed(0))
+    ]  # fmt: skip
+    source = write_lines(tmp_path / "in.jsonl", records)
+    link.main(link.Config(bundle=str(work.bundle), input=str(source), output=str(tmp_path / "out.jsonl"), top_k=5))
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+
+    trained = open_trained(work, START)
+    mentions = open_artifact(work.mentions("mewsli"), "mentions")
+    tokens = open_artifact(work.mention_tokens("mewsli"), "tokens")
+    rows = open_rows(tokens, work.cache(tokens)).rows
+    questions = systems.read_prepared(mentions, tokens, rows, LANGUAGES, limit=0)
+    qids_E = np.load(work.kb / "qids.npy")
+    ranking = systems.rank_by_checkpoint(trained.checkpoint, questions, ExactIndex(trained.embeddings_ED), qids_E)
+
+    links = [found for line in lines for found in line["links"]]
+    assert [found["surface_form"] for found in links] == questions.surface_forms
+    for place in range(5):
+        expected = [format_qid(qid) for qid in ranking.qids_QK[:, place]]
+        assert [found["candidates"][place]["qid"] for found in links] == expected
+    np.testing.assert_allclose([found["score"] for found in links], ranking.scores_QK[:, 0], atol=1e-5)
+
+
+def test_a_record(bundle, tmp_path):
+    ((line,), linked, _) = run(bundle, tmp_path, [text("doc", "ru", spans=[[4, 12], [31, 37]])])
+    assert linked == 2
+    assert list(line) == ["id", "language", "links"] and (line["id"], line["language"]) == ("doc", "ru")
+    first, second = line["links"]
+    assert (first["start"], first["end"], first["surface_form"]) == (4, 12, "red mill")
+    assert second["surface_form"] == "bridge"
+    assert len(first["candidates"]) == 3 and len({found["qid"] for found in first["candidates"]}) == 3
+    assert {name: first[name] for name in ("qid", "title", "score")} == first["candidates"][0]
+    scores = [found["score"] for found in first["candidates"]]
+    assert scores == sorted(scores, reverse=True) and scores[0] <= 1
+
+
+def test_titles_are_in_the_language_of_the_text_where_the_kb_has_one(bundle, tmp_path):
+    lines, _, _ = run(bundle, tmp_path, [text(language, language) for language in ("en", "ru", "ar", "tlh")], top_k=50)
+    kb = bundle.kb
+    seen = {True: 0, False: 0}
+    for line in lines:
+        for found in line["links"][0]["candidates"]:
+            rows = np.flatnonzero(kb.qids_E == int(found["qid"][1:]))
+            by_language = {kb.languages[kb.languages_E[row]]: bundle.titles[row] for row in rows}
+            first = next(by_language[language] for language in kb.languages if language in by_language)
+            assert found["title"] == by_language.get(line["language"], first)
+            seen[line["language"] in by_language] += 1
+    assert all(seen.values())
+
+
+def test_order_and_blocks_change_nothing(bundle, tmp_path, monkeypatch):
+    records = [text(str(i), spans=[[4, 12], [27, 37]][: i % 3]) for i in range(10)]
+    whole, _, _ = run(bundle, tmp_path, records)
+    monkeypatch.setattr(linker, "MENTIONS_AT_ONCE", 2)
+    in_blocks, linked, _ = run(bundle, tmp_path, records)
+    assert whole == in_blocks and linked == 9
+    assert [line["id"] for line in whole] == [str(i) for i in range(10)]
+    assert [len(line["links"]) for line in whole] == [i % 3 for i in range(10)]
+
+
+def test_the_input_is_not_held_whole(bundle, tmp_path, monkeypatch):
+    monkeypatch.setattr(linker, "MENTIONS_AT_ONCE", 2)
+    source = write_lines(tmp_path / "in.jsonl", [text(), text(), "broken\n"])
+    blocks = linker._blocks(linker.read_texts(source, Malformed(0)))
+    assert len(next(blocks)) == 2
+    with pytest.raises(MelError):
+        next(blocks)
+
+
+def test_characters_are_code_points(bundle, tmp_path):
+    ((line,), _, _) = run(bundle, tmp_path, [text(text="🦊🦊 Миль 🦊", spans=[[3, 7]])])
+    assert line["links"][0]["surface_form"] == "Миль"
+
+
+def test_more_candidates_than_entities(bundle, tmp_path):
+    ((line,), _, _) = run(bundle, tmp_path, [text()], top_k=10_000)
+    assert len(line["links"][0]["candidates"]) == len(np.unique(bundle.kb.qids_E))
+
+
+SPANS = {
+    "outside": ([0, 99], "leaves its text of 38 characters"),
+    "empty": ([3, 3], "empty or negative"),
+    "negative": ([-2, 3], "empty or negative"),
+    "no pair": ([1], "no pair"),
+    "no numbers": (["a", 2], "no pair"),
+    "truth values": ([False, True], "no pair"),
+    "no list": (7, "no pair"),
+}
+
+
+@pytest.mark.parametrize("span, reason", SPANS.values(), ids=SPANS.keys())
+def test_a_span_that_cannot_be_used_is_skipped_and_its_place_named(bundle, tmp_path, span, reason):
+    lines, linked, malformed = run(bundle, tmp_path, [text(), text("2", spans=[span, [4, 12]])], max_malformed=1)
+    assert linked == 2 and [len(line["links"]) for line in lines] == [1, 1]
+    (record,) = malformed.records
+    assert record.place.endswith("in.jsonl") and record.line == 2 and reason in record.reason
+
+
+LINES = {
+    "not JSON": ("{broken\n", "unexpected character"),
+    "no object": ("[1]\n", "no JSON object"),
+    "no text": ('{"id": 1, "language": "en", "spans": []}\n', "text is missing"),
+    "wrong type": ('{"id": 1, "language": "en", "text": "a", "spans": "0-1"}\n', "spans is of the wrong type"),
+    "no title": ('{"id": 1, "language": "en", "text": "a", "spans": [], "title": 7}\n', "title is of the wrong type"),
+}
+
+
+@pytest.mark.parametrize("line, reason", LINES.values(), ids=LINES.keys())
+def test_a_malformed_line_is_skipped_and_its_place_named(bundle, tmp_path, line, reason):
+    lines, _, malformed = run(bundle, tmp_path, [text("first"), "\n", line, text("last")], max_malformed=1)
+    assert [line["id"] for line in lines] == ["first", "last"]
+    (record,) = malformed.records
+    assert record.line == 3 and reason in record.reason
+
+
+def test_too_many_malformed_lines_stop_and_leave_nothing(bundle, tmp_path):
+    with pytest.raises(MelError, match="More than 1 records are malformed.*in.jsonl:3"):
+        run(bundle, tmp_path, [text(), "broken\n", "broken\n"], max_malformed=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
+
+
+def test_a_full_disk_leaves_the_old_output(bundle, tmp_path, monkeypatch):
+    (tmp_path / "out.jsonl").write_text("old")
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(linker.os, "fsync", full)
+    with pytest.raises(MelError, match="out.jsonl cannot be written: the disk is full"):
+        run(bundle, tmp_path, [text()])
+    assert (tmp_path / "out.jsonl").read_text() == "old"
+    assert not list(tmp_path.glob(".draft*"))
+
+
+REFUSALS = {
+    "top_k": ({"top_k": 0}, "--top_k=0 leaves no room"),
+    "input": ({"input": "absent.jsonl"}, "--input=absent.jsonl is not there"),
+    "output": ({"output": "absent/out.jsonl"}, "is in a folder that is not there"),
+    "bundle": ({"bundle": "absent"}, "There is no bundle at absent"),
+}
+
+
+@pytest.mark.parametrize("options, message", REFUSALS.values(), ids=REFUSALS.keys())
+def test_refusals(work, tmp_path, options, message):
+    source = write_lines(tmp_path / "in.jsonl", [text()])
+    good = {"bundle": str(work.bundle), "input": str(source), "output": str(tmp_path / "out.jsonl")}
+    with pytest.raises(MelError, match=message):
+        link.main(link.Config(**good | options))
+
+
+def test_the_input_is_never_overwritten(work, tmp_path):
+    source = write_lines(tmp_path / "in.jsonl", [text()])
+    with pytest.raises(MelError, match="is the input itself"):
+        link.main(link.Config(bundle=str(work.bundle), input=str(source), output=str(source)))

@@ -1,0 +1,293 @@
+"""One suite over every index, then what each promises on its own."""
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from mel.retrieval import approximate, exact
+from mel.retrieval import index as index_module
+from mel.retrieval.approximate import ScannIndex, ScannSettings, build, tune
+from mel.retrieval.exact import ExactIndex
+from mel.retrieval.index import first_of_each, keep_first, open_index, publish_index, search_distinct
+from mel.types import MelError
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+SMALL_TREE = ScannSettings(brute_force_below=16, leaves=5, leaves_to_search=5, reorder=50, least_recall=0.0)
+INDEXES = {
+    "exact": ExactIndex,
+    "scann brute force": lambda embeddings_ND: build(embeddings_ND, ScannSettings()),
+    "scann tree": lambda embeddings_ND: build(embeddings_ND, SMALL_TREE),
+}
+KINDS = {"exact": ("exact", ScannSettings()), "brute force": ("scann", ScannSettings()), "tree": ("scann", SMALL_TREE)}
+
+
+@pytest.fixture(params=INDEXES.values(), ids=INDEXES.keys())
+def make_index(request):
+    return request.param
+
+
+@pytest.fixture(params=KINDS.values(), ids=KINDS.keys())
+def kind_and_settings(request):
+    return request.param
+
+
+def unit_vectors(rows, dimension, seed=0):
+    vectors = np.random.default_rng(seed).standard_normal((rows, dimension))
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def clustered_vectors(rows, dimension, clusters=300, seed=0):
+    generator = np.random.default_rng(seed)
+    centres = generator.standard_normal((clusters, dimension))
+    vectors = centres[generator.integers(clusters, size=rows)] + 0.3 * generator.standard_normal((rows, dimension))
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def spread_vectors():
+    """20 rows of which row i has the inner product i / 20 with the first axis."""
+    vectors = np.zeros((20, 4), np.float32)
+    vectors[:, 0] = np.arange(20) / 20
+    vectors[:, 1] = 1 - np.arange(20) / 20
+    return vectors
+
+
+def brute_force(queries_QD, embeddings_ND, k):
+    scores_QN = queries_QD @ embeddings_ND.T
+    rows_QN = np.argsort(-scores_QN, axis=1, kind="stable")
+    return rows_QN[:, :k], np.take_along_axis(scores_QN, rows_QN[:, :k], axis=1)
+
+
+class TestEveryIndex:
+    def test_by_hand(self, make_index):
+        rows, scores = make_index(spread_vectors()).search(np.float32([[1, 0, 0, 0], [0, 2, 0, 0]]), 3)
+        assert rows.dtype == np.int32 and scores.dtype == np.float32
+        np.testing.assert_array_equal(rows, [[19, 18, 17], [0, 1, 2]])
+        np.testing.assert_allclose(scores, [[0.95, 0.9, 0.85], [2, 1.9, 1.8]], rtol=1e-6)
+
+    def test_agrees_with_brute_force(self, make_index):
+        embeddings_ND, queries_QD = unit_vectors(500, 16), unit_vectors(77, 16, seed=1)
+        rows, scores = make_index(embeddings_ND).search(queries_QD, 7)
+        true_rows, true_scores = brute_force(queries_QD, embeddings_ND, 7)
+        assert np.mean(rows == true_rows) > 0.99
+        np.testing.assert_allclose(scores, true_scores, atol=0.02)
+        assert np.all(np.diff(scores, axis=1) <= 0)
+
+    def test_more_neighbours_than_rows(self, make_index):
+        rows, scores = make_index(spread_vectors()).search(np.float32([[1, 0, 0, 0]]), 25)
+        np.testing.assert_array_equal(rows, [[*range(19, -1, -1), -1, -1, -1, -1, -1]])
+        assert np.all(np.isneginf(scores[0, 20:])) and np.all(np.isfinite(scores[0, :20]))
+
+    def test_equal_rows_are_all_found(self, make_index):
+        embeddings_ND = spread_vectors()
+        embeddings_ND[[3, 8, 11]] = [5, 0, 0, 0]
+        rows, scores = make_index(embeddings_ND).search(np.float32([[1, 0, 0, 0]]), 4)
+        assert set(rows[0, :3]) == {3, 8, 11} and rows[0, 3] == 19
+        np.testing.assert_allclose(scores[0], [5, 5, 5, 0.95], rtol=1e-6)
+
+    def test_a_query_does_not_depend_on_its_company(self, make_index):
+        index, queries_QD = make_index(unit_vectors(300, 16)), unit_vectors(150, 16, seed=1)
+        rows, scores = index.search(queries_QD, 5)
+        for part in (slice(0, 1), slice(1, 70), slice(70, 150)):
+            part_rows, part_scores = index.search(queries_QD[part], 5)
+            np.testing.assert_array_equal(part_rows, rows[part])
+            np.testing.assert_allclose(part_scores, scores[part], rtol=1e-6)
+
+    def test_no_queries(self, make_index):
+        rows, scores = make_index(spread_vectors()).search(np.zeros((0, 4), np.float32), 3)
+        assert rows.shape == scores.shape == (0, 3)
+
+    def test_refuses_embeddings_that_are_not_finite(self, make_index):
+        embeddings_ND = spread_vectors()
+        embeddings_ND[7, 2] = np.nan
+        with pytest.raises(MelError, match="embeddings: row 7 of 20 is not finite"):
+            make_index(embeddings_ND)
+
+    def test_refuses_queries_that_are_not_finite(self, make_index):
+        with pytest.raises(MelError, match="queries: row 1 of 2 is not finite"):
+            make_index(spread_vectors()).search(np.float32([[1, 0, 0, 0], [0, np.inf, 0, 0]]), 3)
+
+    def test_refuses_queries_of_another_dimension(self, make_index):
+        with pytest.raises(MelError, match=r"shape \[2, 3\] do not fit an index of 4 dimensions"):
+            make_index(spread_vectors()).search(np.ones((2, 3), np.float32), 3)
+
+
+class TestPublished:
+    def test_a_moved_folder_answers_the_same(self, kind_and_settings, publish_vectors, tmp_path, monkeypatch):
+        embeddings, queries_QD = publish_vectors(unit_vectors(200, 8)), unit_vectors(9, 8, seed=1)
+        monkeypatch.chdir(tmp_path)
+        artifact = publish_index("index", kind_and_settings[0], embeddings, kind_and_settings[1])
+        assert artifact.facts["rows"] == 200 and artifact.facts["dimension"] == 8
+        before = open_index("index", embeddings).search(queries_QD, 4)
+        assert np.mean(before[0] == brute_force(queries_QD, unit_vectors(200, 8), 4)[0]) > 0.9
+        os.makedirs("elsewhere/deep")
+        shutil.move("index", "elsewhere/deep/index")
+        shutil.rmtree(embeddings.path)
+        after = open_index(tmp_path / "elsewhere" / "deep" / "index").search(queries_QD, 4)
+        np.testing.assert_array_equal(after[0], before[0])
+        np.testing.assert_array_equal(after[1], before[1])
+
+    def test_refuses_an_index_of_other_embeddings(self, kind_and_settings, publish_vectors, tmp_path):
+        first, second = publish_vectors(unit_vectors(40, 8), "first"), publish_vectors(unit_vectors(40, 8, 1), "second")
+        publish_index(tmp_path / "index", kind_and_settings[0], first, kind_and_settings[1])
+        with pytest.raises(MelError, match="was not made from the embeddings at .*second"):
+            open_index(tmp_path / "index", second)
+
+    def test_leaves_nothing_of_refused_embeddings(self, kind_and_settings, publish_vectors, tmp_path):
+        embeddings = publish_vectors(np.full((40, 8), np.nan))
+        with pytest.raises(MelError, match="row 0 of 40 is not finite"):
+            publish_index(tmp_path / "index", kind_and_settings[0], embeddings, kind_and_settings[1])
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["embeddings"]
+
+    def test_refuses_no_embeddings(self, publish_vectors, tmp_path):
+        with pytest.raises(MelError, match="is empty"):
+            publish_index(tmp_path / "index", "exact", publish_vectors(np.zeros((0, 8))))
+
+    def test_exact_is_the_same_twice(self, publish_vectors, tmp_path):
+        embeddings = publish_vectors(unit_vectors(40, 8))
+        digests = {publish_index(tmp_path / name, "exact", embeddings).digest for name in ("a", "b")}
+        assert len(digests) == 1
+
+
+class TestExact:
+    @pytest.mark.parametrize("k", [1, 3, 30, 150])
+    def test_blocks_and_bins_change_nothing(self, monkeypatch, k):
+        embeddings_ND, queries_QD = unit_vectors(700, 8), unit_vectors(70, 8, seed=1)
+        monkeypatch.setattr(exact, "MOST_ROWS_A_BLOCK", 256)
+        monkeypatch.setattr(exact, "ROWS_A_BIN", 4)
+        rows, scores = ExactIndex(embeddings_ND).search(queries_QD, k)
+        true_rows, true_scores = brute_force(queries_QD, embeddings_ND, k)
+        np.testing.assert_array_equal(rows, true_rows)
+        np.testing.assert_allclose(scores, true_scores, atol=1e-6)
+
+    def test_among_equal_scores_the_smaller_row_is_first(self, monkeypatch):
+        monkeypatch.setattr(exact, "MOST_ROWS_A_BLOCK", 128)
+        monkeypatch.setattr(exact, "ROWS_A_BIN", 4)
+        # Inner products are small integers, so exact, and each occurs about forty times.
+        generator = np.random.default_rng(0)
+        embeddings_ND = generator.integers(-2, 3, size=(400, 3)).astype(np.float32)
+        queries_QD = generator.integers(-2, 3, size=(80, 3)).astype(np.float32)
+        for k in (1, 5, 20):
+            rows, _ = ExactIndex(embeddings_ND).search(queries_QD, k)
+            np.testing.assert_array_equal(rows, brute_force(queries_QD, embeddings_ND, k)[0])
+
+
+    def test_not_a_bit_of_a_score_depends_on_the_other_queries(self):
+        index, queries_QD = ExactIndex(unit_vectors(300, 16)), unit_vectors(150, 16, seed=1)
+        _, scores = index.search(queries_QD, 5)
+        for part in (slice(0, 1), slice(1, 70), slice(70, 150)):
+            np.testing.assert_array_equal(index.search(queries_QD[part], 5)[1], scores[part])
+
+
+class TestScann:
+    def test_missing_neighbours_are_not_row_0(self):
+        class Searcher:
+            """Returns what ScaNN returns where the searched leaves hold one row only."""
+
+            def search_batched_parallel(self, queries_QD, final_num_neighbors, **options):
+                return np.uint32([[3, 0, 0]]), np.float32([[0.5, np.nan, np.nan]])
+
+        rows, scores = ScannIndex(Searcher(), 20, 4, 5, 1, 50).search(np.ones((1, 4), np.float32), 3)
+        np.testing.assert_array_equal(rows, [[3, -1, -1]])
+        np.testing.assert_array_equal(scores, np.float32([[0.5, -np.inf, -np.inf]]))
+
+    def test_asked_for_all_rows_it_finds_all(self):
+        settings = ScannSettings(brute_force_below=16, leaves=20, leaves_to_search=1, reorder=5)
+        rows, _ = build(unit_vectors(300, 8), settings).search(unit_vectors(4, 8, seed=1), 300)
+        np.testing.assert_array_equal(np.sort(rows, axis=1), np.tile(np.arange(300), (4, 1)))
+
+    def test_a_real_tree_has_the_recall_it_states(self, publish_vectors, tmp_path):
+        embeddings_ND = clustered_vectors(25_000, 16)
+        artifact = publish_index(tmp_path / "index", "scann", publish_vectors(embeddings_ND))
+        assert artifact.facts["scann"]["leaves"] == 316
+        queries_QD = embeddings_ND[::83] + 0.02 * unit_vectors(302, 16, seed=2)
+        rows, _ = open_index(tmp_path / "index").search(queries_QD, 10)
+        true_rows, _ = brute_force(queries_QD, embeddings_ND, 10)
+        recall = np.mean((rows[:, :, None] == true_rows[:, None, :]).any(axis=1))
+        assert artifact.facts["recall@10"] >= 0.98 and recall >= 0.9
+
+    def test_tuning_searches_more_leaves_where_vectors_have_no_structure(self):
+        embeddings_ND = unit_vectors(4000, 32)
+        index = build(embeddings_ND, ScannSettings(brute_force_below=16, leaves=64, leaves_to_search=1))
+        same, poor = tune(index, embeddings_ND, least_recall=0.0)
+        tuned, recall = tune(index, embeddings_ND, least_recall=0.9)
+        assert same.leaves_to_search == 1 and poor < 0.9
+        assert tuned.leaves_to_search > 8 and recall >= 0.9
+
+    def test_states_its_settings(self, publish_vectors, tmp_path):
+        artifact = publish_index(tmp_path / "index", "scann", publish_vectors(unit_vectors(200, 8)), SMALL_TREE)
+        assert artifact.facts["scann"] == {"leaves": 5, "leaves_to_search": 5, "reorder": 50}
+        assert 0 < artifact.facts["recall@10"] <= 1
+
+
+    def test_does_not_see_an_installed_tensorflow(self, tmp_path):
+        (tmp_path / "tensorflow.py").write_text("raise RuntimeError('not built for this ScaNN')")
+        program = (
+            "import sys, numpy as np\n"
+            "from mel.retrieval.approximate import ScannSettings, build\n"
+            "build(np.ones((3, 4), np.float32), ScannSettings())\n"
+            "assert 'tensorflow' not in sys.modules"
+        )
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(tmp_path)])}
+        run = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+        assert run.returncode == 0, run.stderr
+
+    def test_says_what_to_do_where_it_is_not_installed(self, monkeypatch):
+        approximate._scann.cache_clear()
+        monkeypatch.setitem(sys.modules, "scann", None)
+        with pytest.raises(MelError, match="install scann, or search with --index=exact"):
+            build(spread_vectors(), ScannSettings())
+
+
+class TestDistinct:
+    QIDS = np.array([7, 7, 5, 5, 5, 9])
+    EMBEDDINGS = np.float32([[6, 0], [5, 0], [4, 0], [3, 0], [2, 6], [1, 5]])
+
+    def test_by_hand(self):
+        qids, scores, rows = search_distinct(ExactIndex(self.EMBEDDINGS), np.float32([[1, 0], [0, 1]]), self.QIDS, 2)
+        assert qids.dtype == np.int64 and scores.dtype == np.float32 and rows.dtype == np.int32
+        np.testing.assert_array_equal(qids, [[7, 5], [5, 9]])
+        np.testing.assert_array_equal(scores, [[6, 4], [6, 5]])
+        np.testing.assert_array_equal(rows, [[0, 2], [4, 5]])
+
+    def test_first_of_each_by_hand(self):
+        qids_QK = np.array([[4, 0, 4, 2, 0], [3, 3, 3, 3, 1], [0, 0, 0, 0, 0]])
+        first_QK = first_of_each(qids_QK)
+        np.testing.assert_array_equal(first_QK, [[1, 0, 0, 1, 0], [1, 0, 0, 0, 1], [0, 0, 0, 0, 0]])
+        np.testing.assert_array_equal(keep_first(first_QK, qids_QK, 3, -7), [[4, 2, -7], [3, 1, -7], [-7, -7, -7]])
+
+    def test_pads_where_the_knowledge_base_ends(self):
+        qids, scores, rows = search_distinct(ExactIndex(self.EMBEDDINGS), np.float32([[1, 0]]), self.QIDS, 8)
+        np.testing.assert_array_equal(qids, [[7, 5, 9, 0, 0, 0, 0, 0]])
+        np.testing.assert_array_equal(rows, [[0, 2, 5, -1, -1, -1, -1, -1]])
+        np.testing.assert_array_equal(scores, np.float32([[6, 4, 1] + [-np.inf] * 5]))
+
+    def test_no_queries(self):
+        qids, scores, rows = search_distinct(ExactIndex(self.EMBEDDINGS), np.zeros((0, 2), np.float32), self.QIDS, 3)
+        assert qids.shape == scores.shape == rows.shape == (0, 3)
+
+    def test_deepens_only_for_the_queries_that_need_it(self, monkeypatch):
+        monkeypatch.setattr(index_module, "LEAST_DEPTH", 1)
+        monkeypatch.setattr(index_module, "NEIGHBOURS_AT_ONCE", 8)
+        embeddings_ND, queries_QD = unit_vectors(60, 8), unit_vectors(30, 8, seed=1)
+        qids_E = np.repeat([3, 1, 2], [40, 10, 10])
+        searched = []
+
+        class Recording(ExactIndex):
+            def search(self, queries_QD, k):
+                searched.append((len(queries_QD), k))
+                return super().search(queries_QD, k)
+
+        qids, _, rows = search_distinct(Recording(embeddings_ND), queries_QD, qids_E, 3)
+        for query, (found, found_rows) in enumerate(zip(qids, rows)):
+            ranked, _ = brute_force(queries_QD[query : query + 1], embeddings_ND, 60)
+            assert list(found) == list(dict.fromkeys(qids_E[ranked[0]]))
+            assert list(found_rows) == [next(row for row in ranked[0] if qids_E[row] == qid) for qid in found]
+        assert all(count * depth <= 8 or count == 1 for count, depth in searched)
+        by_depth = {depth: sum(n for n, d in searched if d == depth) for _, depth in searched}
+        assert list(by_depth) == [6, 12, 24, 48, 60][: len(by_depth)] and len(by_depth) > 1
+        assert by_depth[6] == 30 > by_depth[12] > 0

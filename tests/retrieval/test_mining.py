@@ -1,0 +1,140 @@
+import numpy as np
+import pytest
+
+from mel.retrieval.exact import ExactIndex
+from mel.retrieval.mining import mine, open_negatives, publish_negatives, random_negatives
+from mel.types import MelError
+
+
+def world(rows=400, mentions=300, qids=150, dimension=6, seed=0):
+    """Entities of which several share a QID, and mentions near their golds."""
+    generator = np.random.default_rng(seed)
+    qids_E = np.concatenate([np.arange(1, qids + 1), generator.integers(1, qids + 1, size=rows - qids)])
+    centres = generator.standard_normal((qids + 1, dimension))
+    embeddings_ND = centres[qids_E] + 0.05 * generator.standard_normal((rows, dimension))
+    gold_qid_Q = generator.integers(1, qids + 1, size=mentions)
+    queries_QD = centres[gold_qid_Q] + 0.5 * generator.standard_normal((mentions, dimension))
+    return ExactIndex(embeddings_ND.astype(np.float32)), queries_QD.astype(np.float32), gold_qid_Q, qids_E
+
+
+def distinct_wrong(index, query_D, gold, qids_E):
+    """The best row of each wrong QID, best first, the slow way."""
+    best = {}
+    for row in index.search(query_D[None], len(qids_E))[0][0]:
+        if qids_E[row] != gold:
+            best.setdefault(qids_E[row], row)
+    return list(best.values())
+
+
+class TestMine:
+    def test_by_hand(self):
+        index = ExactIndex(np.float32([[9, 0], [8, 0], [7, 0], [6, 0], [5, 0], [4, 0]]))
+        qids_E = np.array([1, 2, 1, 2, 3, 4])
+        rows = mine(index, np.float32([[1, 0], [1, 0], [-1, 0]]), np.array([1, 3, 77]), qids_E, 2, 2, seed=0)
+        assert rows.dtype == np.int32
+        np.testing.assert_array_equal(rows, [[1, 4], [0, 1], [5, 4]])
+
+    def test_the_nearest_wrong_ones(self):
+        index, queries_QD, gold_qid_Q, qids_E = world()
+        rows_QK = mine(index, queries_QD, gold_qid_Q, qids_E, 5, 5, seed=0)
+        for query, gold, rows in zip(queries_QD, gold_qid_Q, rows_QK):
+            assert list(rows) == distinct_wrong(index, query, gold, qids_E)[:5]
+
+    @pytest.mark.parametrize("seed", range(5))
+    def test_never_a_gold_and_no_qid_twice(self, seed):
+        index, queries_QD, gold_qid_Q, qids_E = world(seed=seed, qids=[10, 20, 50, 150, 350][seed])
+        rows_QK = mine(index, queries_QD, gold_qid_Q, qids_E, 4, 9, seed)
+        assert np.any(qids_E[index.search(queries_QD, 4)[0]] == gold_qid_Q[:, None])
+        assert np.all((rows_QK >= 0) & (qids_E[rows_QK] != gold_qid_Q[:, None]))
+        assert all(len(set(qids)) == 4 for qids in qids_E[rows_QK])
+
+    def test_draws_from_the_pool_evenly_and_in_order(self):
+        index, queries_QD, gold_qid_Q, qids_E = world(mentions=1)
+        pool = distinct_wrong(index, queries_QD[0], gold_qid_Q[0], qids_E)[:6]
+        rows_QK = mine(index, np.repeat(queries_QD, 3000, axis=0), np.repeat(gold_qid_Q, 3000), qids_E, 2, 6, seed=3)
+        places_QK = np.array([[pool.index(row) for row in rows] for rows in rows_QK])
+        assert np.all(places_QK[:, 0] < places_QK[:, 1])
+        # Each is drawn with probability 1/3: 1000 times, standard deviation 26.
+        counts = np.bincount(places_QK.reshape(-1), minlength=6)
+        assert np.all(np.abs(counts - 1000) < 130)
+
+    def test_depends_on_the_seed_and_not_on_the_block(self):
+        index, queries_QD, gold_qid_Q, qids_E = world()
+        rows_QK, again_QK, other_QK = (
+            mine(index, queries_QD, gold_qid_Q, qids_E, 3, 9, seed, block=block)
+            for seed, block in ((1, 1000), (1, 37), (2, 1000))
+        )
+        np.testing.assert_array_equal(rows_QK, again_QK)
+        assert np.mean(rows_QK == other_QK) < 0.6
+
+    def test_searches_behind_many_rows_of_the_gold(self):
+        qids_E = np.array([1] * 300 + [2, 3])
+        embeddings_ND = np.float32([[9, 0]] * 300 + [[2, 0], [1, 0]])
+        rows = mine(ExactIndex(embeddings_ND), np.float32([[1, 0]]), np.array([1]), qids_E, 2, 2, seed=0)
+        np.testing.assert_array_equal(rows, [[300, 301]])
+
+    def test_a_pool_larger_than_the_knowledge_base(self):
+        index, qids_E = ExactIndex(np.float32([[3, 0], [2, 0], [1, 0]])), np.array([1, 2, 3])
+        rows = mine(index, np.float32([[1, 0]]), np.array([1]), qids_E, 2, 50, seed=0)
+        np.testing.assert_array_equal(rows, [[1, 2]])
+
+    def test_says_how_far_it_is(self):
+        index, queries_QD, gold_qid_Q, qids_E = world(mentions=25)
+        done = []
+        mine(index, queries_QD, gold_qid_Q, qids_E, 1, 1, seed=0, progress=done.append, block=10)
+        assert done == [10, 10, 5]
+
+    def test_refuses_a_knowledge_base_that_is_too_small(self):
+        index, qids_E = ExactIndex(np.float32([[3, 0], [2, 0], [1, 0]])), np.array([1, 2, 2])
+        queries_QD, gold_qid_Q = np.ones((3, 2), np.float32), np.array([9, 8, 2])
+        with pytest.raises(MelError, match="only 1 wrong entities for mention 2, and 2 negatives are wanted"):
+            mine(index, queries_QD, gold_qid_Q, qids_E, 2, 5, seed=0, block=2)
+
+    def test_refuses_a_pool_smaller_than_the_draw(self):
+        index, queries_QD, gold_qid_Q, qids_E = world(mentions=1)
+        with pytest.raises(MelError, match="A pool of 3 is too small to draw 4"):
+            mine(index, queries_QD, gold_qid_Q, qids_E, 4, 3, seed=0)
+
+
+class TestRandom:
+    def test_never_a_gold_and_no_qid_twice(self):
+        _, _, gold_qid_Q, qids_E = world(qids=12)
+        rows_QK = random_negatives(gold_qid_Q, qids_E, 5, seed=0)
+        assert rows_QK.dtype == np.int32 and rows_QK.shape == (300, 5)
+        assert np.all((rows_QK >= 0) & (qids_E[rows_QK] != gold_qid_Q[:, None]))
+        assert all(len(set(qids)) == 5 for qids in qids_E[rows_QK])
+
+    def test_uniform(self):
+        rows_QK = random_negatives(np.full(4000, 1), np.arange(1, 6), 2, seed=0)
+        counts = np.bincount(rows_QK.reshape(-1), minlength=5)
+        # Each wrong row is drawn with probability 1/2: 2000 times, standard deviation 32.
+        assert counts[0] == 0 and np.all(np.abs(counts[1:] - 2000) < 160)
+
+    def test_depends_on_the_seed_only(self):
+        _, _, gold_qid_Q, qids_E = world()
+        first, again, other = (random_negatives(gold_qid_Q, qids_E, 3, seed) for seed in (1, 1, 2))
+        np.testing.assert_array_equal(first, again)
+        assert np.mean(first == other) < 0.1
+
+    def test_refuses_a_knowledge_base_that_is_too_small(self):
+        with pytest.raises(MelError, match="only 2 wrong entities, and 3 negatives are wanted"):
+            random_negatives(np.array([1]), np.array([1, 2, 3, 3]), 3, seed=0)
+
+
+class TestPublished:
+    def test_reads_back_as_a_map_of_row_ids(self, publish_tokens, tmp_path):
+        mention_tokens, entity_tokens = publish_tokens("mentions", "m"), publish_tokens("entities", "e")
+        inputs = {"mention_tokens": mention_tokens, "entity_tokens": entity_tokens}
+        rows_NK = np.arange(6).reshape(3, 2)
+        artifact = publish_negatives(tmp_path / "negatives", rows_NK, inputs, {"pool": 12})
+        assert artifact.facts == {"pool": 12, "mentions": 3, "negatives_per_mention": 2}
+        found_NK = open_negatives(tmp_path / "negatives", mention_tokens)
+        assert found_NK.dtype == np.int32 and isinstance(found_NK, np.memmap)
+        np.testing.assert_array_equal(found_NK, rows_NK)
+
+    def test_refuses_negatives_of_other_tokens(self, publish_tokens, tmp_path):
+        mention_tokens, entity_tokens = publish_tokens("mentions", "m"), publish_tokens("entities", "e")
+        inputs = {"mention_tokens": mention_tokens, "entity_tokens": entity_tokens}
+        publish_negatives(tmp_path / "negatives", np.zeros((3, 2), np.int32), inputs, {})
+        with pytest.raises(MelError, match="was not made from the mention_tokens at .*entities"):
+            open_negatives(tmp_path / "negatives", entity_tokens)

@@ -1,0 +1,106 @@
+"""Batch n is a pure function of (seed, n), and says the same as the rows it was made from."""
+
+import numpy as np
+import pytest
+
+from mel.shards.batches import BatchSource, Layout, chunk_rows
+from mel.shards.datasets import RowSet
+from mel.shards.permutation import permuted
+from mel.shards.rows import TokenRows
+from mel.types import MelError
+
+MENTIONS, ENTITIES, NEGATIVES = 100, 30, 2
+
+
+@pytest.fixture
+def source():
+    generator = np.random.default_rng(0)
+
+    def rows(count):
+        return TokenRows.from_rows([generator.integers(1, 999, generator.integers(1, 48)) for _ in range(count)])
+
+    entity_qids = np.repeat(np.arange(1, 16), 2)  # every QID in two languages
+    gold_rows = generator.integers(ENTITIES, size=MENTIONS)
+    entities = RowSet(rows(ENTITIES), entity_qids, np.zeros(ENTITIES), np.arange(ENTITIES))
+    mentions = RowSet(rows(MENTIONS), entity_qids[gold_rows], np.zeros(MENTIONS), gold_rows)
+    negatives = generator.integers(ENTITIES, size=(MENTIONS, NEGATIVES)).astype(np.int32)
+    return BatchSource(mentions, entities, negatives, batch_size=8, seed=1, chunk_tokens=96)
+
+
+def texts(batch):
+    """The tokens of every text slot, padding taken off."""
+    return [line[line != 0].tolist() for group in batch.tokens for line in group]
+
+
+def row_tokens(rows, row):
+    return rows.take(np.array([row])).tokens_T.tolist()
+
+
+def test_a_permutation_visits_every_place_once_and_differs_by_epoch_and_seed():
+    for size in (1, 2, 5, 64, 1000):
+        assert sorted(permuted(np.arange(size), size, seed=3, epoch=0)) == list(range(size))
+    orders = [permuted(np.arange(50), 50, seed, epoch).tolist() for seed, epoch in ((0, 0), (0, 1), (1, 0))]
+    assert len({tuple(order) for order in orders}) == 3
+    assert permuted(np.array([17]), 50, 0, 0)[0] == orders[0][17]
+
+
+def test_every_mention_occurs_once_an_epoch(source):
+    epoch = np.concatenate([source.mention_rows(n) for n in range(12)])
+    assert len(np.unique(epoch)) == 96
+    assert not np.array_equal(source.mention_rows(0), source.mention_rows(12))
+
+
+def test_a_batch_holds_its_mentions_golds_and_negatives(source):
+    batch = source.batch_at(5, source.plan())
+    mention_rows = source.mention_rows(5)
+    found = texts(batch)
+    for place, row in enumerate(mention_rows):
+        assert found[batch.mention_row_B[place]] == row_tokens(source.mentions.rows, row)
+    real = batch.candidate_qid_C != 0
+    wanted = set(source.mentions.entity_rows_N[mention_rows]) | set(source.negatives_NK[mention_rows].reshape(-1))
+    assert real.sum() == len(wanted)
+    by_text = {tuple(row_tokens(source.entities.rows, row)): row for row in wanted}
+    columns = [by_text[tuple(found[slot])] for slot in batch.candidate_row_C[real]]
+    assert sorted(columns) == sorted(wanted)
+    assert np.array_equal(np.array(columns)[batch.gold_column_B], source.mentions.entity_rows_N[mention_rows])
+    assert np.array_equal(batch.mention_qid_B, source.mentions.qids_N[mention_rows])
+    assert np.array_equal(batch.candidate_qid_C[real], source.entities.qids_N[columns])
+
+
+def test_all_batches_of_a_plan_have_one_shape(source):
+    layouts = source.plan()
+    shapes = {tuple(leaf.shape for leaf in [*batch.tokens, *batch[1:]]) for batch in (source.batch_at(n, layouts) for n in range(20))}
+    assert len(shapes) == 1
+    assert all(texts % chunk_rows(width, 96) == 0 for width, texts in zip(layouts[0].widths, layouts[0].texts))
+
+
+def test_a_batch_that_does_not_fit_the_plan_takes_the_layout_that_holds_any(source):
+    tight = Layout((16, 32, 48), (6, 0, 0), 4)
+    _, widest = source.plan()
+    batch = source.batch_at(0, (tight, widest))
+    assert [len(group) for group in batch.tokens] == list(widest.texts)
+    usual = source.batch_at(0, source.plan())
+    assert sorted(filter(None, texts(batch))) == sorted(filter(None, texts(usual)))
+
+
+def test_without_negatives_the_candidates_are_the_golds(source):
+    plain = BatchSource(source.mentions, source.entities, None, 8, 1, 96)
+    batch = plain.batch_at(0, plain.plan())
+    golds = np.unique(source.mentions.entity_rows_N[plain.mention_rows(0)])
+    assert (batch.candidate_qid_C != 0).sum() == len(golds)
+
+
+def test_every_leading_axis_is_divisible_by_the_devices(source):
+    eight = BatchSource(source.mentions, source.entities, source.negatives_NK, 8, 1, 96, devices=8)
+    for layouts in (eight.plan(), eight.plan()[1:]):
+        batch = eight.batch_at(0, layouts)
+        assert all(len(leaf) % 8 == 0 for leaf in [*batch.tokens, *batch[1:]])
+
+
+def test_refusals(source):
+    with pytest.raises(MelError, match="--batch_size=101 is not between 1 and the 100 mentions"):
+        BatchSource(source.mentions, source.entities, None, 101, 1, 96)
+    with pytest.raises(MelError, match="--batch_size=12 cannot be split over 8 devices"):
+        BatchSource(source.mentions, source.entities, None, 12, 1, 96, devices=8)
+    with pytest.raises(MelError, match="A chunk of 8 tokens cannot hold one row of 16"):
+        BatchSource(source.mentions, source.entities, None, 8, 1, 8).plan()

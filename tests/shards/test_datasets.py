@@ -1,0 +1,70 @@
+"""Rows written as TFDS blocks come back as they were, however they were cut."""
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from mel.artifacts import open_artifact, publish
+from mel.shards import datasets
+from mel.shards.datasets import RowSet, concatenate, open_rows, read_rows, write_rows
+from mel.shards.rows import TokenRows
+from mel.types import MelError
+
+
+def row_set(size, seed):
+    generator = np.random.default_rng(seed)
+    rows = TokenRows.from_rows([generator.integers(1, 2**20, generator.integers(0, 9)) for _ in range(size)])
+    return RowSet(rows, generator.integers(1, 2**31, size), generator.integers(0, 9, size), np.arange(size) - 1)
+
+
+def put(path, sets):
+    with publish(path, "tokens") as draft:
+        draft.facts["rows"] = write_rows(draft, sets)
+    return open_artifact(path, "tokens")
+
+
+def equal(one, other):
+    pairs = zip(one.columns().values(), other.columns().values())
+    same_rows = np.array_equal(one.rows.tokens_T, other.rows.tokens_T)
+    return same_rows and np.array_equal(one.rows.offsets_N1, other.rows.offsets_N1) and all(map(np.array_equal, *zip(*pairs)))
+
+
+@pytest.fixture(autouse=True)
+def several_shards(monkeypatch):
+    monkeypatch.setattr(datasets, "ROWS_A_BLOCK", 16)
+    monkeypatch.setattr(datasets, "BLOCKS_A_SHARD", 3)
+
+
+def test_rows_come_back_through_tfds_and_through_the_cache(tmp_path):
+    sets = [row_set(size, seed) for seed, size in enumerate((5, 0, 100, 1))]
+    tokens = put(tmp_path / "tokens", sets)
+    whole = concatenate(sets)
+    assert tokens.facts["rows"] == 106
+    assert equal(concatenate(list(read_rows(tokens.path))), whole)
+    assert equal(open_rows(tokens, tmp_path / "cache"), whole)
+    assert equal(open_rows(tokens, tmp_path / "cache"), whole)
+
+
+def test_tfds_itself_reads_the_shards(tmp_path):
+    tokens = put(tmp_path / "tokens", [row_set(100, 0)])
+    source = tfds.builder_from_directory(str(tokens.path)).as_data_source("train")
+    assert [len(example["qids"]) for example in source] == [16] * 6 + [4]
+    assert len(list(tokens.path.glob("*array_record*"))) == 3
+
+
+def test_files_depend_on_the_rows_not_on_how_they_were_cut(tmp_path):
+    sets = [row_set(size, seed) for seed, size in enumerate((40, 30))]
+    assert put(tmp_path / "a", sets).digest == put(tmp_path / "b", [concatenate(sets)]).digest
+
+
+def test_a_cache_of_other_rows_is_refused(tmp_path):
+    one, other = put(tmp_path / "a", [row_set(3, 0)]), put(tmp_path / "b", [row_set(3, 1)])
+    open_rows(one, tmp_path / "cache")
+    with pytest.raises(MelError, match="was not made from the tokens at"):
+        open_rows(other, tmp_path / "cache")
+
+
+def test_no_rows_are_refused(tmp_path):
+    with pytest.raises(MelError, match="There are no rows"):
+        put(tmp_path / "tokens", [])
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,128 @@
+"""Rows are cut from one tokenisation of a page, and equal what its three pieces give alone."""
+
+import random
+
+import numpy as np
+import pytest
+from tokenizers.implementations import BertWordPieceTokenizer
+
+from mel.text.marking import mark_entity, mark_mention
+from mel.text.tokenizer import Tokenizer
+from mel.types import Entity, MarkedText, MelError, Mention, Span
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "red", "fox", "##es", "jump", "##s", "fo", "##x", "x", "es", "東", "京", "😀", "é", ",", "[", "]", "M", "##ed", "s", "##e"]  # fmt: skip
+PAD, UNK, CLS, SEP, MASK, THE, RED, FOX, ES, JUMP, S = range(11)
+MARKER = len(WORDS)
+
+
+@pytest.fixture
+def vocabulary(tmp_path):
+    folder = tmp_path / "vocabulary"
+    folder.mkdir()
+    (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def tokenizer(vocabulary):
+    return Tokenizer.load(vocabulary)
+
+
+def row(tokenizer, text, start, end, max_tokens=16, header=""):
+    return tokenizer.rows([MarkedText(text, Span(start, end), header)], max_tokens)[0].tolist()
+
+
+def test_a_row_by_hand(tokenizer):
+    assert row(tokenizer, "the red foxes jumps", 8, 13) == [CLS, THE, RED, MARKER, FOX, ES, MARKER, JUMP, S, SEP]
+
+
+def test_the_marker_is_the_last_id(tokenizer):
+    assert (tokenizer.marker_id, tokenizer.vocab_size) == (MARKER, MARKER + 1)
+
+
+def test_a_header_stands_first_and_is_kept_in_every_window(tokenizer):
+    found = row(tokenizer, "the red foxes jumps", 8, 13, max_tokens=10, header="jumps")
+    assert found == [CLS, JUMP, S, SEP, MARKER, FOX, ES, MARKER, JUMP, SEP]
+
+
+def test_a_window_is_centred(tokenizer):
+    text = "the " * 5 + "red " + "fox " * 5
+    assert row(tokenizer, text, 20, 23, max_tokens=8) == [CLS, THE, MARKER, RED, MARKER, FOX, FOX, SEP]
+    assert row(tokenizer, text, 20, 23, max_tokens=9) == [CLS, THE, THE, MARKER, RED, MARKER, FOX, FOX, SEP]
+
+
+def test_room_that_one_side_does_not_need_goes_to_the_other(tokenizer):
+    assert row(tokenizer, "red" + " fox" * 9, 0, 3, max_tokens=8) == [CLS, MARKER, RED, MARKER, FOX, FOX, FOX, SEP]
+    assert row(tokenizer, "fox " * 9 + "red", 36, 39, max_tokens=8) == [CLS, FOX, FOX, FOX, MARKER, RED, MARKER, SEP]
+
+
+def test_a_focus_that_is_too_long_is_cut(tokenizer):
+    assert row(tokenizer, "fox " * 9, 0, 35, max_tokens=8) == [CLS, MARKER, FOX, FOX, FOX, FOX, MARKER, SEP]
+
+
+def test_a_word_that_the_focus_splits_is_tokenised_in_two(tokenizer):
+    # "jumps" is [jump, ##s] whole; its pieces alone are [jump] and [s].
+    assert row(tokenizer, "the jumps", 4, 8) == [CLS, THE, MARKER, JUMP, MARKER, WORDS.index("s"), SEP]
+
+
+def test_brackets_in_a_text_are_text(tokenizer):
+    found = row(tokenizer, "[SEP] fox [M]", 6, 9)
+    assert found.count(SEP) == 1 and found.count(MARKER) == 2
+
+
+def test_offsets_count_characters_not_bytes(tokenizer):
+    found = row(tokenizer, "😀 東京 fox", 2, 4)
+    assert found == [CLS, WORDS.index("😀"), MARKER, WORDS.index("東"), WORDS.index("京"), MARKER, FOX, SEP]
+
+
+def test_windows_of_one_page_equal_their_three_pieces_tokenised_alone(tokenizer, vocabulary):
+    alone = BertWordPieceTokenizer(str(vocabulary / "vocab.txt"), lowercase=False)
+    generator = random.Random(0)
+    pieces = ["the", " ", "red", "foxes", "東京", "😀", ",", "é", "jumps", "\u200b", "\n", "zzz"]
+    text = "".join(generator.choices(pieces, k=400))
+    spans = [Span(start, start + generator.randint(1, 12)) for start in generator.sample(range(len(text) - 12), 200)]
+
+    def ids(string):
+        return alone.encode(string, add_special_tokens=False).ids
+
+    for span, found in zip(spans, tokenizer.rows([MarkedText(text, span) for span in spans], 4096)):
+        left, focus, right = text[: span.start], text[span.start : span.end], text[span.end :]
+        assert found.tolist() == [CLS, *ids(left), MARKER, *ids(focus), MARKER, *ids(right), SEP]
+
+
+def test_a_mention_and_an_entity_are_rendered_alike(tokenizer):
+    mention = Mention("m", "en", "the red fox", Span(4, 7), 1, title="jumps")
+    entity = Entity(1, "en", "red", "fox")
+    rows = tokenizer.rows([mark_mention(mention, False), mark_mention(mention, True), mark_entity(entity)], 16)
+    assert [found.tolist() for found in rows] == [
+        [CLS, THE, MARKER, RED, MARKER, FOX, SEP],
+        [CLS, JUMP, S, SEP, THE, MARKER, RED, MARKER, FOX, SEP],
+        [CLS, MARKER, RED, MARKER, FOX, SEP],
+    ]
+
+
+def test_a_saved_tokenizer_gives_the_same_rows_and_facts(tokenizer, tmp_path):
+    tokenizer.save(tmp_path / "saved")
+    again = Tokenizer.load(tmp_path / "saved")
+    text = [MarkedText("the red foxes jumps", Span(8, 13))]
+    assert np.array_equal(again.rows(text, 16)[0], tokenizer.rows(text, 16)[0])
+    assert again.facts() == tokenizer.facts()
+
+
+def test_transformers_loads_a_saved_tokenizer(tokenizer, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    tokenizer.save(tmp_path / "saved")
+    loaded = transformers.AutoTokenizer.from_pretrained(tmp_path / "saved")
+    assert loaded("[M] fox [M] jumps")["input_ids"] == [CLS, MARKER, FOX, MARKER, JUMP, S, SEP]
+
+
+def test_refusals(tokenizer, tmp_path):
+    with pytest.raises(MelError, match="holds no tokenizer.json and no vocab.txt"):
+        Tokenizer.load(tmp_path)
+    with pytest.raises(MelError, match="no-such-owner/no-such-model"):
+        Tokenizer.load("no-such-owner/no-such-model")
+    with pytest.raises(MelError, match="4 tokens a row leave no room"):
+        tokenizer.rows([MarkedText("fox", Span(0, 3))], 4)
+    (tmp_path / "vocab.txt").write_text("the\n[UNK]\n[CLS]\n[SEP]\n[PAD]\n[MASK]\n")
+    with pytest.raises(MelError, match=r"\[PAD\] at id 0"):
+        Tokenizer.load(tmp_path)

@@ -1,0 +1,44 @@
+"""A small encoder and small data to train it on."""
+
+import functools
+
+import numpy as np
+import pytest
+
+from mel.encoder.config import EncoderConfig
+from mel.encoder.transformer import init_params
+from mel.shards.batches import BatchSource, chunk_rows
+from mel.shards.datasets import RowSet
+from mel.shards.rows import TokenRows
+from mel.training.state import OptimizerConfig, create_state, learning_rate_schedule, make_optimizer
+from mel.training.step import make_mesh, make_step
+
+CHUNK_TOKENS = 64
+ENCODER = EncoderConfig(vocab_size=64, hidden_size=16, num_layers=2, num_heads=2, ffn_size=32, max_positions=32)
+OPTIMIZER = OptimizerConfig(learning_rate=1e-2, warmup_steps=2, total_steps=20, schedule="linear", weight_decay=0.01)
+
+
+@pytest.fixture
+def source():
+    generator = np.random.default_rng(0)
+
+    def rows(count):
+        return TokenRows.from_rows([generator.integers(1, 64, generator.integers(2, 30)) for _ in range(count)])
+
+    gold_rows = generator.integers(20, size=64)
+    qids = np.repeat(np.arange(1, 11), 2)
+    entities = RowSet(rows(20), qids, np.zeros(20), np.arange(20))
+    mentions = RowSet(rows(64), qids[gold_rows], np.zeros(64), gold_rows)
+    return BatchSource(mentions, entities, generator.integers(20, size=(64, 2)), 16, 0, CHUNK_TOKENS)
+
+
+@pytest.fixture
+def new_state():
+    """Makes the same first state each time; a step consumes the one it is given."""
+    return lambda learned=False: create_state(init_params(ENCODER, 0), make_optimizer(OPTIMIZER), 20.0, learned)
+
+
+@pytest.fixture(scope="session")
+def step():
+    rows = functools.partial(chunk_rows, chunk_tokens=CHUNK_TOKENS)
+    return make_step(ENCODER, make_optimizer(OPTIMIZER), learning_rate_schedule(OPTIMIZER), 20.0, rows, make_mesh(), 0)

@@ -1,0 +1,44 @@
+"""Learning rates by hand, and what weight decay leaves alone."""
+
+import jax
+import numpy as np
+import pytest
+
+from mel.training.state import LOG_LOGIT_SCALE, OptimizerConfig, learning_rate_schedule, make_optimizer
+from mel.types import MelError
+
+
+def rates(schedule, steps, **others):
+    config = OptimizerConfig(**{"learning_rate": 1.0, "warmup_steps": 0, "total_steps": 10, "schedule": schedule, "weight_decay": 0.0} | others)
+    return [float(learning_rate_schedule(config)(step)) for step in steps]
+
+
+def test_schedules_by_hand():
+    assert rates("constant", (0, 5, 99)) == [1, 1, 1]
+    assert rates("linear", (0, 5, 10)) == pytest.approx([1, 0.505, 0.01])
+    assert rates("cosine", (0, 5, 10)) == pytest.approx([1, 0.505, 0.01])
+    assert rates("constant", (0, 1, 3, 4, 9), warmup_steps=4) == pytest.approx([0.25, 0.4375, 0.8125, 1, 1])
+
+
+def test_a_learned_logit_scale_is_a_parameter(new_state):
+    assert float(np.exp(new_state(learned=True).params[LOG_LOGIT_SCALE])) == pytest.approx(20)
+    assert LOG_LOGIT_SCALE not in new_state().params
+
+
+def test_weight_decay_moves_matrices_only(new_state):
+    config = OptimizerConfig(1.0, 0, 10, "constant", 0.1)
+    params = new_state(learned=True).params
+    optimizer = make_optimizer(config)
+    nothing = jax.tree.map(np.zeros_like, params)
+    updates, _ = optimizer.update(nothing, optimizer.init(params), params)
+    assert float(updates[LOG_LOGIT_SCALE]) == 0
+    assert not np.any(updates["encoder"]["embeddings"]["norm"]["bias"])
+    expected = -0.1 * params["encoder"]["embeddings"]["word"]["embedding"]
+    assert np.allclose(updates["encoder"]["embeddings"]["word"]["embedding"], expected)
+
+
+def test_refusals():
+    with pytest.raises(MelError, match="--learning_rate=0 must be above 0"):
+        OptimizerConfig(0, 0, 10, "constant", 0.0)
+    with pytest.raises(MelError, match="--warmup_steps=10 is not below all 10 steps"):
+        OptimizerConfig(1.0, 10, 10, "constant", 0.0)
