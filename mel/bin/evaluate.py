@@ -29,6 +29,7 @@ from mel.artifacts import START, Artifact, Workdir, exists, open_artifact
 from mel.bin.launch import REQUIRED, flag, launch
 from mel.corpora.alias_table import AliasTable
 from mel.corpora.kb import KnowledgeBase
+from mel.encoder.backend import keep_compiled
 from mel.evaluation import report as reports
 from mel.evaluation import systems
 from mel.evaluation.recall import Ranking
@@ -138,6 +139,7 @@ def open_trained(work: Workdir, number: int) -> Trained:
     if not exists(work.round(number).checkpoint):
         raise MelError(f"Round {number} of {work.path} has no checkpoint: run mel-train --round={number} first.")
     tokens = open_artifact(work.entity_tokens, "tokens")
+    keep_compiled(work.compiled)
     checkpoint = open_checkpoint(work.round(number).checkpoint, {"entity_tokens": tokens})
     embeddings, embeddings_ED = publish_or_open(
         work.round(number).entity_embeddings, checkpoint.artifact, tokens,

@@ -21,6 +21,7 @@ from absl import logging
 
 from mel.artifacts import START, Artifact, Workdir, exists, open_artifact, require_settings
 from mel.bin.launch import REQUIRED, flag, launch
+from mel.encoder.backend import keep_compiled
 from mel.progress import Progress
 from mel.retrieval.embeddings import publish_or_open
 from mel.retrieval.index import open_index, publish_index
@@ -67,6 +68,7 @@ def main(config: Config) -> None:
 
 
 def _mine(config: Config, work: Workdir, tokens: dict[str, Artifact], entities: RowSet, mentions: RowSet) -> tuple[np.ndarray, dict[str, Artifact]]:
+    keep_compiled(work.compiled)
     this = work.round(config.round)
     checkpoint = open_checkpoint(this.checkpoint, tokens)
     _, mentions_ND = publish_or_open(

@@ -59,22 +59,22 @@ def main(config: Config) -> None:
     _publish_entity_rows(config, work, kb, tokenizer)
     windows = prepare.Windows(tokenizer.path, config.mention_tokens, config.title_in_window)
 
-    def publish_split(split: str, blocks, keep_unknown: bool) -> None:
+    def publish_split(split: str, blocks) -> None:
         settings = _settings(config, "languages", "limit", "held_out", "mention_tokens", "title_in_window")
         paths = work.mentions(split), work.mention_tokens(split)
         if all(map(exists, paths)):
             require_settings(open_artifact(paths[1], "tokens", {"kb": kb, "tokenizer": tokenizer}), settings)
             return
         _remove(paths)
-        prepare.publish_mentions(*paths, blocks, kb, tokenizer, windows, settings, keep_unknown)
+        prepare.publish_mentions(*paths, blocks, kb, tokenizer, windows, settings)
 
-    publish_split("train", prepare.damuel_mentions(archives, "train", windows), keep_unknown=False)
+    publish_split("train", prepare.damuel_mentions(archives, "train", windows))
     if config.held_out:
-        publish_split("held_out", prepare.damuel_mentions(archives, "held_out", windows), keep_unknown=True)
+        publish_split("held_out", prepare.damuel_mentions(archives, "held_out", windows))
     if mewsli_languages:
         malformed = Malformed(config.max_malformed)
         blocks = prepare.mewsli_mentions(pathlib.Path(config.mewsli), mewsli_languages, windows, malformed)
-        publish_split("mewsli", blocks, keep_unknown=True)
+        publish_split("mewsli", blocks)
     print(summary(work))
 
 
@@ -85,14 +85,15 @@ def summary(work: Workdir) -> str:
     facts = {name: open_artifact(work.mentions(name), "mentions").facts for name in splits}
     languages = list(dict.fromkeys([*kb["languages"], *(name for split in splits for name in facts[split]["languages"])]))
     counts = {"entities": kb["entities"], **{f"{name} mentions": facts[name]["counts"] for name in splits}}
-    lines = ["| language | " + " | ".join(counts) + " | dropped |", "|---|" + "---:|" * len(counts) + "---|"]
+    lines = ["| language | " + " | ".join(counts) + " | gold outside the KB | dropped |", "|---|" + "---:|" * len(counts) + "---:|---|"]
     for language in languages:
         dropped = sum((Counter(facts[name]["dropped"].get(language, {})) for name in splits), Counter())
+        outside = sum(facts[name]["gold outside the KB"].get(language, 0) for name in splits)
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items()))
         numbers = " | ".join(f"{column.get(language, 0):,}" for column in counts.values())
-        lines.append(f"| {language} | {numbers} | {reasons or '-'} |")
+        lines.append(f"| {language} | {numbers} | {outside:,} | {reasons or '-'} |")
     totals = " | ".join(f"{sum(column.values()):,}" for column in counts.values())
-    lines.append(f"| all | {totals} | {kb['malformed']} malformed records, {kb['redirected']} redirected QIDs |")
+    lines.append(f"| all | {totals} | | {kb['malformed']} malformed records, {kb['redirected']} redirected QIDs |")
     return "\n".join(lines)
 
 

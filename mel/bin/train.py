@@ -24,8 +24,8 @@ from absl import logging
 
 from mel.artifacts import START, Artifact, Round, Workdir, exists, open_artifact, require_settings
 from mel.bin.launch import REQUIRED, flag, launch
+from mel.encoder.backend import keep_compiled, tokens_at_once
 from mel.encoder.config import EncoderConfig
-from mel.encoder.embed import tokens_at_once
 from mel.encoder.start import initial_encoder
 from mel.retrieval.mining import open_negatives
 from mel.shards.batches import BatchSource, chunk_rows
@@ -69,6 +69,7 @@ def main(config: Config) -> None:
         require_settings(open_artifact(this.checkpoint, "checkpoint"), settings)
         logging.info("Round %d is trained already: %s", config.round, this.checkpoint)
         return
+    keep_compiled(work.compiled)
     inputs = _inputs(work, config.round)
     optimizer_config = _optimizer_config(config)
     encoder, state = _state_before(config, work, make_optimizer(optimizer_config))

@@ -13,11 +13,6 @@ from mel.encoder.transformer import BertEncoder, Params
 from mel.types import MelError
 
 
-def tokens_at_once() -> int:
-    """How many tokens to encode at once: what fits a CPU's caches, or keeps an accelerator busy."""
-    return 2048 if jax.default_backend() == "cpu" else 65536
-
-
 def embed_rows(
     config: EncoderConfig,
     params: Params,

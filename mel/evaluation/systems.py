@@ -16,7 +16,8 @@ from mel.artifacts import Artifact
 from mel.corpora import mewsli
 from mel.corpora.alias_table import AliasTable
 from mel.corpora.malformed import Malformed
-from mel.encoder.embed import embed_rows, tokens_at_once
+from mel.encoder.backend import tokens_at_once
+from mel.encoder.embed import embed_rows
 from mel.evaluation.recall import Ranking
 from mel.progress import Progress
 from mel.retrieval.index import Index, search_distinct

@@ -13,7 +13,8 @@ import numpy as np
 import orjson
 
 from mel.corpora.malformed import Malformed
-from mel.encoder.embed import embed_rows, tokens_at_once
+from mel.encoder.backend import tokens_at_once
+from mel.encoder.embed import embed_rows
 from mel.linking.bundle import Bundle
 from mel.progress import Progress
 from mel.retrieval.index import search_distinct

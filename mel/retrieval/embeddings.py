@@ -9,7 +9,8 @@ import numpy as np
 
 from mel.artifacts import Artifact, exists, open_artifact, publish
 from mel.encoder.config import EncoderConfig
-from mel.encoder.embed import embed_rows, tokens_at_once
+from mel.encoder.backend import tokens_at_once
+from mel.encoder.embed import embed_rows
 from mel.progress import Progress
 from mel.shards.rows import TokenRows
 

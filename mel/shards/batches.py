@@ -7,6 +7,7 @@ batches of a round share one shape and one compiled step.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -30,12 +31,12 @@ class Layout:
     candidates: int
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class BatchSource:
     """Everything that batch n depends on besides n.
 
     Attributes:
-      mentions: training mentions, the gold of each in the KB.
+      mentions: training mentions; those whose gold the KB lacks are never drawn.
       entities: one row an entity.
       negatives_NK: entity rows, K hard negatives a mention; None for in-batch negatives only.
       batch_size: mentions a batch.
@@ -53,16 +54,21 @@ class BatchSource:
     devices: int = 1
 
     def __post_init__(self):
-        if not 0 < self.batch_size <= len(self.mentions):
-            raise MelError(f"--batch_size={self.batch_size} is not between 1 and the {len(self.mentions)} mentions.")
+        if not 0 < self.batch_size <= len(self._usable):
+            usable = f"{len(self._usable)} mentions whose gold is in the KB"
+            raise MelError(f"--batch_size={self.batch_size} is not between 1 and the {usable}.")
         if self.batch_size % self.devices:
             raise MelError(f"--batch_size={self.batch_size} cannot be split over {self.devices} devices: make it a multiple.")
 
     def mention_rows(self, n: int) -> np.ndarray:
         """The mentions of batch n; each occurs once an epoch, whose incomplete last batch is left out."""
-        epoch, place = divmod(n, len(self.mentions) // self.batch_size)
+        epoch, place = divmod(n, len(self._usable) // self.batch_size)
         first = place * self.batch_size
-        return permuted(np.arange(first, first + self.batch_size), len(self.mentions), self.seed, epoch)
+        return self._usable[permuted(np.arange(first, first + self.batch_size), len(self._usable), self.seed, epoch)]
+
+    @functools.cached_property
+    def _usable(self) -> np.ndarray:
+        return np.flatnonzero(np.asarray(self.mentions.entity_rows_N) >= 0)
 
     def entity_rows(self, mention_rows_B: np.ndarray) -> np.ndarray:
         """The distinct candidate entities of a batch: its golds and their hard negatives, sorted."""

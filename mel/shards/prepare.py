@@ -33,7 +33,6 @@ from mel.text.tokenizer import Tokenizer
 from mel.types import Entity, Mention, Qid, format_qid
 
 ENTITIES_AT_ONCE = 8192
-NOT_IN_KB = "gold not in the KB"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,35 +141,34 @@ def mewsli_mentions(tree: pathlib.Path, languages: Iterable[str], windows: Windo
 
 def publish_mentions(
     mentions_path: pathlib.Path, tokens_path: pathlib.Path, blocks: Iterable[MentionBlock], kb: Artifact,
-    tokenizer: Artifact, windows: Windows, settings: dict, keep_unknown: bool,
+    tokenizer: Artifact, windows: Windows, settings: dict,
 ) -> None:  # fmt: skip
     """Publishes mentions, one JSON line each in a file a language, and their token rows in the same order.
 
-    Args:
-      keep_unknown: whether mentions whose gold the KB lacks are kept (to count as misses) or dropped.
+    Mentions whose gold the KB lacks are kept and counted: in an evaluation they are misses, and
+    training leaves them out.
     """
     kb_rows = KnowledgeBase.read(kb.path, kb.facts["languages"])
     counts: dict[str, int] = {}
+    outside: dict[str, int] = {}
     dropped: dict[str, Counter] = {}
 
     def row_sets(folder: pathlib.Path) -> Iterator[RowSet]:
         for block in blocks:
-            counts.setdefault(block.language, 0)
             gold_rows_N = kb_rows.rows_of(block.golds_N, block.language)
-            kept = np.flatnonzero((gold_rows_N >= 0) | keep_unknown)
-            counts[block.language] += len(kept)
-            missing = Counter({NOT_IN_KB: len(gold_rows_N) - len(kept)})
-            dropped.setdefault(block.language, Counter()).update(block.dropped + missing)
+            counts[block.language] = counts.get(block.language, 0) + len(block.lines)
+            outside[block.language] = outside.get(block.language, 0) + int((gold_rows_N < 0).sum())
+            dropped.setdefault(block.language, Counter()).update(block.dropped)
             with open(folder / f"{block.language}.jsonl", "ab") as file:
-                file.writelines(block.lines[i] for i in kept)
-            number_N = np.full(len(kept), list(counts).index(block.language))
-            yield RowSet(block.rows.take(kept), block.golds_N[kept], number_N, gold_rows_N[kept])
+                file.writelines(block.lines)
+            number_N = np.full(len(block.lines), list(counts).index(block.language))
+            yield RowSet(block.rows, block.golds_N, number_N, gold_rows_N)
 
     with publish(mentions_path, "mentions") as mentions, publish(tokens_path, "tokens") as tokens:
         rows = write_rows(tokens, row_sets(mentions.path))
         facts = {"settings": settings, "languages": list(counts), "rows": rows}
         by_reason = {language: dict(sorted(reasons.items())) for language, reasons in dropped.items()}
-        mentions.facts |= facts | {"counts": counts, "dropped": by_reason}
+        mentions.facts |= facts | {"counts": counts, "dropped": by_reason, "gold outside the KB": outside}
         tokens.facts |= facts | {"max_tokens": windows.max_tokens, "title_in_window": windows.title_in_window}
         mentions.reads("kb", kb)
         tokens.reads("kb", kb)

@@ -1,5 +1,7 @@
 """Batch n is a pure function of (seed, n), and says the same as the rows it was made from."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -97,8 +99,16 @@ def test_every_leading_axis_is_divisible_by_the_devices(source):
         assert all(len(leaf) % 8 == 0 for leaf in [*batch.tokens, *batch[1:]])
 
 
+def test_mentions_whose_gold_the_kb_lacks_are_never_drawn(source):
+    golds = source.mentions.entity_rows_N.copy()
+    golds[::2] = -1
+    half = dataclasses.replace(source, mentions=dataclasses.replace(source.mentions, entity_rows_N=golds))
+    drawn = np.concatenate([half.mention_rows(n) for n in range(6)])
+    assert len(np.unique(drawn)) == 48 and (drawn % 2 == 1).all()
+
+
 def test_refusals(source):
-    with pytest.raises(MelError, match="--batch_size=101 is not between 1 and the 100 mentions"):
+    with pytest.raises(MelError, match="--batch_size=101 is not between 1 and the 100 mentions whose gold is in the KB"):
         BatchSource(source.mentions, source.entities, None, 101, 1, 96)
     with pytest.raises(MelError, match="--batch_size=12 cannot be split over 8 devices"):
         BatchSource(source.mentions, source.entities, None, 12, 1, 96, devices=8)

@@ -1,0 +1,184 @@
+"""The whole loop on the tiny world, through the binaries: exact, resumable, and the same when linked.
+
+Few and small steps: what is tested is that nothing is lost, not how good it gets; the quickstart does that.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from mel.artifacts import Workdir, open_artifact
+from mel.bin import evaluate, export, link, mine_negatives, prepare_data, run_rounds, train
+from mel.types import MelError
+
+STEPS = 8
+
+
+def config_for(workdir, **mining):
+    return run_rounds.Config(
+        workdir=str(workdir),
+        first_negatives="hard",
+        train=train.Config(
+            workdir=str(workdir), rounds=2, steps_per_round=STEPS, batch_size=16, encoder="random:1x16x2",
+            learning_rate=1e-2, save_every=2,
+        ),
+        mine=mine_negatives.Config(workdir=str(workdir), negatives_per_mention=2, pool=4, **mining),
+    )  # fmt: skip
+
+
+def flags_for(config):
+    """The command line of a config: run_rounds, from the first stage to the last."""
+    pairs = {name: value for part in (config.train, config.mine) for name, value in dataclasses.asdict(part).items()}
+    pairs |= {"workdir": config.workdir, "first_negatives": config.first_negatives}
+    for driven in ("round", "negatives"):
+        del pairs[driven]
+    return [f"--{name}={value}" for name, value in pairs.items()]
+
+
+@pytest.fixture(scope="module")
+def prepared(tiny_world, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("prepared")
+    prepare_data.main(
+        prepare_data.Config(
+            workdir=str(workdir), damuel=str(tiny_world / "damuel"), mewsli=str(tiny_world / "mewsli"),
+            languages=("en", "ru", "ar", "ja"), tokenizer=str(tiny_world / "tokenizer"), mention_tokens=16,
+            entity_tokens=16, workers=1,
+        )
+    )  # fmt: skip
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def finished(prepared, tmp_path_factory):
+    """A run with exact search that nobody stopped."""
+    workdir = tmp_path_factory.mktemp("finished") / "run"
+    shutil.copytree(prepared, workdir)
+    run_rounds.main(config_for(workdir, index="exact"))
+    return workdir
+
+
+def results(workdir):
+    """Everything that has to be equal between two runs: metrics, negatives and reports, byte for byte."""
+    folder = pathlib.Path(workdir)
+    names = ("rounds/*/training/metrics.jsonl", "rounds/*/negatives/negatives.npy", "reports/*/report.*")
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for name in names for path in sorted(folder.glob(name))}
+
+
+def checkpoint_digests(workdir):
+    rounds = (Workdir(workdir).round(number) for number in (0, 1))
+    return [open_artifact(this.checkpoint, "checkpoint").digest for this in rounds]
+
+
+def test_a_run_leaves_what_it_promises(finished):
+    found = results(finished)
+    assert sorted(found) == [
+        "reports/alias_table/report.json", "reports/alias_table/report.md",
+        "reports/round-0/report.json", "reports/round-0/report.md",
+        "reports/round-1/report.json", "reports/round-1/report.md",
+        "rounds/0/negatives/negatives.npy", "rounds/0/training/metrics.jsonl",
+        "rounds/1/negatives/negatives.npy", "rounds/1/training/metrics.jsonl",
+    ]  # fmt: skip
+    steps = [json.loads(line)["step"] for line in found["rounds/1/training/metrics.jsonl"].splitlines()]
+    assert steps == list(range(STEPS + 1, 2 * STEPS + 1))
+    report = json.loads(found["reports/round-1/report.json"])
+    assert set(report["micro"]) == {"r@1", "r@10", "r@100", "mrr"}
+    assert report["mentions"] == sum(language["mentions"] for language in report["by_language"].values())
+
+
+def test_the_same_command_twice_gives_the_same_bytes(finished, prepared, tmp_path):
+    shutil.copytree(prepared, tmp_path / "run")
+    run_rounds.main(config_for(tmp_path / "run", index="exact"))
+    assert results(tmp_path / "run") == results(finished)
+    assert checkpoint_digests(tmp_path / "run") == checkpoint_digests(finished)
+
+
+def kill_when(command, condition):
+    """Starts the command, kills it as soon as the condition holds, and says whether it was still running."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not condition():
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    return process.wait() == -signal.SIGKILL
+
+
+def test_killed_in_any_stage_and_run_again_it_ends_with_the_same_report(finished, prepared, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(prepared, run)
+    config = config_for(run, index="exact")
+    command = [sys.executable, "-m", "mel.bin.run_rounds", *flags_for(config)]
+    places = (
+        lambda: (run / "rounds/start").exists(),
+        lambda: any((run / "rounds").glob("start/**/.draft-*")) or (run / "rounds/0/negatives").exists(),
+        lambda: any((run / "rounds/0/training/checkpoints").glob("[2-6]")),
+        lambda: (run / "rounds/0/checkpoint").exists(),
+        lambda: any((run / "rounds/1/training/checkpoints").glob("*")),
+    )
+    killed = [kill_when(command, place) for place in places]
+    assert sum(killed) >= 4  # a stage can be over before it is noticed
+    run_rounds.main(config)
+    assert results(run) == results(finished)
+    assert checkpoint_digests(run) == checkpoint_digests(finished)
+    assert not list(run.rglob(".draft-*"))
+
+
+def test_with_scann_index_and_negatives_are_published_once(prepared, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(prepared, run)
+    run_rounds.main(config_for(run, index="scann"))
+    before, published = results(run), {path: path.stat().st_mtime_ns for path in run.glob("rounds/*/*/manifest.json")}
+    shutil.rmtree(run / "rounds/1/checkpoint")
+    shutil.rmtree(run / "rounds/1/embeddings")
+    shutil.rmtree(run / "reports/round-1")
+    run_rounds.main(config_for(run, index="scann"))
+    assert results(run) == before
+    kept = {path: path.stat().st_mtime_ns for path in published if "rounds/1/checkpoint" not in str(path)}
+    assert kept.items() <= published.items()
+
+
+def test_linking_gives_the_answers_of_the_evaluation(finished, tiny_world, tmp_path):
+    export.main(export.Config(workdir=str(finished), round=1))
+    golds, texts = [], []
+    for language in ("en", "ja"):
+        rows = [line.split("\t") for line in (tiny_world / "mewsli" / language / "mentions.tsv").read_text().splitlines()]
+        header = rows[0]
+        for row in (dict(zip(header, values)) for values in rows[1:]):
+            text = (tiny_world / "mewsli" / language / "text" / row["docid"]).read_bytes().decode()
+            span = [int(row["position"]), int(row["position"]) + int(row["length"])]
+            texts.append({"id": str(len(texts)), "language": language, "text": text, "spans": [span]})
+            golds.append(row["qid"])
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(text) + "\n" for text in texts))
+    link.main(link.Config(bundle=str(finished / "bundle"), input=str(tmp_path / "in.jsonl"), output=str(tmp_path / "out.jsonl")))
+    answers = [json.loads(line)["links"][0]["qid"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    right = sum(answer == gold for answer, gold in zip(answers, golds))
+    evaluate.main(evaluate.Config(workdir=str(finished), name="two", round=1, languages=("en", "ja")))
+    report = json.loads((finished / "reports/two/report.json").read_text())
+    assert report["mentions"] == len(golds)
+    assert report["micro"]["r@1"] == pytest.approx(right / len(golds), abs=1e-6)
+
+
+def test_another_recipe_in_the_same_workdir_is_refused_by_flag_and_value(finished):
+    config = config_for(finished, index="exact")
+    faster = dataclasses.replace(config, train=dataclasses.replace(config.train, learning_rate=0.5))
+    with pytest.raises(MelError, match="was made with --learning_rate=0.01, not 0.5"):
+        run_rounds.main(faster)
+    approximate = dataclasses.replace(config, mine=dataclasses.replace(config.mine, index="scann"))
+    with pytest.raises(MelError, match="was made with --index=exact, not scann"):
+        run_rounds.main(approximate)
+
+
+def test_an_index_of_another_checkpoint_is_refused(finished, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    shutil.rmtree(run / "rounds/1")
+    shutil.rmtree(run / "rounds/0/index")
+    shutil.copytree(run / "rounds/start/index", run / "rounds/0/index")
+    with pytest.raises(MelError, match="was not made from the embeddings at"):
+        run_rounds.main(config_for(run, index="exact"))
