@@ -19,6 +19,8 @@ import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
+
 from mel.types import MelError
 
 FORMAT_VERSION = 1
@@ -85,13 +87,10 @@ def publish(path: str | os.PathLike, kind: str, config: Any = None) -> Iterator[
         _write_manifest(draft, kind, config)
         os.rename(draft.path, path)
         _sync_folder(path.parent)
-    except OSError as error:
+    except BaseException as error:
         shutil.rmtree(draft.path, ignore_errors=True)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise MelError(f"The disk is full while writing {path}; nothing of it was kept: free some space and run again.") from error
-        raise
-    except BaseException:
-        shutil.rmtree(draft.path, ignore_errors=True)
+        if is_disk_full(error):
+            raise MelError(f"The disk is full while writing {path}; nothing of it was kept: free some space and run again.") from error  # fmt: skip
         raise
 
 
@@ -150,6 +149,24 @@ def require_settings(artifact: Artifact, settings: Mapping[str, Any]) -> None:
                 f"{artifact.path} was made with --{name}={made_with.get(name)}, not {wanted}: "
                 "use another --workdir, or delete it to make it again."
             )
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error says that there is no space left; libraries in C++ say so in words only."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return any(words in str(error) for words in ("No space left on device", "Disk quota exceeded"))
+
+
+def allocate(path: pathlib.Path, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """A new .npy file mapped into memory for writing, with all its space taken at once.
+
+    Writing to a mapped file that the disk has no room for would kill the process.
+    """
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    with open(path, "r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
 
 
 def digest_of(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""The house rules of DESIGN.md, checked on the syntax trees of all modules."""
+"""The rules of the house (BUILD.md), checked on the syntax trees of all modules."""
 
 import ast
 import pathlib

@@ -6,10 +6,11 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from mel import artifacts
-from mel.artifacts import exists, open_artifact, publish, require_settings
+from mel.artifacts import allocate, exists, open_artifact, publish, require_settings
 from mel.types import MelError
 
 
@@ -60,6 +61,29 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path):
         with publish(tmp_path / "a", "thing"):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("words", ["write() failed: No space left on device", "Disk quota exceeded"])
+def test_a_full_disk_that_a_library_reports_in_words_is_the_same_sentence(tmp_path, words):
+    with pytest.raises(MelError, match="The disk is full while writing"):
+        with publish(tmp_path / "a", "thing"):
+            raise RuntimeError(f"UNKNOWN: {words}")
+
+
+def test_a_mapped_file_takes_its_space_at_once(tmp_path, monkeypatch):
+    array = allocate(tmp_path / "a.npy", (3, 2), np.float32)
+    array[:] = 7
+    array.flush()
+    assert np.array_equal(np.load(tmp_path / "a.npy"), np.full((3, 2), 7, np.float32))
+
+    def full(descriptor, offset, size):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(MelError, match="The disk is full"):
+        with publish(tmp_path / "b", "thing") as draft:
+            allocate(draft / "a.npy", (3, 2), np.float32)
+    assert not (tmp_path / "b").exists()
 
 
 def test_nothing_is_published_twice(tmp_path):

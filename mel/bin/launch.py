@@ -16,6 +16,7 @@ from typing import Any
 
 from absl import app, flags, logging
 
+from mel.artifacts import is_disk_full
 from mel.types import MelError
 
 REQUIRED = "(required)"
@@ -54,6 +55,10 @@ def launch(main: Callable[[Any], None], config_class: type) -> None:
             main(config_from_flags(config_class, values))
         except MelError as error:
             _stop(str(error), 1)
+        except Exception as error:
+            if not is_disk_full(error):
+                raise
+            _stop("the disk is full; free some space, and the same command goes on from what is saved.", 1)
         except KeyboardInterrupt:
             _stop("interrupted; the same command goes on from what is saved.", 130)
 

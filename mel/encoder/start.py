@@ -32,7 +32,7 @@ def initial_encoder(source: str, vocab_size: int, seed: int) -> tuple[EncoderCon
         )
         return config, init_params(config, seed)
     if source.startswith("random"):
-        raise MelError(f"--encoder={source} does not name a size: write random:LAYERSxHIDDENxHEADS, as in random:2x128x4.")
+        raise MelError(f"--encoder={source} names no size: write random:LAYERSxHIDDENxHEADS, as in random:2x128x4.")
     config, params = pretrained.load(source)
     if config.vocab_size not in (vocab_size - 1, vocab_size):
         raise MelError(

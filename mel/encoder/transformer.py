@@ -108,7 +108,9 @@ class BertEncoder(nn.Module):
         self.layers = self.param("layers", _init_layers, self.config)
         self.pooler = nn.Dense(self.config.hidden_size)
 
-    def __call__(self, tokens_NL: jax.Array, deterministic: bool = True, word_NLD: jax.Array | None = None) -> jax.Array:
+    def __call__(
+        self, tokens_NL: jax.Array, deterministic: bool = True, word_NLD: jax.Array | None = None
+    ) -> jax.Array:
         """Returns embedding_ND, float32.
 
         Args:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mel.artifacts import Artifact, exists, open_artifact, publish
+from mel.artifacts import Artifact, allocate, exists, open_artifact, publish
 from mel.encoder.config import EncoderConfig
 from mel.encoder.backend import tokens_at_once
 from mel.encoder.embed import embed_rows
@@ -44,7 +44,7 @@ def publish_embeddings(
         draft.reads("tokens", tokens)
         draft.facts = {"rows": len(rows), "dimension": encoder_config.hidden_size}
         shape = len(rows), encoder_config.hidden_size
-        embeddings_ND = np.lib.format.open_memmap(draft / EMBEDDINGS, mode="w+", dtype=np.float32, shape=shape)
+        embeddings_ND = allocate(draft / EMBEDDINGS, shape, np.float32)
         progress = Progress(f"embedding {tokens.path.parent.name}/{tokens.path.name}", len(rows), "rows")
         embed_rows(encoder_config, params, rows.by_width(tokens_at_once()), embeddings_ND, progress.add)
         progress.close()

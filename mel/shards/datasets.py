@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from mel.artifacts import Artifact, Draft, exists, open_artifact, publish
+from mel.artifacts import Artifact, Draft, allocate, exists, open_artifact, publish
 from mel.shards.rows import TokenRows
 from mel.types import MelError
 
@@ -117,10 +117,12 @@ def _decode(tokens: Artifact, folder: pathlib.Path) -> None:
     np.save(folder / "offsets.npy", offsets)
     for name, values in columns.items():
         np.save(folder / f"{name}.npy", np.concatenate(values))
-    out = np.lib.format.open_memmap(folder / "tokens.npy", mode="w+", dtype=np.int32, shape=(int(offsets[-1]),))
     if offsets[-1]:
+        out = allocate(folder / "tokens.npy", (int(offsets[-1]),), np.int32)
         out[:] = np.memmap(folder / "tokens.raw", np.int32, mode="r")
-    out.flush()
+        out.flush()
+    else:
+        np.save(folder / "tokens.npy", np.zeros(0, np.int32))
     (folder / "tokens.raw").unlink()
 
 

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from mel.artifacts import Artifact, digest_of, open_artifact, publish
+from mel.artifacts import Artifact, digest_of, is_disk_full, open_artifact, publish
 from mel.encoder.config import EncoderConfig
 from mel.types import MelError, TrainState
 
@@ -142,8 +142,8 @@ def _abstract(tree: Any) -> Any:
 def _disk_full_in_a_sentence(path: os.PathLike):
     try:
         yield
-    except Exception as error:  # tensorstore reports a full disk inside errors of its own
-        if "No space left" in str(error) or "RESOURCE_EXHAUSTED" in str(error):
+    except Exception as error:
+        if is_disk_full(error):
             raise MelError(f"The disk is full while saving a checkpoint to {path}: free some space and run the same command again.") from error
         raise
 

@@ -18,6 +18,7 @@ from mel.training.state import LOG_LOGIT_SCALE
 from mel.types import Batch, TrainState
 
 AXIS = "data"
+MOST_LAYERS_KEPT = 4
 Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
 
 
@@ -84,7 +85,8 @@ def make_encode(config: EncoderConfig, chunk_rows: Callable[[int], int], mesh: M
     Each device encodes its share of every group, a chunk of texts at a time, and keeps only the
     embeddings; the backward pass encodes a chunk again. Memory does not grow with the batch.
     """
-    model = BertEncoder(config, remat=False)  # a chunk is computed again as a whole
+    # A chunk is computed again as a whole; of a deep encoder even one chunk's layers are too much to keep.
+    model = BertEncoder(config, remat=config.num_layers > MOST_LAYERS_KEPT)
 
     def encode_group(params, tokens_NL, word_NLD, key):
         rows, width = tokens_NL.shape
