@@ -21,7 +21,7 @@ TOKEN_TABLE: tuple[str, ...] = ("embeddings", "word", "embedding")
 """The path of the token table [V, D] in the parameters."""
 
 PAD_ID = 0
-INITIAL_STD = 0.02
+TABLE_STD = 0.02
 
 Params = dict[str, Any]
 
@@ -182,7 +182,11 @@ def parameter_shapes(config: EncoderConfig) -> Params:
 
 
 def init_params(config: EncoderConfig, seed: int) -> Params:
-    """Random weights as BERT starts from: normal with deviation 0.02, biases 0, LayerNorm scales 1.
+    """Random weights to start from: normal, biases 0, LayerNorm scales 1.
+
+    Tables have BERT's deviation of 0.02. Kernels have 1 / sqrt(inputs) (LeCun et al., "Efficient
+    BackProp", 1998) instead, because at the widths trained from nothing here 0.02 is so small that
+    every text starts with nearly the same embedding.
 
     They are NumPy float32 arrays, and the same for the same config and seed.
     """
@@ -194,8 +198,10 @@ def init_params(config: EncoderConfig, seed: int) -> Params:
                 return np.zeros(shape.shape, np.float32)
             case "scale":
                 return np.ones(shape.shape, np.float32)
+            case "kernel":
+                return generator.standard_normal(shape.shape, np.float32) / np.sqrt(shape.shape[-2], dtype=np.float32)
             case _:
-                return INITIAL_STD * generator.standard_normal(shape.shape, np.float32)
+                return TABLE_STD * generator.standard_normal(shape.shape, np.float32)
 
     return jax.tree_util.tree_map_with_path(draw, parameter_shapes(config))
 

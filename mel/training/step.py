@@ -107,7 +107,7 @@ def make_encode(config: EncoderConfig, chunk_rows: Callable[[int], int], mesh: M
         flat_T = jnp.concatenate([group.reshape(-1) for group in tokens])
         word_TD = functools.reduce(dict.__getitem__, TOKEN_TABLE, params)[flat_T]
         ends = np.cumsum([group.size for group in tokens])[:-1]
-        words = [part.reshape(*group.shape, -1) for part, group in zip(jnp.split(word_TD, ends), tokens)]
+        words = [part.reshape(*group.shape, config.hidden_size) for part, group in zip(jnp.split(word_TD, ends), tokens)]
         return [encode_group(params, *each, jax.random.fold_in(key, i)) for i, each in enumerate(zip(tokens, words))]
 
     split = PartitionSpec(AXIS)

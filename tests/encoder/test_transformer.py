@@ -189,6 +189,8 @@ def test_initial_weights():
                 assert (value == 0).all()
             case "scale":
                 assert (value == 1).all()
+            case "kernel":
+                assert value.std() == pytest.approx(value.shape[-2] ** -0.5, rel=0.05), path
             case _:
                 assert abs(value.mean()) < 0.005 and 0.015 < value.std() < 0.025, path
     again, other = (flax.traverse_util.flatten_dict(init_params(config, seed)) for seed in (0, 1))
