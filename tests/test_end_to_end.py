@@ -34,25 +34,27 @@ def config_for(workdir, **mining):
     )  # fmt: skip
 
 
-def flags_for(config):
-    """The command line of a config: run_rounds, from the first stage to the last."""
-    pairs = {name: value for part in (config.train, config.mine) for name, value in dataclasses.asdict(part).items()}
-    pairs |= {"workdir": config.workdir, "first_negatives": config.first_negatives}
-    for driven in ("round", "negatives"):
-        del pairs[driven]
-    return [f"--{name}={value}" for name, value in pairs.items()]
+def command_line(binary, config):
+    """The command line of a config, nested ones included."""
+    fields = dataclasses.asdict(config)
+    parts = [fields.pop(name) for name in ("train", "mine") if name in fields]
+    pairs = {name: value for part in parts for name, value in part.items() if name not in ("round", "negatives")} | fields
+    values = {name: ",".join(value) if isinstance(value, tuple) else value for name, value in pairs.items()}
+    return [sys.executable, "-m", f"mel.bin.{binary}", *(f"--{name}={value}" for name, value in values.items())]
+
+
+def preparation(tiny_world, workdir):
+    return prepare_data.Config(
+        workdir=str(workdir), damuel=str(tiny_world / "damuel"), mewsli=str(tiny_world / "mewsli"),
+        languages=("en", "ru", "ar", "ja"), tokenizer=str(tiny_world / "tokenizer"), mention_tokens=16,
+        entity_tokens=16, workers=1,
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def prepared(tiny_world, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("prepared")
-    prepare_data.main(
-        prepare_data.Config(
-            workdir=str(workdir), damuel=str(tiny_world / "damuel"), mewsli=str(tiny_world / "mewsli"),
-            languages=("en", "ru", "ar", "ja"), tokenizer=str(tiny_world / "tokenizer"), mention_tokens=16,
-            entity_tokens=16, workers=1,
-        )
-    )  # fmt: skip
+    prepare_data.main(preparation(tiny_world, workdir))
     return workdir
 
 
@@ -113,7 +115,7 @@ def test_killed_in_any_stage_and_run_again_it_ends_with_the_same_report(finished
     run = tmp_path / "run"
     shutil.copytree(prepared, run)
     config = config_for(run, index="exact")
-    command = [sys.executable, "-m", "mel.bin.run_rounds", *flags_for(config)]
+    command = command_line("run_rounds", config)
     places = (
         lambda: (run / "rounds/start").exists(),
         lambda: any((run / "rounds").glob("start/**/.draft-*")) or (run / "rounds/0/negatives").exists(),
@@ -127,6 +129,21 @@ def test_killed_in_any_stage_and_run_again_it_ends_with_the_same_report(finished
     assert results(run) == results(finished)
     assert checkpoint_digests(run) == checkpoint_digests(finished)
     assert not list(run.rglob(".draft-*"))
+
+
+def test_preparing_killed_in_any_stage_and_run_again_publishes_the_same(prepared, tiny_world, tmp_path):
+    config = preparation(tiny_world, tmp_path / "run")
+    command = command_line("prepare_data", config)
+    drafts = ("tokens/.draft-tokenizer", ".draft-kb", "tokens/.draft-entities", "mentions/.draft-train", "mentions/.draft-mewsli")
+    for draft in drafts:
+        kill_when(command, (tmp_path / "run" / draft).exists)
+    prepare_data.main(config)
+    whole, again = (
+        {path.relative_to(folder).as_posix(): json.loads(path.read_bytes())["digest"] for path in folder.rglob("manifest.json")}
+        for folder in (prepared, tmp_path / "run")
+    )
+    assert again == {name: digest for name, digest in whole.items() if not name.startswith("cache/")}
+    assert not list((tmp_path / "run").rglob(".draft-*"))
 
 
 def test_with_scann_index_and_negatives_are_published_once(prepared, tmp_path):

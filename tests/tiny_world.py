@@ -211,7 +211,7 @@ def make_records(rng: random.Random, author: Author, language: str) -> list[dict
         name, kind = thing.names[language], table.TYPES[thing.topic][language]
         words = ", ".join(rng.sample(table.WORDS[thing.topic][language], 3))
         record = {"qid": thing.qid, "lang": language, "label": name, "description": f"{kind} ({words})"}
-        record["aliases"] = [kind + table.gap("x", name, language) + name]
+        record["aliases"] = [kind + table.SPACE[language] + name]
         if language in thing.pages:
             record["wiki"] = make_page(rng, author, thing, language, anchors)
         records.append(record)
@@ -242,7 +242,7 @@ def make_page(
     removed = rng.choice([other for other in author.things if other.records])
     return {"title": thing.title(language)} | page | {
         "links": links,
-        "redirects": [name + table.gap("x", "x", language) + table.TYPES[thing.topic][language]],
+        "redirects": [name + table.SPACE[language] + table.TYPES[thing.topic][language]],
         "removed_links": [{"title": removed.title(language), "count": 1, "qid": removed.qid}],
         "removed_text_before": [page["paragraphs"][1]["start"]],
     }  # fmt: skip

@@ -8,6 +8,7 @@ import re
 import zlib
 
 LANGUAGES = ("en", "ru", "ar", "ja")
+SPACE = {"en": " ", "ru": " ", "ar": " ", "ja": ""}
 
 # topic, language, type: words of the topic
 _TOPICS = """
@@ -203,5 +204,5 @@ def held_out(inflected: str) -> bool:
 
 def gap(text: str, token: str, language: str) -> str:
     """What stands between a text and the next token."""
-    glued = language == "ja" or not text or text[-1] in "\n«" or token in (".", ",", ":", ";", "»", "،")
-    return "" if glued else " "
+    glued = not text or text[-1] in "\n«" or token in (".", ",", ":", ";", "»", "،")
+    return "" if glued else SPACE[language]

@@ -93,6 +93,8 @@ def main(config: Config) -> None:
         **system.facts,
         "dataset": config.dataset,
         "split": pathlib.Path(config.mewsli).name or config.split,
+        "languages": list(config.languages),
+        "limit": config.limit,
         "command": command(config, system.facts["round"]),
         "inputs": questions.inputs | system.inputs | {"alias_table": aliases.digest, "kb": kb.digest},
     }

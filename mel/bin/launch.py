@@ -8,6 +8,7 @@ dataclass contributes its own fields; a name that several share is one flag, set
 from __future__ import annotations
 
 import dataclasses
+import logging as python_logging
 import os
 import sys
 import typing
@@ -49,6 +50,7 @@ def launch(main: Callable[[Any], None], config_class: type) -> None:
         logging.use_absl_handler()
         logging.set_verbosity(logging.INFO)
         logging.set_stderrthreshold(logging.INFO)
+        python_logging.getLogger("jax").setLevel(python_logging.WARNING)  # it tells which backends are not there
         try:
             if len(arguments) > 1:
                 raise MelError(f"{arguments[1]!r} is not a flag: write --name=value.")

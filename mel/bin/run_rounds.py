@@ -54,7 +54,7 @@ def _mine(config: Config, number: int) -> None:
     mine_negatives.main(dataclasses.replace(config.mine, round=number - 1, negatives=kind))
 
 
-def _evaluate(config: Config, name: str, model: Literal["checkpoint", "alias_table"], number: int = START) -> str:
+def _evaluate(config: Config, name: str, model: Literal["checkpoint", "alias_table"], number: int = evaluate.LAST) -> str:
     evaluate.main(
         evaluate.Config(
             workdir=config.workdir, name=name, model=model, round=number, split=config.evaluate_on, dataset=config.dataset

@@ -98,7 +98,7 @@ def _train(config: Config, this: Round, encoder, optimizer_config: OptimizerConf
     metrics = Metrics(this.training, start, end, config.batch_size, lambda: checkpoints.latest_step)
     try:
         batches = prefetch(lambda n: put_batch(source.batch_at(n, layouts), mesh), start, end)
-        return fit(step, state, batches, [metrics, SaveEvery(checkpoints, config.save_every)])
+        return fit(step, state, batches, [metrics, SaveEvery(checkpoints, config.save_every, metrics)])
     finally:
         metrics.close()
         checkpoints.close()

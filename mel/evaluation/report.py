@@ -18,7 +18,8 @@ from mel.types import MelError
 
 DIGITS = 6
 AMBIGUITIES = ("ambiguous", "unambiguous", "unseen")
-ABOUT = ("name", "model", "round", "search", "seed", "dataset", "split", "command", "inputs")
+ABOUT = ("name", "model", "round", "search", "seed", "dataset", "split", "languages", "limit", "command", "inputs")
+LABELS = ("dataset", "command")  # these say the same in other words
 HEADINGS = ("R@1", "R@10", "R@100", "MRR")
 
 Report = dict[str, Any]
@@ -81,13 +82,13 @@ def open_report(path: str | os.PathLike) -> Report:
 
 
 def open_same_report(path: str | os.PathLike, about: Mapping[str, Any]) -> Report:
-    """Reads a published report back that must be `ABOUT` the same.
+    """Reads a published report back that must be `ABOUT` the same; what it calls the data may differ.
 
     Raises:
       MelError: there is none, it is damaged, or about something else.
     """
     report = open_report(path)
-    if different := [key for key in ABOUT if report[key] != about[key]]:
+    if different := [key for key in ABOUT if key not in LABELS and report[key] != about[key]]:
         raise MelError(
             f"{path} is another evaluation (it differs in {', '.join(different)}): choose another --name or delete it."
         )

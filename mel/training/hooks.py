@@ -41,6 +41,11 @@ class Metrics:
         self._write()
         self._pending = (step, metrics)
 
+    def catch_up(self) -> None:
+        """Waits for the last step, and leaves its line and all before it where a killed process leaves them."""
+        self._write()
+        self._file.flush()
+
     def close(self) -> None:
         try:
             self._write()
@@ -70,19 +75,18 @@ class Metrics:
             "step %d/%d · loss %.4f · in-batch accuracy %.3f · %.0f mentions/s · %s left",
             step, self._end, values["loss"], values["accuracy"], rate * self._batch_size, duration(left),
         )  # fmt: skip
-        self._file.flush()
         self._said_at, self._said_step = time.monotonic(), step
 
 
 class SaveEvery:
-    """Saves a checkpoint every so many steps, and never one with a non-finite loss behind it."""
+    """Saves a checkpoint every so many steps, when the metrics up to it are on disk and finite."""
 
-    def __init__(self, checkpoints: StepCheckpoints, every: int):
-        self._checkpoints, self._every = checkpoints, every
+    def __init__(self, checkpoints: StepCheckpoints, every: int, metrics: Metrics):
+        self._checkpoints, self._every, self._metrics = checkpoints, every, metrics
 
     def __call__(self, step: int, state: TrainState, metrics: dict[str, jax.Array]) -> None:
         if step % self._every == 0:
-            check_finite(step, float(metrics["loss"]), self._checkpoints.latest_step)
+            self._metrics.catch_up()
             self._checkpoints.save(step, state)
 
 

@@ -103,7 +103,8 @@ def test_the_same_evaluation_is_not_done_twice(work, capsys, monkeypatch):
     monkeypatch.setattr(systems, "rank_by_checkpoint", None)
     evaluated(work, "once", round=START)
     assert capsys.readouterr().out == first and "| micro |" in first
-    with pytest.raises(MelError, match="differs in command"):
+    evaluated(work, "once", round=START, dataset="the same by another name")
+    with pytest.raises(MelError, match="differs in limit"):
         evaluated(work, "once", round=START, limit=3)
 
 

@@ -15,7 +15,7 @@ DIGESTS = {"mentions": "aa", "kb": "bb"}
 def about(**changes):
     return {
         "name": "hand-made", "model": "checkpoint", "round": 2, "search": "exact", "seed": 0, "dataset": "",
-        "split": "dev", "command": "mel-evaluate --workdir=W", "inputs": DIGESTS,
+        "split": "dev", "languages": [], "limit": 0, "command": "mel-evaluate --workdir=W", "inputs": DIGESTS,
     } | changes  # fmt: skip
 
 

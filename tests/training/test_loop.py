@@ -61,16 +61,34 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_last_good_checkpo
         check_finite(7, float("inf"), None)
 
 
-def test_nothing_is_saved_after_a_loss_that_is_not_finite():
-    class Checkpoints:
-        latest_step, saved = 2, []
+class Checkpoints:
+    """Notes what is saved, and how many lines of metrics were on disk by then."""
 
-        def save(self, step, state):
-            self.saved.append(step)
+    latest_step = 2
 
-    hook = SaveEvery(Checkpoints(), 2)
-    hook(3, None, {"loss": jnp.nan})
-    hook(4, None, {"loss": jnp.asarray(1.0)})
-    with pytest.raises(MelError, match="at step 6; the last good checkpoint is of step 2"):
-        hook(6, None, {"loss": jnp.nan})
-    assert Checkpoints.saved == [4]
+    def __init__(self, metrics_file):
+        self.saved, self._file = [], metrics_file
+
+    def save(self, step, state):
+        self.saved.append((step, len(self._file.read_text().splitlines())))
+
+
+def test_when_a_checkpoint_is_saved_the_metrics_up_to_it_are_on_disk(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "metrics.jsonl")
+    metrics = Metrics(tmp_path, 0, 6, 8, lambda: None)
+    fit(counting_step, 0, ((n, 1) for n in range(6)), [metrics, SaveEvery(checkpoints, 2, metrics)])
+    assert checkpoints.saved == [(2, 2), (4, 4), (6, 6)]
+    metrics.close()
+
+
+def test_nothing_is_saved_after_a_loss_that_is_not_finite(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "metrics.jsonl")
+    metrics = Metrics(tmp_path, 0, 6, 8, lambda: checkpoints.latest_step)
+
+    def diverging_step(state, batch):
+        return state + 1, {"loss": jnp.asarray(1.0 if state < 3 else jnp.nan)}
+
+    with pytest.raises(MelError, match="The loss is nan at step 4; the last good checkpoint is of step 2"):
+        fit(diverging_step, 0, ((n, 1) for n in range(6)), [metrics, SaveEvery(checkpoints, 2, metrics)])
+    assert checkpoints.saved == [(2, 2)]
+    metrics.close()

@@ -1,5 +1,6 @@
 """One step against a plain one: grouping, chunks and devices change nothing."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -59,6 +60,15 @@ def test_steps_lower_the_loss_and_report_it(source, new_state, step):
     assert float(metrics["learning_rate"]) == pytest.approx(float(learning_rate_schedule(OPTIMIZER)(15)))
 
 
+def test_a_batch_in_the_layout_that_holds_any_gives_the_same_step(source, new_state, step):
+    usual, widest = source.plan()
+    assert 0 in widest.texts
+    _, metrics = step(new_state(), put_batch(source.batch_at(0, (usual, widest)), make_mesh()))
+    _, again = step(new_state(), put_batch(source.batch_at(0, (widest,)), make_mesh()))
+    assert float(again["loss"]) == pytest.approx(float(metrics["loss"]), rel=1e-6)
+    assert float(again["gradient_norm"]) == pytest.approx(float(metrics["gradient_norm"]), rel=1e-5)
+
+
 def test_a_learned_logit_scale_moves(source, new_state, step):
     state, metrics = step(new_state(learned=True), put_batch(source.batch_at(0, source.plan()), make_mesh()))
     assert float(metrics["logit_scale"]) == pytest.approx(20)
@@ -66,8 +76,6 @@ def test_a_learned_logit_scale_moves(source, new_state, step):
 
 
 def test_the_same_seed_gives_the_same_dropout_and_another_seed_another(source, new_state):
-    import dataclasses
-
     def loss_with(seed):
         encoder = dataclasses.replace(ENCODER, dropout=0.3)
         step = make_step(encoder, make_optimizer(OPTIMIZER), learning_rate_schedule(OPTIMIZER), 20.0, lambda w: 64 // w, make_mesh(), seed)
