@@ -90,7 +90,9 @@ def publish(path: str | os.PathLike, kind: str, config: Any = None) -> Iterator[
     except BaseException as error:
         shutil.rmtree(draft.path, ignore_errors=True)
         if is_disk_full(error):
-            raise MelError(f"The disk is full while writing {path}; nothing of it was kept: free some space and run again.") from error  # fmt: skip
+            raise MelError(
+                f"The disk is full while writing {path}; nothing of it was kept: free some space and run again."
+            ) from error
         raise
 
 

@@ -31,13 +31,16 @@ class Progress:
             rate = (self._done - self._started_with) / (now - self._started)
             left = duration((self._total - self._done) / rate) if rate and self._total else "?"
             total = self._total or "?"
-            logging.info("%s: %d/%s %s · %s %s/s · %s left%s", self._what, self._done, total, self._unit, _short(rate), self._unit, left, note and f" · {note}")  # fmt: skip
+            how_far = f"{self._what}: {self._done}/{total} {self._unit}"
+            logging.info("%s · %s %s/s · %s left%s", how_far, _short(rate), self._unit, left, note and f" · {note}")
 
     def close(self) -> None:
         """Logs the total and the mean rate."""
         elapsed = time.monotonic() - self._started
         rate = (self._done - self._started_with) / max(elapsed, 1e-9)
-        logging.info("%s: %d %s in %s · %s %s/s", self._what, self._done, self._unit, duration(elapsed), _short(rate), self._unit)
+        logging.info(
+            "%s: %d %s in %s · %s %s/s", self._what, self._done, self._unit, duration(elapsed), _short(rate), self._unit
+        )
 
 
 def duration(seconds: float) -> str:

@@ -197,10 +197,16 @@ def test_a_planted_violation_is_found(module, source):
 @pytest.mark.parametrize(
     "module, source",
     [
-        ("artifacts", "import json, os.path\nimport numpy as np\nfrom absl import logging\nfrom mel.types import MelError"),
+        (
+            "artifacts",
+            "import json, os.path\nimport numpy as np\nfrom absl import logging\nfrom mel.types import MelError",
+        ),
         ("bin.train", "from absl import app, flags\nfrom mel.training import loop\nfrom mel.bin import launch"),
         ("encoder.pretrained", "import jax\nfrom flax import linen\ndef f():\n    import transformers"),
-        ("encoder.embed", "import jax, functools\n@functools.partial(jax.jit, static_argnums=0)\ndef f(): jax.devices()"),
+        (
+            "encoder.embed",
+            "import jax, functools\n@functools.partial(jax.jit, static_argnums=0)\ndef f(): jax.devices()",
+        ),
         ("encoder.embed", "import jax.numpy as jnp\nDTYPE = jnp.float32\nmake = lambda: jnp.zeros(3)"),
         ("training.step", "from mel.shards import rows\nfrom mel import artifacts\nimport mel"),
         ("bin.train", "class Config:\n" + "".join(f"    a{i}: int = {i}\n" for i in range(MAX_CONFIG_FIELDS))),

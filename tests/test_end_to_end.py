@@ -38,7 +38,9 @@ def command_line(binary, config):
     """The command line of a config, nested ones included."""
     fields = dataclasses.asdict(config)
     parts = [fields.pop(name) for name in ("train", "mine") if name in fields]
-    pairs = {name: value for part in parts for name, value in part.items() if name not in ("round", "negatives")} | fields
+    pairs = {
+        name: value for part in parts for name, value in part.items() if name not in ("round", "negatives")
+    } | fields
     values = {name: ",".join(value) if isinstance(value, tuple) else value for name, value in pairs.items()}
     return [sys.executable, "-m", f"mel.bin.{binary}", *(f"--{name}={value}" for name, value in values.items())]
 
@@ -71,7 +73,9 @@ def results(workdir):
     """Everything that has to be equal between two runs: metrics, negatives and reports, byte for byte."""
     folder = pathlib.Path(workdir)
     names = ("rounds/*/training/metrics.jsonl", "rounds/*/negatives/negatives.npy", "reports/*/report.*")
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for name in names for path in sorted(folder.glob(name))}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for name in names for path in sorted(folder.glob(name))
+    }
 
 
 def checkpoint_digests(workdir):
@@ -134,12 +138,21 @@ def test_killed_in_any_stage_and_run_again_it_ends_with_the_same_report(finished
 def test_preparing_killed_in_any_stage_and_run_again_publishes_the_same(prepared, tiny_world, tmp_path):
     config = preparation(tiny_world, tmp_path / "run")
     command = command_line("prepare_data", config)
-    drafts = ("tokens/.draft-tokenizer", ".draft-kb", "tokens/.draft-entities", "mentions/.draft-train", "mentions/.draft-mewsli")
+    drafts = (
+        "tokens/.draft-tokenizer",
+        ".draft-kb",
+        "tokens/.draft-entities",
+        "mentions/.draft-train",
+        "mentions/.draft-mewsli",
+    )
     for draft in drafts:
         kill_when(command, (tmp_path / "run" / draft).exists)
     prepare_data.main(config)
     whole, again = (
-        {path.relative_to(folder).as_posix(): json.loads(path.read_bytes())["digest"] for path in folder.rglob("manifest.json")}
+        {
+            path.relative_to(folder).as_posix(): json.loads(path.read_bytes())["digest"]
+            for path in folder.rglob("manifest.json")
+        }
         for folder in (prepared, tmp_path / "run")
     )
     assert again == {name: digest for name, digest in whole.items() if not name.startswith("cache/")}
@@ -164,7 +177,9 @@ def test_linking_gives_the_answers_of_the_evaluation(finished, tiny_world, tmp_p
     export.main(export.Config(workdir=str(finished), round=1))
     golds, texts = [], []
     for language in ("en", "ja"):
-        rows = [line.split("\t") for line in (tiny_world / "mewsli" / language / "mentions.tsv").read_text().splitlines()]
+        rows = [
+            line.split("\t") for line in (tiny_world / "mewsli" / language / "mentions.tsv").read_text().splitlines()
+        ]
         header = rows[0]
         for row in (dict(zip(header, values)) for values in rows[1:]):
             text = (tiny_world / "mewsli" / language / "text" / row["docid"]).read_bytes().decode()
@@ -172,7 +187,11 @@ def test_linking_gives_the_answers_of_the_evaluation(finished, tiny_world, tmp_p
             texts.append({"id": str(len(texts)), "language": language, "text": text, "spans": [span]})
             golds.append(row["qid"])
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(text) + "\n" for text in texts))
-    link.main(link.Config(bundle=str(finished / "bundle"), input=str(tmp_path / "in.jsonl"), output=str(tmp_path / "out.jsonl")))
+    link.main(
+        link.Config(
+            bundle=str(finished / "bundle"), input=str(tmp_path / "in.jsonl"), output=str(tmp_path / "out.jsonl")
+        )
+    )
     answers = [json.loads(line)["links"][0]["qid"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     right = sum(answer == gold for answer, gold in zip(answers, golds))
     evaluate.main(evaluate.Config(workdir=str(finished), name="two", round=1, languages=("en", "ja")))

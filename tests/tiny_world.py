@@ -138,7 +138,9 @@ class Author:
     def lead(self, thing: Thing, language: str) -> Paragraph:
         """What the thing is, in two sentences."""
         name = name_words(thing.names[language], None)
-        return Paragraph([self._fill(text[language], language, thing.topic, name) for text in (table.LEAD, table.SECOND)])
+        return Paragraph(
+            [self._fill(text[language], language, thing.topic, name) for text in (table.LEAD, table.SECOND)]
+        )
 
     def paragraph(self, language: str, topic: str | None, test: bool) -> Paragraph:
         """Sentences that mention things, most of them of the topic."""
@@ -254,7 +256,9 @@ def write_archive(path: pathlib.Path, language: str, records: list[dict[str, Any
     suffixes = PARTS[language]
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as archive:
         for number, suffix in enumerate(suffixes):
-            lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records[number :: len(suffixes)])
+            lines = "".join(
+                json.dumps(record, ensure_ascii=False) + "\n" for record in records[number :: len(suffixes)]
+            )
             content = COMPRESS[suffix](lines.encode())
             member = tarfile.TarInfo(f"{path.stem}/part-{number:05}{suffix}")
             member.size = len(content)

@@ -80,7 +80,9 @@ def define_flags(config_class: type, values: flags.FlagValues) -> None:
     """
     for field, hint in _leaves(config_class):
         if field.name not in values:
-            _define(field.name, None if field.default == REQUIRED else field.default, field.metadata["help"], hint, values)
+            _define(
+                field.name, None if field.default == REQUIRED else field.default, field.metadata["help"], hint, values
+            )
 
 
 def config_from_flags(config_class: type, values: flags.FlagValues) -> Any:

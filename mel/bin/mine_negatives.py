@@ -67,15 +67,27 @@ def main(config: Config) -> None:
     logging.info("Published %s", path)
 
 
-def _mine(config: Config, work: Workdir, tokens: dict[str, Artifact], entities: RowSet, mentions: RowSet) -> tuple[np.ndarray, dict[str, Artifact]]:
+def _mine(
+    config: Config, work: Workdir, tokens: dict[str, Artifact], entities: RowSet, mentions: RowSet
+) -> tuple[np.ndarray, dict[str, Artifact]]:
     keep_compiled(work.compiled)
     this = work.round(config.round)
     checkpoint = open_checkpoint(this.checkpoint, tokens)
     _, mentions_ND = publish_or_open(
-        this.mention_embeddings, checkpoint.artifact, tokens["mention_tokens"], checkpoint.encoder_config, checkpoint.params, mentions.rows
+        this.mention_embeddings,
+        checkpoint.artifact,
+        tokens["mention_tokens"],
+        checkpoint.encoder_config,
+        checkpoint.params,
+        mentions.rows,
     )
     embeddings, _ = publish_or_open(
-        this.entity_embeddings, checkpoint.artifact, tokens["entity_tokens"], checkpoint.encoder_config, checkpoint.params, entities.rows
+        this.entity_embeddings,
+        checkpoint.artifact,
+        tokens["entity_tokens"],
+        checkpoint.encoder_config,
+        checkpoint.params,
+        entities.rows,
     )
     if not exists(this.index):
         publish_index(this.index, config.index, embeddings)
@@ -100,7 +112,9 @@ def _check(config: Config) -> None:
     if config.round < START:
         raise MelError(f"--round={config.round} is not a round: -1 is the untrained encoder, 0 the first round.")
     if not 0 < config.negatives_per_mention <= config.pool:
-        raise MelError(f"--negatives_per_mention={config.negatives_per_mention} is not between 1 and --pool={config.pool}.")
+        raise MelError(
+            f"--negatives_per_mention={config.negatives_per_mention} is not between 1 and --pool={config.pool}."
+        )
 
 
 def console() -> None:

@@ -36,7 +36,9 @@ class Config:
     workdir: str = flag(REQUIRED, "Folder that everything is published into.")
     damuel: str = flag(REQUIRED, "Folder that holds the DaMuEL archives.")
     mewsli: str = flag("", "Mewsli-9 tree to evaluate on; none if empty.")
-    languages: tuple[str, ...] = flag(REQUIRED, "Languages to read, in order of preference for titles and descriptions.")
+    languages: tuple[str, ...] = flag(
+        REQUIRED, "Languages to read, in order of preference for titles and descriptions."
+    )
     tokenizer: str = flag(REQUIRED, "Local folder or hub id of a BERT WordPiece tokenizer.")
     mention_tokens: int = flag(64, "Most tokens of a mention's window.")
     entity_tokens: int = flag(64, "Most tokens of an entity's title and description.")
@@ -83,9 +85,14 @@ def summary(work: Workdir) -> str:
     kb = open_artifact(work.kb, "kb").facts
     splits = [name for name in ("train", "held_out", "mewsli") if exists(work.mentions(name))]
     facts = {name: open_artifact(work.mentions(name), "mentions").facts for name in splits}
-    languages = list(dict.fromkeys([*kb["languages"], *(name for split in splits for name in facts[split]["languages"])]))
+    languages = list(
+        dict.fromkeys([*kb["languages"], *(name for split in splits for name in facts[split]["languages"])])
+    )
     counts = {"entities": kb["entities"], **{f"{name} mentions": facts[name]["counts"] for name in splits}}
-    lines = ["| language | " + " | ".join(counts) + " | gold outside the KB | dropped |", "|---|" + "---:|" * len(counts) + "---:|---|"]
+    lines = [
+        "| language | " + " | ".join(counts) + " | gold outside the KB | dropped |",
+        "|---|" + "---:|" * len(counts) + "---:|---|",
+    ]
     for language in languages:
         dropped = sum((Counter(facts[name]["dropped"].get(language, {})) for name in splits), Counter())
         outside = sum(facts[name]["gold outside the KB"].get(language, 0) for name in splits)
@@ -121,7 +128,9 @@ def _mewsli_languages(config: Config) -> list[str]:
     there = mewsli.list_languages(config.mewsli)
     languages = [language for language in config.languages if language in there]
     if not languages:
-        raise MelError(f"--mewsli={config.mewsli} has {', '.join(there)}, none of --languages={','.join(config.languages)}.")
+        raise MelError(
+            f"--mewsli={config.mewsli} has {', '.join(there)}, none of --languages={','.join(config.languages)}."
+        )
     if rest := sorted(set(there) - set(languages)):
         logging.warning("--mewsli=%s also has %s, not among --languages: not prepared.", config.mewsli, ", ".join(rest))
     return languages
@@ -135,7 +144,9 @@ def _publish_tokenizer(config: Config, work: Workdir) -> Artifact:
             draft.facts |= tokenizer.facts()
     artifact = open_artifact(work.tokenizer, "tokenizer")
     if artifact.facts != tokenizer.facts():
-        raise MelError(f"{work.tokenizer} is another tokenizer than --tokenizer={config.tokenizer}: use another --workdir.")
+        raise MelError(
+            f"{work.tokenizer} is another tokenizer than --tokenizer={config.tokenizer}: use another --workdir."
+        )
     return artifact
 
 

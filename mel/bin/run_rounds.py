@@ -15,7 +15,7 @@ from typing import Literal
 
 from absl import logging
 
-from mel.artifacts import START, Workdir, exists
+from mel.artifacts import START, Workdir
 from mel.bin import evaluate, mine_negatives, train
 from mel.bin.launch import REQUIRED, flag, launch
 from mel.evaluation.report import comparison_table, open_report
@@ -54,10 +54,17 @@ def _mine(config: Config, number: int) -> None:
     mine_negatives.main(dataclasses.replace(config.mine, round=number - 1, negatives=kind))
 
 
-def _evaluate(config: Config, name: str, model: Literal["checkpoint", "alias_table"], number: int = evaluate.LAST) -> str:
+def _evaluate(
+    config: Config, name: str, model: Literal["checkpoint", "alias_table"], number: int = evaluate.LAST
+) -> str:
     evaluate.main(
         evaluate.Config(
-            workdir=config.workdir, name=name, model=model, round=number, split=config.evaluate_on, dataset=config.dataset
+            workdir=config.workdir,
+            name=name,
+            model=model,
+            round=number,
+            split=config.evaluate_on,
+            dataset=config.dataset,
         )
     )
     return name

@@ -39,7 +39,6 @@ from mel.training.step import make_mesh, make_step, put_batch, replicated
 from mel.types import MelError, TrainState
 
 
-
 @dataclasses.dataclass(frozen=True)
 class Config:
     workdir: str = flag(REQUIRED, "Folder that mel-prepare-data published into.")
@@ -47,10 +46,14 @@ class Config:
     rounds: int = flag(3, "Number of rounds in all; the learning rate schedule spans them.")
     steps_per_round: int = flag(1000, "Steps of each round.")
     batch_size: int = flag(256, "Mentions a batch.")
-    encoder: str = flag("setu4993/LEALLA-base", "Local folder or hub id of BERT weights, or random:LAYERSxHIDDENxHEADS.")
+    encoder: str = flag(
+        "setu4993/LEALLA-base", "Local folder or hub id of BERT weights, or random:LAYERSxHIDDENxHEADS."
+    )
     learning_rate: float = flag(1e-4, "Peak learning rate of AdamW.")
     warmup_steps: int = flag(0, "Steps over which the learning rate rises, once at the beginning.")
-    schedule: Literal["constant", "linear", "cosine"] = flag("constant", "Learning rate after the warm-up, over all rounds.")
+    schedule: Literal["constant", "linear", "cosine"] = flag(
+        "constant", "Learning rate after the warm-up, over all rounds."
+    )
     weight_decay: float = flag(0.0, "Weight decay of AdamW, on matrices only.")
     logit_scale: float = flag(20.0, "What cosines are multiplied with; 20 is a temperature of 0.05.")
     learn_logit_scale: bool = flag(False, "Learn the logit scale, starting from --logit_scale.")
@@ -80,7 +83,9 @@ def main(config: Config) -> None:
     logging.info("Published %s", this.checkpoint)
 
 
-def _train(config: Config, this: Round, encoder, optimizer_config: OptimizerConfig, source: BatchSource, state: TrainState) -> TrainState:
+def _train(
+    config: Config, this: Round, encoder, optimizer_config: OptimizerConfig, source: BatchSource, state: TrainState
+) -> TrainState:
     mesh = make_mesh()
     layouts = source.plan()
     logging.info("Batch layout: %s on %d %s device(s)", layouts[0], mesh.size, jax.default_backend())
@@ -106,7 +111,9 @@ def _train(config: Config, this: Round, encoder, optimizer_config: OptimizerConf
 
 def _check(config: Config) -> None:
     if not START <= config.round < config.rounds:
-        raise MelError(f"--round={config.round} is not between -1 and {config.rounds - 1}, the last of --rounds={config.rounds}.")
+        raise MelError(
+            f"--round={config.round} is not between -1 and {config.rounds - 1}, the last of --rounds={config.rounds}."
+        )
     for name in ("steps_per_round", "batch_size", "logit_scale", "save_every"):
         if not getattr(config, name) > 0:
             raise MelError(f"--{name}={getattr(config, name)} must be above 0.")
@@ -122,7 +129,11 @@ def _settings(config: Config) -> dict:
 
 def _optimizer_config(config: Config) -> OptimizerConfig:
     return OptimizerConfig(
-        config.learning_rate, config.warmup_steps, config.rounds * config.steps_per_round, config.schedule, config.weight_decay
+        config.learning_rate,
+        config.warmup_steps,
+        config.rounds * config.steps_per_round,
+        config.schedule,
+        config.weight_decay,
     )
 
 
@@ -156,9 +167,13 @@ def _state_before(config: Config, work: Workdir, optimizer) -> tuple[EncoderConf
 
 
 def _batch_source(config: Config, work: Workdir, inputs: dict[str, Artifact]) -> BatchSource:
-    entities, mentions = (open_rows(inputs[name], work.cache(inputs[name])) for name in ("entity_tokens", "mention_tokens"))
+    entities, mentions = (
+        open_rows(inputs[name], work.cache(inputs[name])) for name in ("entity_tokens", "mention_tokens")
+    )
     negatives = open_negatives(inputs["negatives"].path, inputs["mention_tokens"]) if "negatives" in inputs else None
-    return BatchSource(mentions, entities, negatives, config.batch_size, config.seed, tokens_at_once(), jax.device_count())
+    return BatchSource(
+        mentions, entities, negatives, config.batch_size, config.seed, tokens_at_once(), jax.device_count()
+    )
 
 
 def console() -> None:

@@ -38,7 +38,9 @@ def map_in_order(function: Callable[[Any], Any], items: Sequence[Any], workers: 
         while running:
             yield running.popleft().result()
     except concurrent.futures.process.BrokenProcessPool as error:
-        raise MelError("A worker process was killed, most likely for want of memory: lower --workers and run again.") from error
+        raise MelError(
+            "A worker process was killed, most likely for want of memory: lower --workers and run again."
+        ) from error
     finally:
         pool.shutdown(cancel_futures=True)
         del os.environ["TOKENIZERS_PARALLELISM"]

@@ -1,12 +1,12 @@
 """The bundle: everything that linking needs in one folder, movable, without the working directory.
 
-    encoder/      weights and tokenizer, as `transformers` and `mel` load them
-    modules.json, 1_Pooling/, 2_Dense/
-                  with encoder/ they make the bundle a sentence-transformers model; its input is a
-                  text with the marker before and behind the focus
-    index/        of the entities' embeddings
-    qids.npy, languages.npy, titles.npy, title_ends.npy
-                  the QID, language and title of each row of the index
+encoder/      weights and tokenizer, as `transformers` and `mel` load them
+modules.json, 1_Pooling/, 2_Dense/
+              with encoder/ they make the bundle a sentence-transformers model; its input is a
+              text with the marker before and behind the focus
+index/        of the entities' embeddings
+qids.npy, languages.npy, titles.npy, title_ends.npy
+              the QID, language and title of each row of the index
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from mel.artifacts import Artifact, allocate, exists, open_artifact, publish
-from mel.encoder.config import EncoderConfig
 from mel.encoder.backend import tokens_at_once
+from mel.encoder.config import EncoderConfig
 from mel.encoder.embed import embed_rows
 from mel.progress import Progress
 from mel.shards.rows import TokenRows
@@ -52,9 +52,7 @@ def publish_embeddings(
     return open_artifact(path, KIND)
 
 
-def open_embeddings(
-    path: str | os.PathLike, checkpoint: Artifact, tokens: Artifact
-) -> tuple[Artifact, np.ndarray]:
+def open_embeddings(path: str | os.PathLike, checkpoint: Artifact, tokens: Artifact) -> tuple[Artifact, np.ndarray]:
     """Opens published embeddings; the array is mapped into memory and read-only.
 
     Raises:

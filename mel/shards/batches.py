@@ -58,7 +58,9 @@ class BatchSource:
             usable = f"{len(self._usable)} mentions whose gold is in the KB"
             raise MelError(f"--batch_size={self.batch_size} is not between 1 and the {usable}.")
         if self.batch_size % self.devices:
-            raise MelError(f"--batch_size={self.batch_size} cannot be split over {self.devices} devices: make it a multiple.")
+            raise MelError(
+                f"--batch_size={self.batch_size} cannot be split over {self.devices} devices: make it a multiple."
+            )
 
     def mention_rows(self, n: int) -> np.ndarray:
         """The mentions of batch n; each occurs once an epoch, whose incomplete last batch is left out."""

@@ -14,7 +14,9 @@ def permuted(positions: np.ndarray, size: int, seed: int, epoch: int) -> np.ndar
     value falls inside (Black and Rogaway, "Ciphers with arbitrary finite domains", 2002).
     """
     half = np.uint64(max(1, (max(size - 1, 1).bit_length() + 1) // 2))
-    keys = np.random.Generator(np.random.Philox(key=[seed, epoch])).integers(2**63, size=FEISTEL_ROUNDS, dtype=np.uint64)
+    keys = np.random.Generator(np.random.Philox(key=[seed, epoch])).integers(
+        2**63, size=FEISTEL_ROUNDS, dtype=np.uint64
+    )
     values = np.asarray(positions, np.uint64)
     outside = np.ones(len(values), bool)
     while outside.any():

@@ -78,7 +78,9 @@ class Windows(NamedTuple):
     title_in_window: bool
 
 
-def publish_kb(kb_path: pathlib.Path, alias_path: pathlib.Path, archives: Archives, languages: tuple[str, ...], settings: dict) -> None:
+def publish_kb(
+    kb_path: pathlib.Path, alias_path: pathlib.Path, archives: Archives, languages: tuple[str, ...], settings: dict
+) -> None:
     """Publishes the alias table of the training mentions and the knowledge base, in one reading."""
     malformed = Malformed(archives.max_malformed)
     counts: alias_table.AliasCounts = Counter()
@@ -119,7 +121,9 @@ def publish_entity_rows(path: pathlib.Path, kb: Artifact, tokenizer: Artifact, m
         draft.facts |= {"languages": kb.facts["languages"], "rows": write_rows(draft, row_sets())}
 
 
-def damuel_mentions(archives: Archives, split: Literal["train", "held_out"], windows: Windows) -> Iterator[MentionBlock]:
+def damuel_mentions(
+    archives: Archives, split: Literal["train", "held_out"], windows: Windows
+) -> Iterator[MentionBlock]:
     """The mentions of one split of the DaMuEL pages, one block a part."""
     read = functools.partial(_mentions_of_part, archives=archives, split=split, windows=windows)
     malformed = Malformed(archives.max_malformed)
@@ -128,7 +132,9 @@ def damuel_mentions(archives: Archives, split: Literal["train", "held_out"], win
         yield block
 
 
-def mewsli_mentions(tree: pathlib.Path, languages: Iterable[str], windows: Windows, malformed: Malformed) -> Iterator[MentionBlock]:
+def mewsli_mentions(
+    tree: pathlib.Path, languages: Iterable[str], windows: Windows, malformed: Malformed
+) -> Iterator[MentionBlock]:
     """The mentions of a Mewsli-9 tree, language by language."""
     tokenizer = Tokenizer.load(windows.tokenizer)
     for language in languages:
@@ -175,7 +181,9 @@ def publish_mentions(
         tokens.reads("tokenizer", tokenizer)
 
 
-def _survey_part(item: tuple[str, Part], archives: Archives) -> tuple[list[Entity], alias_table.AliasCounts, int, Malformed]:
+def _survey_part(
+    item: tuple[str, Part], archives: Archives
+) -> tuple[list[Entity], alias_table.AliasCounts, int, Malformed]:
     language, part = item
     malformed = Malformed(archives.max_malformed, log=False)
     entities, counts, redirected = [], Counter(), 0
@@ -187,7 +195,9 @@ def _survey_part(item: tuple[str, Part], archives: Archives) -> tuple[list[Entit
     return entities, counts, redirected, malformed
 
 
-def _mentions_of_part(item: tuple[str, Part], archives: Archives, split: str, windows: Windows) -> tuple[MentionBlock, Malformed]:
+def _mentions_of_part(
+    item: tuple[str, Part], archives: Archives, split: str, windows: Windows
+) -> tuple[MentionBlock, Malformed]:
     language, part = item
     malformed = Malformed(archives.max_malformed, log=False)
     mentions: list[Mention] = []
@@ -199,7 +209,9 @@ def _mentions_of_part(item: tuple[str, Part], archives: Archives, split: str, wi
     return _block(language, mentions, dropped, _tokenizer(windows.tokenizer), windows), malformed
 
 
-def _block(language: str, mentions: list[Mention], dropped: Counter, tokenizer: Tokenizer, windows: Windows) -> MentionBlock:
+def _block(
+    language: str, mentions: list[Mention], dropped: Counter, tokenizer: Tokenizer, windows: Windows
+) -> MentionBlock:
     marked = [mark_mention(mention, windows.title_in_window) for mention in mentions]
     rows = TokenRows.from_rows(tokenizer.rows(marked, windows.max_tokens))
     golds = np.fromiter((mention.gold for mention in mentions), np.int64, len(mentions))

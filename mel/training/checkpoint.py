@@ -73,7 +73,10 @@ class StepCheckpoints:
         try:
             return self._manager.restore(step, args=ocp.args.StandardRestore(_abstract(like)))
         except (ValueError, KeyError) as error:
-            raise MelError(f"Checkpoint {step} in {self._manager.directory} is of another shape than this encoder and optimiser: train in another --workdir or delete it.") from error  # fmt: skip
+            raise MelError(
+                f"Checkpoint {step} in {self._manager.directory} is of another shape than this encoder and optimiser: "
+                "train in another --workdir or delete it."
+            ) from error
 
     def close(self) -> None:
         with _disk_full_in_a_sentence(self._manager.directory):
@@ -81,7 +84,9 @@ class StepCheckpoints:
             self._manager.close()
 
 
-def publish_checkpoint(path: pathlib.Path, state: TrainState, encoder: EncoderConfig, facts: dict, inputs: dict[str, Artifact], config: Any) -> None:
+def publish_checkpoint(
+    path: pathlib.Path, state: TrainState, encoder: EncoderConfig, facts: dict, inputs: dict[str, Artifact], config: Any
+) -> None:
     """Publishes the state, with the encoder's configuration and `facts` in its manifest."""
     _quiet_orbax()
     with publish(path, KIND, config) as draft, ocp.StandardCheckpointer() as checkpointer:
@@ -116,12 +121,17 @@ def _restore(path: pathlib.Path, like: Any) -> Any:
         with ocp.StandardCheckpointer() as checkpointer:
             return checkpointer.restore(path.absolute(), None if like is None else _abstract(like))
     except (ValueError, KeyError, FileNotFoundError) as error:
-        raise MelError(f"{path} does not hold what this encoder and optimiser need: it is damaged or of another shape; use another --workdir or delete it.") from error  # fmt: skip
+        raise MelError(
+            f"{path} does not hold what this encoder and optimiser need: it is damaged or of another shape; "
+            "use another --workdir or delete it."
+        ) from error
 
 
 def _verify(path: pathlib.Path, name: str, tree: Any, artifact: Artifact) -> None:
     if _tree_digest(tree) != artifact.facts[f"{name}_digest"]:
-        raise MelError(f"{path / name} is damaged: its values are not those that were published; delete {path} and train again.")
+        raise MelError(
+            f"{path / name} is damaged: its values are not those that were published; delete {path} and train again."
+        )
 
 
 def _tree_digest(tree: Any) -> str:
@@ -144,16 +154,16 @@ def _disk_full_in_a_sentence(path: os.PathLike):
         yield
     except Exception as error:
         if is_disk_full(error):
-            raise MelError(f"The disk is full while saving a checkpoint to {path}: free some space and run the same command again.") from error
+            raise MelError(
+                f"The disk is full while saving a checkpoint to {path}: free some space and run the same command again."
+            ) from error
         raise
 
 
-def _quiet_orbax() -> None:
-    python_logging.getLogger("absl").addFilter(_NotFromOrbax())
-
-
-class _NotFromOrbax(python_logging.Filter):
+def _not_chatter(record: python_logging.LogRecord) -> bool:
     """Orbax logs dozens of lines a save at level INFO."""
+    return record.levelno > python_logging.INFO or "orbax" not in record.pathname
 
-    def filter(self, record: python_logging.LogRecord) -> bool:
-        return record.levelno > python_logging.INFO or "orbax" not in record.pathname
+
+def _quiet_orbax() -> None:
+    python_logging.getLogger("absl").addFilter(_not_chatter)

@@ -25,7 +25,9 @@ class Metrics:
     `metrics.jsonl` holds only what the same seed gives again; rates go to the log and TensorBoard.
     """
 
-    def __init__(self, folder: pathlib.Path, start: int, end: int, batch_size: int, last_good: Callable[[], int | None]):
+    def __init__(
+        self, folder: pathlib.Path, start: int, end: int, batch_size: int, last_good: Callable[[], int | None]
+    ):
         from tensorboardX import SummaryWriter
 
         folder.mkdir(parents=True, exist_ok=True)
@@ -93,7 +95,9 @@ class SaveEvery:
 def check_finite(step: int, loss: float, last_good: int | None) -> None:
     """Raises MelError, naming the step and the last good checkpoint, where the loss is not finite."""
     if not math.isfinite(loss):
-        saved = "no checkpoint was saved yet" if last_good is None else f"the last good checkpoint is of step {last_good}"
+        saved = (
+            "no checkpoint was saved yet" if last_good is None else f"the last good checkpoint is of step {last_good}"
+        )
         raise MelError(f"The loss is {loss} at step {step}; {saved}: lower --learning_rate and run again.")
 
 

@@ -59,7 +59,9 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     )
 
 
-def create_state(encoder_params, optimizer: optax.GradientTransformation, logit_scale: float, learned: bool) -> TrainState:
+def create_state(
+    encoder_params, optimizer: optax.GradientTransformation, logit_scale: float, learned: bool
+) -> TrainState:
     """The state at step 0. A learned logit scale is a parameter beside the encoder's, as its logarithm."""
     params = {"encoder": encoder_params}
     if learned:

@@ -97,7 +97,10 @@ def make_encode(config: EncoderConfig, chunk_rows: Callable[[int], int], mesh: M
             tokens_nL, word_nLD, key = inputs
             return model.apply({"params": params}, tokens_nL, not config.dropout, word_nLD, rngs={"dropout": key})
 
-        chunks = tokens_NL.reshape(-1, rows_a_chunk, width), word_NLD.reshape(-1, rows_a_chunk, width, config.hidden_size)
+        chunks = (
+            tokens_NL.reshape(-1, rows_a_chunk, width),
+            word_NLD.reshape(-1, rows_a_chunk, width, config.hidden_size),
+        )
         keys = jax.random.split(key, rows // rows_a_chunk)
         return jax.lax.map(encode_chunk, (*chunks, keys)).reshape(rows, config.hidden_size)
 
@@ -107,7 +110,9 @@ def make_encode(config: EncoderConfig, chunk_rows: Callable[[int], int], mesh: M
         flat_T = jnp.concatenate([group.reshape(-1) for group in tokens])
         word_TD = functools.reduce(dict.__getitem__, TOKEN_TABLE, params)[flat_T]
         ends = np.cumsum([group.size for group in tokens])[:-1]
-        words = [part.reshape(*group.shape, config.hidden_size) for part, group in zip(jnp.split(word_TD, ends), tokens)]
+        words = [
+            part.reshape(*group.shape, config.hidden_size) for part, group in zip(jnp.split(word_TD, ends), tokens)
+        ]
         return [encode_group(params, *each, jax.random.fold_in(key, i)) for i, each in enumerate(zip(tokens, words))]
 
     split = PartitionSpec(AXIS)

@@ -28,7 +28,9 @@ def call(binary, *arguments):
 @pytest.mark.parametrize("binary", BINARIES)
 def test_help_teaches_every_flag(binary):
     found = call(binary, "--help")
-    assert all(f"--{name}:" in found.stdout or f"--[no]{name}:" in found.stdout for name in flag_names(config_class(binary)))
+    assert all(
+        f"--{name}:" in found.stdout or f"--[no]{name}:" in found.stdout for name in flag_names(config_class(binary))
+    )
     assert importlib.import_module(f"mel.bin.{binary}").__doc__.strip().splitlines()[0] in found.stdout
     assert "Example" in found.stdout
     assert "Traceback" not in found.stderr

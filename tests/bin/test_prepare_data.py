@@ -37,7 +37,9 @@ def digests(workdir):
 
 def lines(folder):
     facts = open_artifact(folder, "mentions").facts
-    return [json.loads(line) for name in facts["languages"] for line in (folder / f"{name}.jsonl").read_text().splitlines()]
+    return [
+        json.loads(line) for name in facts["languages"] for line in (folder / f"{name}.jsonl").read_text().splitlines()
+    ]
 
 
 def test_the_real_samples_lose_nothing(shared_data, tiny_world, tmp_path, capsys):
@@ -95,7 +97,10 @@ def test_held_out_pages_are_in_no_training_mention_and_in_no_alias(config):
     config = dataclasses.replace(config, held_out=0.3, mewsli="")
     prepare_data.main(config)
     work = Workdir(config.workdir)
-    pages = {split: {int(line["id"].split("-")[1][1:]) for line in lines(work.mentions(split))} for split in ("train", "held_out")}
+    pages = {
+        split: {int(line["id"].split("-")[1][1:]) for line in lines(work.mentions(split))}
+        for split in ("train", "held_out")
+    }
     assert all(is_held_out(qid, 0.3) for qid in pages["held_out"]) and pages["held_out"]
     assert not any(is_held_out(qid, 0.3) for qid in pages["train"]) and pages["train"]
 

@@ -175,7 +175,6 @@ class TestExact:
             rows, _ = ExactIndex(embeddings_ND).search(queries_QD, k)
             np.testing.assert_array_equal(rows, brute_force(queries_QD, embeddings_ND, k)[0])
 
-
     def test_not_a_bit_of_a_score_depends_on_the_other_queries(self):
         index, queries_QD = ExactIndex(unit_vectors(300, 16)), unit_vectors(150, 16, seed=1)
         _, scores = index.search(queries_QD, 5)
@@ -222,7 +221,6 @@ class TestScann:
         artifact = publish_index(tmp_path / "index", "scann", publish_vectors(unit_vectors(200, 8)), SMALL_TREE)
         assert artifact.facts["scann"] == {"leaves": 5, "leaves_to_search": 5, "reorder": 50}
         assert 0 < artifact.facts["recall@10"] <= 1
-
 
     def test_does_not_see_an_installed_tensorflow(self, tmp_path):
         (tmp_path / "tensorflow.py").write_text("raise RuntimeError('not built for this ScaNN')")

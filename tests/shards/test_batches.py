@@ -71,7 +71,10 @@ def test_a_batch_holds_its_mentions_golds_and_negatives(source):
 
 def test_all_batches_of_a_plan_have_one_shape(source):
     layouts = source.plan()
-    shapes = {tuple(leaf.shape for leaf in [*batch.tokens, *batch[1:]]) for batch in (source.batch_at(n, layouts) for n in range(20))}
+    shapes = {
+        tuple(leaf.shape for leaf in [*batch.tokens, *batch[1:]])
+        for batch in (source.batch_at(n, layouts) for n in range(20))
+    }
     assert len(shapes) == 1
     assert all(texts % chunk_rows(width, 96) == 0 for width, texts in zip(layouts[0].widths, layouts[0].texts))
 
@@ -108,7 +111,9 @@ def test_mentions_whose_gold_the_kb_lacks_are_never_drawn(source):
 
 
 def test_refusals(source):
-    with pytest.raises(MelError, match="--batch_size=101 is not between 1 and the 100 mentions whose gold is in the KB"):
+    with pytest.raises(
+        MelError, match="--batch_size=101 is not between 1 and the 100 mentions whose gold is in the KB"
+    ):
         BatchSource(source.mentions, source.entities, None, 101, 1, 96)
     with pytest.raises(MelError, match="--batch_size=12 cannot be split over 8 devices"):
         BatchSource(source.mentions, source.entities, None, 12, 1, 96, devices=8)

@@ -26,7 +26,11 @@ def put(path, sets):
 def equal(one, other):
     pairs = zip(one.columns().values(), other.columns().values())
     same_rows = np.array_equal(one.rows.tokens_T, other.rows.tokens_T)
-    return same_rows and np.array_equal(one.rows.offsets_N1, other.rows.offsets_N1) and all(map(np.array_equal, *zip(*pairs)))
+    return (
+        same_rows
+        and np.array_equal(one.rows.offsets_N1, other.rows.offsets_N1)
+        and all(map(np.array_equal, *zip(*pairs)))
+    )
 
 
 @pytest.fixture(autouse=True)

@@ -1,17 +1,16 @@
 """Saved, restored and stepped on equals never saved; what does not fit is refused."""
 
 import dataclasses
-import pathlib
 
 import jax
 import numpy as np
 import pytest
 
-from mel.artifacts import publish, open_artifact
+from mel.artifacts import open_artifact, publish
+from mel.encoder.transformer import init_params
 from mel.training.checkpoint import StepCheckpoints, open_checkpoint, publish_checkpoint
 from mel.training.state import create_state, make_optimizer
 from mel.training.step import make_mesh, put_batch
-from mel.encoder.transformer import init_params
 from mel.types import MelError
 from tests.training.conftest import ENCODER, OPTIMIZER
 
@@ -57,7 +56,9 @@ def test_saving_by_step_goes_on_in_the_background_and_survives_donation(trained,
 
 def test_a_flipped_byte_is_refused(trained, tmp_path):
     publish_checkpoint(tmp_path / "checkpoint", trained, ENCODER, {"settings": {}}, {}, None)
-    biggest = max((tmp_path / "checkpoint" / "params").rglob("*"), key=lambda path: path.stat().st_size if path.is_file() else 0)
+    biggest = max(
+        (tmp_path / "checkpoint" / "params").rglob("*"), key=lambda path: path.stat().st_size if path.is_file() else 0
+    )
     data = bytearray(biggest.read_bytes())
     data[len(data) // 2] ^= 1
     biggest.write_bytes(data)

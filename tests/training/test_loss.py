@@ -13,7 +13,9 @@ MENTIONS = jnp.array([[1.0, 0.0], [0.0, 1.0]])
 CANDIDATES = jnp.array([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
 
 
-def loss_of(mentions=MENTIONS, candidates=CANDIDATES, golds=(0, 1), mention_qids=(7, 8), candidate_qids=(7, 8, 9), scale=1.0):
+def loss_of(
+    mentions=MENTIONS, candidates=CANDIDATES, golds=(0, 1), mention_qids=(7, 8), candidate_qids=(7, 8, 9), scale=1.0
+):
     return softmax_loss(mentions, candidates, *map(jnp.array, (golds, mention_qids, candidate_qids)), scale)
 
 
@@ -42,7 +44,11 @@ def test_a_false_negative_is_left_out_of_the_sum_and_gets_exactly_no_gradient():
     first = math.log(math.exp(1) + math.exp(0)) - 1
     second = math.log(math.exp(0) + math.exp(1) + math.exp(0.8)) - 1
     assert float(masked) == pytest.approx((first + second) / 2, abs=1e-6)
-    gradient = jax.grad(lambda c: loss_of(mentions=MENTIONS[:1], candidates=c, golds=(0,), mention_qids=(7,), candidate_qids=(7, 8, 7))[0])
+    gradient = jax.grad(
+        lambda c: loss_of(mentions=MENTIONS[:1], candidates=c, golds=(0,), mention_qids=(7,), candidate_qids=(7, 8, 7))[
+            0
+        ]
+    )
     assert np.array_equal(gradient(CANDIDATES)[2], np.zeros(2))
 
 

@@ -9,7 +9,10 @@ from mel.types import MelError
 
 
 def rates(schedule, steps, **others):
-    config = OptimizerConfig(**{"learning_rate": 1.0, "warmup_steps": 0, "total_steps": 10, "schedule": schedule, "weight_decay": 0.0} | others)
+    config = OptimizerConfig(
+        **{"learning_rate": 1.0, "warmup_steps": 0, "total_steps": 10, "schedule": schedule, "weight_decay": 0.0}
+        | others
+    )
     return [float(learning_rate_schedule(config)(step)) for step in steps]
 
 

@@ -29,7 +29,9 @@ def plain_gradients(params, source, n):
         encode = lambda rows, ids: BertEncoder(ENCODER).apply({"params": params["encoder"]}, rows.gather(ids, 32))
         mention_BD, candidate_CD = encode(source.mentions.rows, mention_rows), encode(source.entities.rows, entity_rows)
         qids = source.entities.qids_N
-        return softmax_loss(mention_BD, candidate_CD, jnp.searchsorted(entity_rows, golds), qids[golds], qids[entity_rows], 20.0)[0]
+        return softmax_loss(
+            mention_BD, candidate_CD, jnp.searchsorted(entity_rows, golds), qids[golds], qids[entity_rows], 20.0
+        )[0]
 
     return jax.value_and_grad(loss)(params)
 
@@ -42,7 +44,9 @@ def test_loss_and_gradients_equal_the_plain_ones(source, new_state):
 
     def ours(params):
         embeddings_ND = encode(params["encoder"], batch.tokens, jax.random.key(0))
-        return softmax_loss(embeddings_ND[batch.mention_row_B], embeddings_ND[batch.candidate_row_C], *batch[3:], 20.0)[0]
+        return softmax_loss(embeddings_ND[batch.mention_row_B], embeddings_ND[batch.candidate_row_C], *batch[3:], 20.0)[
+            0
+        ]
 
     our_loss, our_gradients = jax.jit(jax.value_and_grad(ours))(state.params)
     assert float(our_loss) == pytest.approx(float(loss), rel=1e-6)
@@ -78,7 +82,15 @@ def test_a_learned_logit_scale_moves(source, new_state, step):
 def test_the_same_seed_gives_the_same_dropout_and_another_seed_another(source, new_state):
     def loss_with(seed):
         encoder = dataclasses.replace(ENCODER, dropout=0.3)
-        step = make_step(encoder, make_optimizer(OPTIMIZER), learning_rate_schedule(OPTIMIZER), 20.0, lambda w: 64 // w, make_mesh(), seed)
+        step = make_step(
+            encoder,
+            make_optimizer(OPTIMIZER),
+            learning_rate_schedule(OPTIMIZER),
+            20.0,
+            lambda w: 64 // w,
+            make_mesh(),
+            seed,
+        )
         return float(step(new_state(), put_batch(source.batch_at(0, source.plan()), make_mesh()))[1]["loss"])
 
     assert loss_with(0) == loss_with(0) != loss_with(1)
@@ -107,7 +119,9 @@ def test_eight_devices_give_the_losses_and_parameters_of_one():
     def run(devices):
         flags = f"--xla_force_host_platform_device_count={devices}"
         environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-        done = subprocess.run([sys.executable, "-c", DEVICES_PROGRAM, root], env=environment, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", DEVICES_PROGRAM, root], env=environment, capture_output=True, text=True, check=True
+        )
         return json.loads(done.stdout.splitlines()[-1])
 
     (one, losses, params, norm), (eight, losses8, params8, norm8) = run(1), run(8)
