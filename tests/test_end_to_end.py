@@ -17,7 +17,9 @@ import pytest
 
 from mel.artifacts import Workdir, open_artifact
 from mel.bin import evaluate, export, link, mine_negatives, prepare_data, run_rounds, train
-from mel.types import MelError
+from mel.corpora import mewsli
+from mel.corpora.malformed import Malformed
+from mel.types import MelError, format_qid
 
 STEPS = 8
 
@@ -177,22 +179,19 @@ def test_linking_gives_the_answers_of_the_evaluation(finished, tiny_world, tmp_p
     export.main(export.Config(workdir=str(finished), round=1))
     golds, texts = [], []
     for language in ("en", "ja"):
-        rows = [
-            line.split("\t") for line in (tiny_world / "mewsli" / language / "mentions.tsv").read_text().splitlines()
-        ]
-        header = rows[0]
-        for row in (dict(zip(header, values)) for values in rows[1:]):
-            text = (tiny_world / "mewsli" / language / "text" / row["docid"]).read_bytes().decode()
-            span = [int(row["position"]), int(row["position"]) + int(row["length"])]
-            texts.append({"id": str(len(texts)), "language": language, "text": text, "spans": [span]})
-            golds.append(row["qid"])
+        for document in mewsli.read_documents(tiny_world / "mewsli", language, Malformed(0)):
+            spans = [[mention.span.start, mention.span.end] for mention in document.mentions]
+            golds += [format_qid(mention.gold) for mention in document.mentions]
+            about = {"id": document.docid, "language": language, "title": document.title}
+            texts.append(about | {"text": document.text, "spans": spans})
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(text) + "\n" for text in texts))
     link.main(
         link.Config(
             bundle=str(finished / "bundle"), input=str(tmp_path / "in.jsonl"), output=str(tmp_path / "out.jsonl")
         )
     )
-    answers = [json.loads(line)["links"][0]["qid"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    linked = [json.loads(line)["links"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    answers = [link["qid"] for links in linked for link in links]
     right = sum(answer == gold for answer, gold in zip(answers, golds))
     evaluate.main(evaluate.Config(workdir=str(finished), name="two", round=1, languages=("en", "ja")))
     report = json.loads((finished / "reports/two/report.json").read_text())

@@ -39,7 +39,7 @@ class Config:
     index: Literal["exact", "scann"] = flag("scann", "How neighbours are searched.")
     negatives_per_mention: int = flag(3, "Hard negatives of each mention.")
     pool: int = flag(12, "Draw them from so many nearest wrong entities.")
-    mining_seed: int = flag(0, "Of the draw.")
+    seed: int = flag(0, "Of the draw.")
 
 
 def main(config: Config) -> None:
@@ -59,7 +59,7 @@ def main(config: Config) -> None:
         return
     entities, mentions = (open_rows(tokens, work.cache(tokens)) for tokens in inputs.values())
     if config.negatives == "random":
-        rows_NK = random_negatives(mentions.qids_N, entities.qids_N, config.negatives_per_mention, config.mining_seed)
+        rows_NK = random_negatives(mentions.qids_N, entities.qids_N, config.negatives_per_mention, config.seed)
     else:
         rows_NK, found = _mine(config, work, inputs, entities, mentions)
         inputs |= found
@@ -97,14 +97,14 @@ def _mine(
     progress = Progress("mining", len(mentions), "mentions")
     rows_NK = mine(
         index, mentions_ND, mentions.qids_N, entities.qids_N, config.negatives_per_mention, config.pool,
-        config.mining_seed, progress.add,
+        config.seed, progress.add,
     )  # fmt: skip
     progress.close()
     return rows_NK, {"checkpoint": checkpoint.artifact, "index": open_artifact(this.index, "index")}
 
 
 def _settings(config: Config) -> dict:
-    names = ("negatives", "index", "negatives_per_mention", "pool", "mining_seed")
+    names = ("negatives", "index", "negatives_per_mention", "pool", "seed")
     return {name: getattr(config, name) for name in names}
 
 

@@ -42,7 +42,7 @@ class Config:
     tokenizer: str = flag(REQUIRED, "Local folder or hub id of a BERT WordPiece tokenizer.")
     mention_tokens: int = flag(64, "Most tokens of a mention's window.")
     entity_tokens: int = flag(64, "Most tokens of an entity's title and description.")
-    title_in_window: bool = flag(False, "Put the title of the page in front of a mention's window.")
+    title_in_window: bool = flag(True, "Put the title of the page, where known, in front of a mention's window.")
     held_out: float = flag(0.0, "Share of DaMuEL pages, by a hash of the QID, whose mentions are held out to tune on.")
     redirects: str = flag("", "JSON file {old QID: new QID}, applied once to entities and golds.")
     max_malformed: int = flag(1000, "Most malformed records to skip before stopping.")

@@ -10,9 +10,7 @@ from mel.text.marking import mark_entity, mark_mention
 from mel.text.tokenizer import Tokenizer
 from mel.types import Entity, MarkedText, MelError, Mention, Span
 
-WORDS = (
-    "[PAD] [UNK] [CLS] [SEP] [MASK] the red fox ##es jump ##s fo ##x x es 東 京 😀 é , [ ] M ##ed s ##e"
-).split()
+WORDS = ("[PAD] [UNK] [CLS] [SEP] [MASK] the red fox ##es jump ##s fo ##x x es 東 京 😀 é , [ ] M ##ed s ##e").split()
 PAD, UNK, CLS, SEP, MASK, THE, RED, FOX, ES, JUMP, S = range(11)
 MARKER = len(WORDS)
 
