@@ -57,8 +57,10 @@ def write_rows(draft: Draft, row_sets: Iterable[RowSet]) -> int:
     """
     import tensorflow_datasets as tfds
     from array_record.python.array_record_module import ArrayRecordWriter
+    from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
     features = _features(tfds)
+    serializer = ExampleSerializer(features.get_serialized_info())
     shards: list[pathlib.Path] = []
     lengths: list[int] = []
     writer, total = None, 0
@@ -68,7 +70,9 @@ def write_rows(draft: Draft, row_sets: Iterable[RowSet]) -> int:
             lengths.append(0)
             writer = ArrayRecordWriter(str(shards[-1]), "group_size:1")
         example = {"tokens": block.rows.tokens_T, "lengths": block.rows.lengths_N.astype(np.int32), **block.columns()}
-        writer.write(features.serialize_example(features.encode_example(example)))
+        record = serializer.get_tf_example(features.encode_example(example))
+        # A record is a protocol buffer with a map, whose order otherwise differs from process to process.
+        writer.write(record.SerializeToString(deterministic=True))
         lengths[-1] += 1
         total += len(block)
         if lengths[-1] == BLOCKS_A_SHARD:

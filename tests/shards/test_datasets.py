@@ -1,5 +1,8 @@
 """Rows written as TFDS blocks come back as they were, however they were cut."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -72,3 +75,25 @@ def test_no_rows_are_refused(tmp_path):
     with pytest.raises(MelError, match="There are no rows"):
         put(tmp_path / "tokens", [])
     assert list(tmp_path.iterdir()) == []
+
+
+PROGRAM = """
+import sys
+import subprocess
+import sys
+
+import numpy as np
+from mel.artifacts import open_artifact, publish
+from mel.shards.datasets import RowSet, write_rows
+from mel.shards.rows import TokenRows
+row_set = RowSet(TokenRows.from_rows([np.arange(1, 9)] * 3), np.arange(3), np.zeros(3), np.arange(3))
+with publish(sys.argv[1], "tokens") as draft:
+    write_rows(draft, [row_set])
+print(open_artifact(sys.argv[1], "tokens").digest)
+"""
+
+
+def test_every_process_writes_the_same_bytes(tmp_path):
+    commands = [[sys.executable, "-c", PROGRAM, str(tmp_path / str(number))] for number in range(5)]
+    digests = {subprocess.run(command, capture_output=True, text=True, check=True).stdout for command in commands}
+    assert len(digests) == 1
