@@ -1,7 +1,6 @@
 """One step against a plain one: grouping, chunks and devices change nothing."""
 
 import dataclasses
-import json
 import os
 import subprocess
 import sys
@@ -26,7 +25,9 @@ def plain_gradients(params, source, n):
     golds = source.mentions.entity_rows_N[mention_rows]
 
     def loss(params):
-        encode = lambda rows, ids: BertEncoder(ENCODER).apply({"params": params["encoder"]}, rows.gather(ids, 32))
+        def encode(rows, ids):
+            return BertEncoder(ENCODER).apply({"params": params["encoder"]}, rows.gather(ids, 32))
+
         mention_BD, candidate_CD = encode(source.mentions.rows, mention_rows), encode(source.entities.rows, entity_rows)
         qids = source.entities.qids_N
         return softmax_loss(
@@ -36,21 +37,24 @@ def plain_gradients(params, source, n):
     return jax.value_and_grad(loss)(params)
 
 
-def test_loss_and_gradients_equal_the_plain_ones(source, new_state):
-    state = new_state()
-    loss, gradients = plain_gradients(state.params, source, 3)
-    batch = source.batch_at(3, source.plan())
+def our_gradients(params, batch):
+    """The same by the code of a step, on all devices."""
     encode = make_encode(ENCODER, lambda width: 64 // width, make_mesh())
 
-    def ours(params):
+    def loss(params):
         embeddings_ND = encode(params["encoder"], batch.tokens, jax.random.key(0))
-        return softmax_loss(embeddings_ND[batch.mention_row_B], embeddings_ND[batch.candidate_row_C], *batch[3:], 20.0)[
-            0
-        ]
+        mention_BD, candidate_CD = embeddings_ND[batch.mention_row_B], embeddings_ND[batch.candidate_row_C]
+        return softmax_loss(mention_BD, candidate_CD, *batch[3:], 20.0)[0]
 
-    our_loss, our_gradients = jax.jit(jax.value_and_grad(ours))(state.params)
+    return jax.jit(jax.value_and_grad(loss))(params)
+
+
+def test_loss_and_gradients_equal_the_plain_ones(source, new_state):
+    params = new_state().params
+    loss, gradients = plain_gradients(params, source, 3)
+    our_loss, ours = our_gradients(params, source.batch_at(3, source.plan()))
     assert float(our_loss) == pytest.approx(float(loss), rel=1e-6)
-    distance = optax.tree.norm(jax.tree.map(jnp.subtract, our_gradients, gradients))
+    distance = optax.tree.norm(jax.tree.map(jnp.subtract, ours, gradients))
     assert float(distance / optax.tree.norm(gradients)) < 1e-5
 
 
@@ -59,7 +63,7 @@ def test_steps_lower_the_loss_and_report_it(source, new_state, step):
     for n in range(16):
         state, metrics = step(state, put_batch(source.batch_at(n % 4, layouts), make_mesh()))
         losses.append(float(metrics["loss"]))
-    assert losses[-1] < losses[0] / 2
+    assert losses[-1] < 0.7 * losses[0]
     assert int(state.step) == 16
     assert float(metrics["learning_rate"]) == pytest.approx(float(learning_rate_schedule(OPTIMIZER)(15)))
 
@@ -79,53 +83,45 @@ def test_a_learned_logit_scale_moves(source, new_state, step):
     assert float(jnp.exp(state.params[LOG_LOGIT_SCALE])) != pytest.approx(20)
 
 
-def test_the_same_seed_gives_the_same_dropout_and_another_seed_another(source, new_state):
-    def loss_with(seed):
-        encoder = dataclasses.replace(ENCODER, dropout=0.3)
-        step = make_step(
-            encoder,
-            make_optimizer(OPTIMIZER),
-            learning_rate_schedule(OPTIMIZER),
-            20.0,
-            lambda w: 64 // w,
-            make_mesh(),
-            seed,
-        )
-        return float(step(new_state(), put_batch(source.batch_at(0, source.plan()), make_mesh()))[1]["loss"])
+def test_dropout_follows_seed_and_step(source, new_state):
+    encoder, batch = dataclasses.replace(ENCODER, dropout=0.3), source.batch_at(0, source.plan())
+    parts = encoder, make_optimizer(OPTIMIZER), learning_rate_schedule(OPTIMIZER), 20.0, lambda width: 64 // width
 
-    assert loss_with(0) == loss_with(0) != loss_with(1)
+    def losses(step, first):
+        states = [new_state(), new_state(), new_state()._replace(step=jnp.asarray(first, jnp.int32))]
+        return [float(step(state, put_batch(batch, make_mesh()))[1]["loss"]) for state in states]
+
+    once, again, later = losses(make_step(*parts, make_mesh(), seed=0), 5)
+    other, _, _ = losses(make_step(*parts, make_mesh(), seed=1), 5)
+    assert once == again
+    assert len({once, later, other}) == 3
 
 
 DEVICES_PROGRAM = """
-import dataclasses, json, sys
+import dataclasses, sys
 sys.path.insert(0, sys.argv[1])
 import jax, numpy as np
-from tests.training import conftest as c
-from mel.training.step import make_mesh, make_step, put_batch, replicated
-source = dataclasses.replace(c.source.__wrapped__(), devices=jax.device_count())
-state = jax.device_put(c.new_state.__wrapped__()(), replicated(make_mesh()))
-step, losses = c.step.__wrapped__(), []
-for n in range(3):
-    state, metrics = step(state, put_batch(source.batch_at(n, source.plan()), make_mesh()))
-    losses.append(float(metrics["loss"]))
-leaves = [np.asarray(leaf, np.float64).reshape(-1) for leaf in jax.tree.leaves(state.params)]
-print(json.dumps([jax.device_count(), losses, np.concatenate(leaves)[::7].tolist(), float(metrics["gradient_norm"])]))
+from tests.training import conftest, test_step
+from mel.training.step import make_mesh, put_batch, replicated
+source = dataclasses.replace(conftest.source.__wrapped__(), devices=jax.device_count())
+params = jax.device_put(conftest.new_state.__wrapped__()().params, replicated(make_mesh()))
+loss, gradients = test_step.our_gradients(params, put_batch(source.batch_at(3, source.plan()), make_mesh()))
+flat = np.concatenate([np.asarray(leaf).reshape(-1) for leaf in jax.tree.leaves(gradients)])
+np.savez(sys.argv[2], devices=jax.device_count(), loss=loss, gradients=flat)
 """
 
 
-def test_eight_devices_give_the_losses_and_parameters_of_one():
+def test_eight_devices_give_the_loss_and_gradients_of_one(tmp_path):
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
     def run(devices):
         flags = f"--xla_force_host_platform_device_count={devices}"
-        environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-        done = subprocess.run(
-            [sys.executable, "-c", DEVICES_PROGRAM, root], env=environment, capture_output=True, text=True, check=True
-        )
-        return json.loads(done.stdout.splitlines()[-1])
+        command = [sys.executable, "-c", DEVICES_PROGRAM, root, str(tmp_path / f"{devices}.npz")]
+        subprocess.run(command, env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}, check=True)
+        return np.load(tmp_path / f"{devices}.npz")
 
-    (one, losses, params, norm), (eight, losses8, params8, norm8) = run(1), run(8)
-    assert (one, eight) == (1, 8)
-    assert losses8 == pytest.approx(losses, rel=1e-5)
-    assert norm8 == pytest.approx(norm, rel=1e-4)
-    assert np.allclose(params8, params, atol=2e-5)
+    one, eight = run(1), run(8)
+    assert (one["devices"], eight["devices"]) == (1, 8)
+    assert float(eight["loss"]) == pytest.approx(float(one["loss"]), rel=1e-6)
+    difference = np.linalg.norm(eight["gradients"] - one["gradients"])
+    assert difference < 1e-5 * np.linalg.norm(one["gradients"])
