@@ -12,6 +12,7 @@ import hashlib
 import logging as python_logging
 import os
 import pathlib
+import shutil
 from typing import Any
 
 import jax
@@ -65,7 +66,12 @@ class StepCheckpoints:
         return self._manager.latest_step()
 
     def save(self, step: int, state: TrainState) -> None:
-        """Starts saving `state`; its buffers may be donated as soon as this returns."""
+        """Starts saving `state`; its buffers may be donated as soon as this returns.
+
+        Raises:
+          MelError: the disk has no room for it.
+        """
+        _require_room(self._manager.directory, state)
         with _disk_full_in_a_sentence(self._manager.directory):
             self._manager.save(step, args=ocp.args.StandardSave(state))
 
@@ -89,6 +95,7 @@ def publish_checkpoint(
 ) -> None:
     """Publishes the state, with the encoder's configuration and `facts` in its manifest."""
     _quiet_orbax()
+    _require_room(path.parent, state)
     with publish(path, KIND, config) as draft, ocp.StandardCheckpointer() as checkpointer:
         state = jax.device_get(state)
         draft.facts |= {"step": int(state.step), "encoder": dataclasses.asdict(encoder), **facts}
@@ -146,6 +153,22 @@ def _tree_digest(tree: Any) -> str:
 
 def _abstract(tree: Any) -> Any:
     return jax.tree.map(ocp.utils.to_shape_dtype_struct, tree)
+
+
+def _require_room(folder: os.PathLike, state: TrainState) -> None:
+    """Orbax answers a disk that fills up with tracebacks from its threads, so it is asked beforehand."""
+    needed, free = sum(leaf.nbytes for leaf in jax.tree.leaves(state)), shutil.disk_usage(_existing(folder)).free
+    if free < needed:
+        raise MelError(
+            f"The disk is full: a checkpoint in {folder} takes {needed / 1e6:,.0f} MB and {free / 1e6:,.0f} MB are free; "
+            "free some space and run the same command again."
+        )
+
+
+def _existing(folder: os.PathLike) -> pathlib.Path:
+    """The folder, or the nearest one above it that is there."""
+    folder = pathlib.Path(folder).absolute()
+    return next(path for path in (folder, *folder.parents) if path.exists())
 
 
 @contextlib.contextmanager

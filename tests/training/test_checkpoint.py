@@ -1,6 +1,8 @@
 """Saved, restored and stepped on equals never saved; what does not fit is refused."""
 
 import dataclasses
+import shutil
+import types
 
 import jax
 import numpy as np
@@ -52,6 +54,18 @@ def test_saving_by_step_goes_on_in_the_background_and_survives_donation(trained,
     assert again.latest_step == 1
     assert equal(again.restore(1, new_state()), copy)
     again.close()
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: types.SimpleNamespace(free=1000))
+    with pytest.raises(MelError, match="The disk is full: a checkpoint in .* free some space"):
+        publish_checkpoint(tmp_path / "rounds" / "checkpoint", trained, ENCODER, {"settings": {}}, {}, None)
+    checkpoints = StepCheckpoints(tmp_path / "checkpoints")
+    with pytest.raises(MelError, match="The disk is full"):
+        checkpoints.save(1, trained)
+    assert checkpoints.latest_step is None
+    checkpoints.close()
+    assert not (tmp_path / "rounds").exists()
 
 
 def test_a_flipped_byte_is_refused(trained, tmp_path):
