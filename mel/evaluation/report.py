@@ -88,7 +88,7 @@ def open_same_report(path: str | os.PathLike, about: Mapping[str, Any]) -> Repor
       MelError: there is none, it is damaged, or about something else.
     """
     report = open_report(path)
-    if different := [key for key in ABOUT if key not in LABELS and report[key] != about[key]]:
+    if different := [key for key in ABOUT if key not in LABELS and report.get(key) != about[key]]:
         raise MelError(
             f"{path} is another evaluation (it differs in {', '.join(different)}): choose another --name or delete it."
         )
