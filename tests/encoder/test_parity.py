@@ -33,8 +33,15 @@ def lealla(size):
 
 
 def rough_params(config):
+    """Matrices as BERT draws them, deviation 0.02, and noise on everything, biases and LayerNorm included."""
     generator = np.random.default_rng(1)
-    return jax.tree.map(lambda x: x + 0.03 * generator.standard_normal(x.shape, np.float32), init_params(config, 0))
+
+    def draw(path, weights):
+        if path[-1].key == "kernel":
+            weights = 0.02 * generator.standard_normal(weights.shape, np.float32)
+        return weights + 0.03 * generator.standard_normal(weights.shape, np.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, init_params(config, 0))
 
 
 def padded_rows(vocab_size):
