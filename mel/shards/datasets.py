@@ -22,6 +22,7 @@ DATASET, SPLIT = "rows", "train"  # TFDS wants both names; an artefact holds one
 ROWS_A_BLOCK = 1024
 BLOCKS_A_SHARD = 1024
 COLUMNS = {"qids": np.int64, "languages": np.int32, "entity_rows": np.int32}
+TOKEN_IDS = "token_ids.npy"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +51,8 @@ class RowSet:
 def write_rows(draft: Draft, row_sets: Iterable[RowSet]) -> int:
     """Writes row sets of any size, one behind the other, as TFDS shards; returns the number of rows.
 
-    The files depend on the rows only, not on how they were cut into sets.
+    The files depend on the rows only, not on how they were cut into sets. Beside the shards stand
+    the distinct token ids in use, ascending, of which a trainer needs the embeddings.
 
     Raises:
       MelError: there is not one row.
@@ -63,7 +65,7 @@ def write_rows(draft: Draft, row_sets: Iterable[RowSet]) -> int:
     serializer = ExampleSerializer(features.get_serialized_info())
     shards: list[pathlib.Path] = []
     lengths: list[int] = []
-    writer, total = None, 0
+    writer, total, token_ids = None, 0, np.zeros(0, np.int32)
     for block in _cut_into_blocks(row_sets):
         if writer is None:
             shards.append(draft / f"shard-{len(shards):05d}")
@@ -75,6 +77,7 @@ def write_rows(draft: Draft, row_sets: Iterable[RowSet]) -> int:
         writer.write(record.SerializeToString(deterministic=True))
         lengths[-1] += 1
         total += len(block)
+        token_ids = np.union1d(token_ids, block.rows.tokens_T)
         if lengths[-1] == BLOCKS_A_SHARD:
             writer.close()
             writer = None
@@ -83,7 +86,14 @@ def write_rows(draft: Draft, row_sets: Iterable[RowSet]) -> int:
     if not total:
         raise MelError(f"There are no rows for {draft.path}: nothing in the input was usable.")
     _write_metadata(tfds, draft.path, features, shards, lengths)
+    np.save(draft / TOKEN_IDS, token_ids.astype(np.int32))
+    draft.facts["distinct_tokens"] = len(token_ids)
     return total
+
+
+def read_token_ids(tokens: Artifact) -> np.ndarray:
+    """The distinct token ids that a published data set uses, ascending."""
+    return np.load(tokens / TOKEN_IDS)
 
 
 def read_rows(folder: pathlib.Path) -> Iterator[RowSet]:

@@ -2,12 +2,16 @@
 
 Orbax writes them whole or not at all but stores no checksum, so a published checkpoint states the
 SHA-256 of its parameters and of its optimiser state, and reading compares.
+
+The parameters are those that are trained. The token table's other rows stand once, in the checkpoint
+before training, and opening any checkpoint puts both together again.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import logging as python_logging
 import os
@@ -20,21 +24,36 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from mel.artifacts import Artifact, digest_of, is_disk_full, open_artifact, publish
+from mel.artifacts import START, Artifact, Workdir, digest_of, is_disk_full, open_artifact, publish
 from mel.encoder.config import EncoderConfig
+from mel.encoder.vocabulary import Vocabulary
 from mel.types import MelError, TrainState
 
 KIND = "checkpoint"
+TOKEN_IDS, TOKEN_TABLE = "token_ids", "token_table"
 KEPT = 2
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """A published checkpoint: the encoder, its parameters, and the step they were reached at."""
+    """A published checkpoint.
+
+    Attributes:
+      artifact: where it stands.
+      encoder_config: the encoder, with its full vocabulary.
+      trained: the parameters as they are trained, with the token table's rows in use.
+      vocabulary: which rows these are, and the table that training started from.
+    """
 
     artifact: Artifact
     encoder_config: EncoderConfig
-    params: Any
+    trained: Any
+    vocabulary: Vocabulary
+
+    @functools.cached_property
+    def params(self) -> Any:
+        """The encoder's parameters with the full token table."""
+        return self.vocabulary.full(self.trained["encoder"])
 
     @property
     def step(self) -> int:
@@ -90,13 +109,29 @@ class StepCheckpoints:
             self._manager.close()
 
 
+def publish_start(
+    path: pathlib.Path, state: TrainState, encoder: EncoderConfig, vocabulary: Vocabulary, facts: dict,
+    inputs: dict[str, Artifact], config: Any,
+) -> None:  # fmt: skip
+    """Publishes the state before training, with the full token table and the ids of the rows in `state`."""
+    arrays = {TOKEN_IDS: vocabulary.token_ids_v, TOKEN_TABLE: vocabulary.table_VD}
+    digests = {f"{name}_digest": _tree_digest(array) for name, array in arrays.items()}
+    _publish(path, state, encoder, facts | digests, inputs, config, arrays)
+
+
 def publish_checkpoint(
     path: pathlib.Path, state: TrainState, encoder: EncoderConfig, facts: dict, inputs: dict[str, Artifact], config: Any
 ) -> None:
     """Publishes the state, with the encoder's configuration and `facts` in its manifest."""
+    _publish(path, state, encoder, facts, inputs, config, {})
+
+
+def _publish(path, state, encoder, facts, inputs, config, arrays: dict[str, np.ndarray]) -> None:
     _quiet_orbax()
-    _require_room(path.parent, state)
-    with publish(path, KIND, config) as draft, ocp.StandardCheckpointer() as checkpointer:
+    _require_room(path.parent, (state, arrays))
+    with publish(path, KIND, config) as draft, _checkpointer() as checkpointer:
+        for name, array in arrays.items():
+            np.save(draft / f"{name}.npy", array)
         state = jax.device_get(state)
         draft.facts |= {"step": int(state.step), "encoder": dataclasses.asdict(encoder), **facts}
         for name in ("params", "opt_state"):
@@ -110,22 +145,41 @@ def publish_checkpoint(
         draft.content_digest = digest_of({})
 
 
-def open_checkpoint(path: pathlib.Path, inputs: dict[str, Artifact] | None = None) -> Checkpoint:
-    """Opens a published checkpoint and reads its parameters.
+def open_checkpoint(work: Workdir, number: int, inputs: dict[str, Artifact] | None = None) -> Checkpoint:
+    """Opens the published checkpoint of a round and reads its parameters.
+
+    Args:
+      work: the working directory.
+      number: the round; START is the encoder before training.
+      inputs: artefacts that it must have been trained on, by name.
 
     Raises:
-      MelError: it is missing, damaged, or was trained on other inputs.
+      MelError: it is missing, damaged, or was trained on other inputs or from another start.
     """
-    artifact = open_artifact(path, KIND, inputs)
-    params = _restore(path / "params", None)
-    _verify(path, "params", params, artifact)
-    return Checkpoint(artifact, EncoderConfig(**artifact.facts["encoder"]), params["encoder"])
+    start = open_artifact(work.round(START).checkpoint, KIND)
+    by_name = dict(inputs or {}) if number == START else {"start": start, **(inputs or {})}
+    artifact = open_artifact(work.round(number).checkpoint, KIND, by_name)
+    token_ids_v, table_VD = (np.load(start / f"{name}.npy", mmap_mode="r") for name in (TOKEN_IDS, TOKEN_TABLE))
+    _verify(start.path, TOKEN_IDS, token_ids_v, start)
+    _verify(start.path, TOKEN_TABLE, table_VD, start)
+    params = _restore(artifact / "params", None)
+    _verify(artifact.path, "params", params, artifact)
+    return Checkpoint(artifact, EncoderConfig(**artifact.facts["encoder"]), params, Vocabulary(token_ids_v, table_VD))
+
+
+def _checkpointer() -> ocp.StandardCheckpointer:
+    """One that asks no other process: each reads for itself, and the lead alone publishes."""
+    if jax.process_count() == 1:
+        return ocp.StandardCheckpointer()
+    own = jax.process_index()
+    options = ocp.options.MultiprocessingOptions(own, {own}, f"process-{own}")
+    return ocp.StandardCheckpointer(multiprocessing_options=options)
 
 
 def _restore(path: pathlib.Path, like: Any) -> Any:
     _quiet_orbax()
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
+        with _checkpointer() as checkpointer:
             return checkpointer.restore(path.absolute(), None if like is None else _abstract(like))
     except (ValueError, KeyError, FileNotFoundError) as error:
         raise MelError(
@@ -155,13 +209,13 @@ def _abstract(tree: Any) -> Any:
     return jax.tree.map(ocp.utils.to_shape_dtype_struct, tree)
 
 
-def _require_room(folder: os.PathLike, state: TrainState) -> None:
+def _require_room(folder: os.PathLike, state: Any) -> None:
     """Orbax answers a disk that fills up with tracebacks from its threads, so it is asked beforehand."""
     needed, free = sum(leaf.nbytes for leaf in jax.tree.leaves(state)), shutil.disk_usage(_existing(folder)).free
     if free < needed:
         raise MelError(
-            f"The disk is full: a checkpoint in {folder} takes {needed / 1e6:,.0f} MB and {free / 1e6:,.0f} MB are free; "
-            "free some space and run the same command again."
+            f"The disk is full: a checkpoint in {folder} takes {needed / 1e6:,.0f} MB and {free / 1e6:,.0f} MB are "
+            "free; free some space and run the same command again."
         )
 
 

@@ -52,7 +52,11 @@ def learning_rate_schedule(config: OptimizerConfig) -> optax.Schedule:
 
 
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
-    """Clipped AdamW; weight decay leaves biases, LayerNorm and the logit scale alone."""
+    """Clipped AdamW; weight decay is for kernels only.
+
+    It leaves tables alone, biases, LayerNorm and the logit scale: a token that a batch does not hold
+    is not moved, so training the rows in use is training the full table.
+    """
     return optax.chain(
         optax.clip_by_global_norm(CLIP_NORM),
         optax.adamw(learning_rate_schedule(config), weight_decay=config.weight_decay, mask=_decayed),
@@ -71,4 +75,4 @@ def create_state(
 
 
 def _decayed(params):
-    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)

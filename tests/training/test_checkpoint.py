@@ -8,9 +8,10 @@ import jax
 import numpy as np
 import pytest
 
-from mel.artifacts import open_artifact, publish
+from mel.artifacts import START, Workdir, open_artifact, publish
 from mel.encoder.transformer import init_params
-from mel.training.checkpoint import StepCheckpoints, open_checkpoint, publish_checkpoint
+from mel.encoder.vocabulary import Vocabulary
+from mel.training.checkpoint import StepCheckpoints, open_checkpoint, publish_checkpoint, publish_start
 from mel.training.state import create_state, make_optimizer
 from mel.training.step import make_mesh, put_batch
 from mel.types import MelError
@@ -22,26 +23,63 @@ def equal(one, other):
 
 
 @pytest.fixture
+def work(new_state, tmp_path):
+    """A working directory with the encoder before training, whose token table is trained whole."""
+    work, state = Workdir(tmp_path), new_state()
+    vocabulary = Vocabulary.of([np.arange(ENCODER.vocab_size)], state.params["encoder"])
+    publish_start(work.round(START).checkpoint, state, ENCODER, vocabulary, {"settings": {}}, {}, None)
+    return work
+
+
+def publish_round(work, number, state, **inputs):
+    inputs = {"start": open_artifact(work.round(START).checkpoint, "checkpoint"), **inputs}
+    publish_checkpoint(work.round(number).checkpoint, state, ENCODER, {"settings": {}}, inputs, None)
+
+
+@pytest.fixture
 def trained(source, new_state, step):
     state, _ = step(new_state(), put_batch(source.batch_at(0, source.plan()), make_mesh()))
     return state
 
 
-def test_a_step_from_a_published_checkpoint_is_the_step_from_the_state(trained, new_state, source, step, tmp_path):
-    publish_checkpoint(tmp_path / "checkpoint", trained, ENCODER, {"settings": {}}, {}, None)
-    restored = open_checkpoint(tmp_path / "checkpoint").train_state(new_state())
+def test_a_step_from_a_published_checkpoint_is_the_step_from_the_state(trained, new_state, source, step, work):
+    publish_round(work, 0, trained)
+    restored = open_checkpoint(work, 0).train_state(new_state())
     assert equal(restored, trained) and int(restored.step) == 1
     batch = put_batch(source.batch_at(1, source.plan()), make_mesh())
     assert equal(step(restored, batch), step(trained, batch))
 
 
-def test_a_checkpoint_states_its_encoder_and_its_digest(trained, new_state, tmp_path):
-    for name in ("a", "b"):
-        publish_checkpoint(tmp_path / name, trained, ENCODER, {"settings": {}}, {}, None)
-    publish_checkpoint(tmp_path / "c", new_state(), ENCODER, {"settings": {}}, {}, None)
-    a, b, c = (open_checkpoint(tmp_path / name) for name in "abc")
-    assert a.encoder_config == ENCODER
-    assert a.artifact.digest == b.artifact.digest != c.artifact.digest
+def test_a_checkpoint_states_its_encoder_and_its_digest(trained, new_state, work):
+    for number, state in enumerate((trained, trained, new_state())):
+        publish_round(work, number, state)
+    first, same, other = (open_checkpoint(work, number) for number in range(3))
+    assert first.encoder_config == ENCODER
+    assert first.artifact.digest == same.artifact.digest != other.artifact.digest
+
+
+def test_only_the_rows_in_use_are_kept_and_reading_gives_all(new_state, tmp_path):
+    work, params = Workdir(tmp_path), init_params(ENCODER, 0)
+    vocabulary = Vocabulary.of([np.array([5, 9])], params)
+    state = create_state(vocabulary.compact(params), make_optimizer(OPTIMIZER), 20.0, False)
+    assert state.params["encoder"]["embeddings"]["word"]["embedding"].shape == (3, ENCODER.hidden_size)
+    publish_start(work.round(START).checkpoint, state, ENCODER, vocabulary, {"settings": {}}, {}, None)
+    moved = jax.tree.map(lambda leaf: leaf + 1, state)
+    publish_round(work, 0, moved)
+    assert equal(open_checkpoint(work, START).params, params)
+    table_VD = open_checkpoint(work, 0).params["embeddings"]["word"]["embedding"]
+    expected_VD = np.array(params["embeddings"]["word"]["embedding"])
+    expected_VD[[0, 5, 9]] += 1
+    np.testing.assert_array_equal(table_VD, expected_VD)
+
+
+def test_a_checkpoint_of_another_start_is_refused(trained, new_state, work, tmp_path):
+    publish_round(work, 0, trained)
+    shutil.rmtree(work.round(START).checkpoint)
+    vocabulary = Vocabulary.of([np.arange(9)], new_state().params["encoder"])
+    publish_start(work.round(START).checkpoint, new_state(), ENCODER, vocabulary, {"settings": {}}, {}, None)
+    with pytest.raises(MelError, match="was not made from the start"):
+        open_checkpoint(work, 0)
 
 
 def test_saving_by_step_goes_on_in_the_background_and_survives_donation(trained, new_state, source, step, tmp_path):
@@ -68,24 +106,33 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(trained, tmp_path, monke
     assert not (tmp_path / "rounds").exists()
 
 
-def test_a_flipped_byte_is_refused(trained, tmp_path):
-    publish_checkpoint(tmp_path / "checkpoint", trained, ENCODER, {"settings": {}}, {}, None)
-    biggest = max(
-        (tmp_path / "checkpoint" / "params").rglob("*"), key=lambda path: path.stat().st_size if path.is_file() else 0
-    )
-    data = bytearray(biggest.read_bytes())
-    data[len(data) // 2] ^= 1
-    biggest.write_bytes(data)
+def test_a_flipped_byte_is_refused(trained, work):
+    publish_round(work, 0, trained)
+    files = (work.round(0).checkpoint / "params").rglob("*")
+    flip_a_byte(max(files, key=lambda path: path.stat().st_size if path.is_file() else 0))
     with pytest.raises(MelError, match="damaged"):
-        open_checkpoint(tmp_path / "checkpoint")
+        open_checkpoint(work, 0)
 
 
-def test_a_checkpoint_of_another_shape_is_refused(trained, tmp_path):
+def test_a_flipped_byte_of_the_full_token_table_is_refused(trained, work):
+    publish_round(work, 0, trained)
+    flip_a_byte(work.round(START).checkpoint / "token_table.npy")
+    with pytest.raises(MelError, match="token_table is damaged"):
+        open_checkpoint(work, 0)
+
+
+def flip_a_byte(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def test_a_checkpoint_of_another_shape_is_refused(trained, work, tmp_path):
     wider = dataclasses.replace(ENCODER, hidden_size=32)
     other = create_state(init_params(wider, 0), make_optimizer(OPTIMIZER), 20.0, False)
-    publish_checkpoint(tmp_path / "checkpoint", trained, ENCODER, {"settings": {}}, {}, None)
+    publish_round(work, 0, trained)
     with pytest.raises(MelError, match="of another shape"):
-        open_checkpoint(tmp_path / "checkpoint").train_state(other)
+        open_checkpoint(work, 0).train_state(other)
     checkpoints = StepCheckpoints(tmp_path / "checkpoints")
     checkpoints.save(1, trained)
     with pytest.raises(MelError, match="Checkpoint 1 in .* is of another shape"):
@@ -93,12 +140,12 @@ def test_a_checkpoint_of_another_shape_is_refused(trained, tmp_path):
     checkpoints.close()
 
 
-def test_a_checkpoint_of_other_inputs_is_refused(trained, tmp_path):
+def test_a_checkpoint_of_other_inputs_is_refused(trained, work, tmp_path):
     for name in ("one", "other"):
         with publish(tmp_path / name, "tokens") as draft:
             (draft / "file").write_text(name)
     one, other = (open_artifact(tmp_path / name, "tokens") for name in ("one", "other"))
-    publish_checkpoint(tmp_path / "checkpoint", trained, ENCODER, {"settings": {}}, {"entity_tokens": one}, None)
-    open_checkpoint(tmp_path / "checkpoint", {"entity_tokens": one})
+    publish_round(work, 0, trained, entity_tokens=one)
+    open_checkpoint(work, 0, {"entity_tokens": one})
     with pytest.raises(MelError, match="was not made from the entity_tokens"):
-        open_checkpoint(tmp_path / "checkpoint", {"entity_tokens": other})
+        open_checkpoint(work, 0, {"entity_tokens": other})
