@@ -6,12 +6,15 @@ Every value is checked where it is made, so that nothing downstream has to ask a
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any, NamedTuple, NewType
 
 import numpy as np
 
 Qid = NewType("Qid", int)
 NIL = Qid(0)
+
+_PLACE = re.compile(r":\d+:\d+$|-\d+$")  # the rest of an id: position and length, or a link's number
 
 
 class MelError(Exception):
@@ -66,6 +69,8 @@ class Mention:
 
     `title` is the title of the page the context comes from, "" where there is none.
     `frequency_bin` is Mewsli-9's `freq_bin` (0..5), -1 where a corpus does not tell.
+    `in_references` is its `qid_in_refs`, None where a corpus does not tell.
+    `lemma` is the lemma of the surface form, "" where a corpus does not tell.
     """
 
     mention_id: str
@@ -75,6 +80,8 @@ class Mention:
     gold: Qid
     title: str = ""
     frequency_bin: int = -1
+    in_references: bool | None = None
+    lemma: str = ""
 
     def __post_init__(self):
         self.span.of(self.context)
@@ -82,6 +89,15 @@ class Mention:
     @property
     def surface_form(self) -> str:
         return self.span.of(self.context)
+
+    @property
+    def document(self) -> str:
+        return document_of(self.mention_id)
+
+
+def document_of(mention_id: str) -> str:
+    """The id of a mention's document: "en-Q42-7" -> "en-Q42", "n-5:30:4" -> "n-5"."""
+    return _PLACE.sub("", mention_id)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -139,6 +155,7 @@ class Batch(NamedTuple):
       gold_column_B: int32, the column of each mention's gold.
       mention_qid_B: int32, the gold QID of each mention.
       candidate_qid_C: int32, the QID of each candidate, 0 for a padding column.
+      log_q_C: float32, the log-probability that a batch has the candidate; 0 where nobody asks.
     """
 
     tokens: tuple[np.ndarray, ...]
@@ -147,6 +164,7 @@ class Batch(NamedTuple):
     gold_column_B: np.ndarray
     mention_qid_B: np.ndarray
     candidate_qid_C: np.ndarray
+    log_q_C: np.ndarray
 
 
 class TrainState(NamedTuple):

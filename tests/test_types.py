@@ -2,7 +2,7 @@
 
 import pytest
 
-from mel.types import NIL, MarkedText, MelError, Mention, Span, format_qid, parse_qid
+from mel.types import NIL, MarkedText, MelError, Mention, Span, document_of, format_qid, parse_qid
 
 
 def test_qids_are_parsed_once_at_the_rim():
@@ -33,3 +33,11 @@ def test_a_mention_lies_in_its_context():
         Mention("m", "ja", "東京タワー", Span(3, 6), 1490)
     with pytest.raises(MelError, match="leaves its text"):
         MarkedText("abc", Span(0, 4))
+
+
+@pytest.mark.parametrize(
+    "mention_id, document",
+    [("es-Q42-0", "es-Q42"), ("sr-1:15:1", "sr-1"), ("a:b-2:0:7", "a:b-2"), ("no place", "no place")],
+)
+def test_an_id_names_its_document(mention_id, document):
+    assert document_of(mention_id) == document

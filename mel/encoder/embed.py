@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 import jax
 import numpy as np
 
+from mel.encoder.backend import Compute, choose_compute
 from mel.encoder.config import EncoderConfig
 from mel.encoder.transformer import BertEncoder, Params
 from mel.types import MelError
@@ -33,10 +34,11 @@ def embed_rows(
       MelError: an embedding is not finite.
     """
     params = jax.device_put(params)
+    compute = choose_compute("auto", config.hidden_size // config.num_heads)
     pending = None
     for row_ids_n, tokens_nL in chunks:
         # Dispatch returns at once: the device works on this chunk while the host stores the last one.
-        started = row_ids_n, _embed(config, params, tokens_nL)
+        started = row_ids_n, _embed(config, compute, params, tokens_nL)
         if pending is not None:
             _store(*pending, out_ND, progress)
         pending = started
@@ -44,9 +46,9 @@ def embed_rows(
         _store(*pending, out_ND, progress)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _embed(config: EncoderConfig, params: Params, tokens_nL: jax.Array) -> jax.Array:
-    return BertEncoder(config, remat=False).apply({"params": params}, tokens_nL)
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _embed(config: EncoderConfig, compute: Compute, params: Params, tokens_nL: jax.Array) -> jax.Array:
+    return BertEncoder(config, compute, remat=False).apply({"params": params}, tokens_nL)
 
 
 def _store(

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from mel.encoder.backend import Compute
 from mel.encoder.config import EncoderConfig
 from mel.types import MelError
 
@@ -50,42 +51,49 @@ class Layer(nn.Module):
     """One transformer layer: attention and a feed-forward network, each with residual and LayerNorm."""
 
     config: EncoderConfig
-    dtype: Any
+    compute: Compute
     deterministic: bool
 
     @nn.compact
-    def __call__(self, asked_PD: jax.Array, states_TD: jax.Array, mask_N11L: jax.Array) -> jax.Array:
+    def __call__(self, asked_PD: jax.Array, states_TD: jax.Array, real_NL: jax.Array) -> jax.Array:
         """Returns the next states [P, D] of the asked positions.
 
         Args:
           asked_PD: the states of P = N * Q positions, the same number Q in every row; all of them
             or, where nobody reads the others, just the first of each row.
           states_TD: the states of all positions.
-          mask_N11L: what is added to the attention scores, 0 or a very negative number.
+          real_NL: which positions are not padding; they stand first in a row.
         """
-        config = self.config
+        config, dtype = self.config, self.compute.dtype
         drop = nn.Dropout(config.dropout, deterministic=self.deterministic)
-        attended_PD = self._dense(config.hidden_size, "output")(self._attention(asked_PD, states_TD, mask_N11L, drop))
-        middle_PD = _layer_norm(config, self.dtype, "attention_norm")(asked_PD + drop(attended_PD))
+        attended_PD = self._dense(config.hidden_size, "output")(self._attention(asked_PD, states_TD, real_NL, drop))
+        middle_PD = _layer_norm(config, dtype, "attention_norm")(asked_PD + drop(attended_PD))
         inner_PF = jax.nn.gelu(self._dense(config.ffn_size, "up")(middle_PD), approximate=False)
         outer_PD = self._dense(config.hidden_size, "down")(inner_PF)
-        return _layer_norm(config, self.dtype, "ffn_norm")(middle_PD + drop(outer_PD))
+        return _layer_norm(config, dtype, "ffn_norm")(middle_PD + drop(outer_PD))
 
-    def _attention(self, asked_PD: jax.Array, states_TD: jax.Array, mask_N11L: jax.Array, drop: nn.Module) -> jax.Array:
-        size, heads, rows = self.config.hidden_size, self.config.num_heads, mask_N11L.shape[0]
+    def _attention(self, asked_PD: jax.Array, states_TD: jax.Array, real_NL: jax.Array, drop: nn.Module) -> jax.Array:
+        size, heads, rows = self.config.hidden_size, self.config.num_heads, real_NL.shape[0]
 
         def project(states_XD, name):
-            return self._dense(size, name)(states_XD).reshape(rows, -1, heads, size // heads).transpose(0, 2, 1, 3)
+            return self._dense(size, name)(states_XD).reshape(rows, -1, heads, size // heads)
 
-        query_NHQd = project(asked_PD, "query") * (size // heads) ** -0.5
-        key_NHLd, value_NHLd = project(states_TD, "key"), project(states_TD, "value")
-        scores_NHQL = jnp.einsum("nhqd,nhld->nhql", query_NHQd, key_NHLd, preferred_element_type=jnp.float32)
-        weights_NHQL = drop(jax.nn.softmax(scores_NHQL + mask_N11L).astype(self.dtype))
-        mixed_NHQd = jnp.einsum("nhql,nhld->nhqd", weights_NHQL, value_NHLd)
-        return mixed_NHQd.transpose(0, 2, 1, 3).reshape(-1, size)
+        query_NQHd = project(asked_PD, "query")
+        key_NLHd, value_NLHd = project(states_TD, "key"), project(states_TD, "value")
+        # The kernel knows no dropout, and nothing is to be gained where one position asks.
+        dropping = not self.deterministic and self.config.dropout > 0
+        if self.compute.attention == "plain" or dropping or query_NQHd.shape[1] == 1:
+            mixed_NQHd = _plain_attention(query_NQHd, key_NLHd, value_NLHd, real_NL, drop)
+        else:
+            lengths_N = jnp.maximum(real_NL.sum(1, dtype=jnp.int32), 1)
+            mixed_NQHd = jax.nn.dot_product_attention(
+                query_NQHd, key_NLHd, value_NLHd,
+                key_value_seq_lengths=lengths_N, implementation=self.compute.attention,
+            )  # fmt: skip
+        return mixed_NQHd.reshape(-1, size)
 
     def _dense(self, features: int, name: str) -> nn.Module:
-        return nn.Dense(features, dtype=self.dtype, name=name)
+        return nn.Dense(features, dtype=self.compute.dtype, name=name)
 
 
 class BertEncoder(nn.Module):
@@ -93,18 +101,17 @@ class BertEncoder(nn.Module):
 
     Attributes:
       config: the sizes and the pooling.
-      dtype: the dtype of the dense layers and of attention, float32 or bfloat16. Parameters,
-        LayerNorm, softmax and the final normalisation are float32 always.
+      compute: in which precision and with which attention.
       remat: whether the backward pass computes each layer again instead of storing it. Of no use
         in a forward pass, nor where the caller checkpoints chunks of few tokens itself.
     """
 
     config: EncoderConfig
-    dtype: Any = jnp.float32
+    compute: Compute = Compute()
     remat: bool = True
 
     def setup(self):
-        self.embeddings = Embeddings(self.config, self.dtype)
+        self.embeddings = Embeddings(self.config, self.compute.dtype)
         self.layers = self.param("layers", _init_layers, self.config)
         self.pooler = nn.Dense(self.config.hidden_size)
 
@@ -149,13 +156,13 @@ class BertEncoder(nn.Module):
             raise MelError(f"Rows of {length} tokens are too long: the encoder has {longest} positions.")
         deterministic = deterministic or self.config.dropout == 0
         keys = None if deterministic else jax.random.split(self.make_rng("dropout"), self.config.num_layers)
-        mask_N11L = jnp.where(tokens_NL == PAD_ID, jnp.finfo(jnp.float32).min, 0.0)[:, None, None, :]
-        layer = Layer(self.config, self.dtype, deterministic, parent=None)
+        real_NL = tokens_NL != PAD_ID
+        layer = Layer(self.config, self.compute, deterministic, parent=None)
 
         def run(weights_and_key, asked_PD, states_TD):
             weights, key = weights_and_key
             rngs = None if key is None else {"dropout": key}
-            return layer.apply({"params": weights}, asked_PD, states_TD, mask_N11L, rngs=rngs)
+            return layer.apply({"params": weights}, asked_PD, states_TD, real_NL, rngs=rngs)
 
         run = jax.checkpoint(run, prevent_cse=False) if self.remat else run
         return run, (self.layers, keys), self.embeddings(tokens_NL, deterministic, word_NLD)
@@ -208,10 +215,21 @@ def init_params(config: EncoderConfig, seed: int) -> Params:
 
 def _init_layers(key: jax.Array, config: EncoderConfig) -> Params:
     def init(key):
-        state_TD, mask_N11L = jnp.zeros((1, config.hidden_size)), jnp.zeros((1, 1, 1, 1))
-        return Layer(config, jnp.float32, True, parent=None).init(key, state_TD, state_TD, mask_N11L)["params"]
+        state_TD, real_NL = jnp.zeros((1, config.hidden_size)), jnp.ones((1, 1), bool)
+        return Layer(config, Compute(), True, parent=None).init(key, state_TD, state_TD, real_NL)["params"]
 
     return jax.vmap(init)(jax.random.split(key, config.num_layers))
+
+
+def _plain_attention(query_NQHd, key_NLHd, value_NLHd, real_NL, drop: nn.Module) -> jax.Array:
+    """Softmax attention over the real positions, its scores and softmax in float32; [N, Q, H, d]."""
+    # On CPU, products over [N, H, L, d] are the fastest form.
+    query_NHQd, key_NHLd, value_NHLd = (x.transpose(0, 2, 1, 3) for x in (query_NQHd, key_NLHd, value_NLHd))
+    query_NHQd = query_NHQd * query_NHQd.shape[-1] ** -0.5
+    scores_NHQL = jnp.einsum("nhqd,nhld->nhql", query_NHQd, key_NHLd, preferred_element_type=jnp.float32)
+    mask_N11L = jnp.where(real_NL, 0.0, jnp.finfo(jnp.float32).min)[:, None, None, :]
+    weights_NHQL = drop(jax.nn.softmax(scores_NHQL + mask_N11L).astype(value_NHLd.dtype))
+    return jnp.einsum("nhql,nhld->nhqd", weights_NHQL, value_NHLd).transpose(0, 2, 1, 3)
 
 
 def _layer_norm(config: EncoderConfig, dtype: Any, name: str) -> nn.Module:

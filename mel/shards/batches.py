@@ -36,13 +36,16 @@ class BatchSource:
     """Everything that batch n depends on besides n.
 
     Attributes:
-      mentions: training mentions; those whose gold the KB lacks are never drawn.
+      mentions: training mentions.
       entities: one row an entity.
       negatives_NK: entity rows, K hard negatives a mention; None for in-batch negatives only.
       batch_size: mentions a batch.
       seed: of the order of the mentions.
       chunk_tokens: the number of texts of width w is a multiple of `chunk_rows(w, chunk_tokens)`.
       devices: every leading axis of a batch is a multiple of their number.
+      compact_id_V: what stands for each token id in a batch; None for the ids as they are.
+      log_q: whether batches tell how likely their candidates are to be in one.
+      chosen_n: the mentions to draw, rows of `mentions` whose gold the KB has; None for all of these.
     """
 
     mentions: RowSet
@@ -52,6 +55,9 @@ class BatchSource:
     seed: int
     chunk_tokens: int
     devices: int = 1
+    compact_id_V: np.ndarray | None = None
+    log_q: bool = False
+    chosen_n: np.ndarray | None = None
 
     def __post_init__(self):
         if not 0 < self.batch_size <= len(self._usable):
@@ -70,7 +76,7 @@ class BatchSource:
 
     @functools.cached_property
     def _usable(self) -> np.ndarray:
-        return np.flatnonzero(np.asarray(self.mentions.entity_rows_N) >= 0)
+        return np.flatnonzero(np.asarray(self.mentions.entity_rows_N) >= 0) if self.chosen_n is None else self.chosen_n
 
     def entity_rows(self, mention_rows_B: np.ndarray) -> np.ndarray:
         """The distinct candidate entities of a batch: its golds and their hard negatives, sorted."""
@@ -119,7 +125,7 @@ class BatchSource:
             ):
                 inside = (place >= first) & (place < first + texts)
                 group[place[inside] - first] = rows.gather(row_ids[inside], width)
-            tokens.append(group)
+            tokens.append(group if self.compact_id_V is None else self.compact_id_V[group])
             first += texts
         padding = layout.candidates - len(entity_rows_c)
         return Batch(
@@ -129,7 +135,25 @@ class BatchSource:
             gold_column_B=np.searchsorted(entity_rows_c, self.mentions.entity_rows_N[mention_rows_B]).astype(np.int32),
             mention_qid_B=self.mentions.qids_N[mention_rows_B].astype(np.int32),
             candidate_qid_C=np.pad(self.entities.qids_N[entity_rows_c], (0, padding)).astype(np.int32),
+            log_q_C=np.pad(
+                self._log_q_E[entity_rows_c] if self.log_q else np.zeros(len(entity_rows_c)), (0, padding)
+            ).astype(np.float32),
         )
+
+    @functools.cached_property
+    def _log_q_E(self) -> np.ndarray:
+        """The log-probability that an entity row is a candidate of a batch, as if draws were independent.
+
+        An entity is drawn as a gold or as a hard negative; of all draws of an epoch its share is p,
+        and of the n draws of a batch at least one is of it with probability 1 - (1 - p)^n.
+        """
+        draws = [self.mentions.entity_rows_N[self._usable]]
+        if self.negatives_NK is not None:
+            draws.append(self.negatives_NK[self._usable].reshape(-1))
+        counts_E = np.bincount(np.concatenate(draws), minlength=len(self.entities))
+        share_E = np.maximum(counts_E, 1) / sum(map(len, draws))
+        draws_a_batch = self.batch_size * sum(map(len, draws)) / len(self._usable)
+        return np.log(-np.expm1(draws_a_batch * np.log1p(-np.minimum(share_E, 1 - 1e-12))))
 
     def _lengths(self, mention_rows_B: np.ndarray, entity_rows_c: np.ndarray) -> np.ndarray:
         pairs = ((self.mentions.rows, mention_rows_B), (self.entities.rows, entity_rows_c))

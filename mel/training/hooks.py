@@ -1,4 +1,4 @@
-"""What looks on while a round trains: metrics on disk, progress in the log, checkpoints."""
+"""What looks on while a round trains: metrics on disk, speed in the log, checkpoints, a trace."""
 
 from __future__ import annotations
 
@@ -14,20 +14,42 @@ from absl import logging
 from mel.artifacts import write_text
 from mel.progress import duration
 from mel.training.checkpoint import StepCheckpoints
+from mel.training.meter import Speed
 from mel.types import MelError, TrainState
 
 PROGRESS_SECONDS = 10.0
+RATES = {
+    "mentions_per_second": "{:.0f} mentions/s",
+    "tokens_per_second": "{:.0f} tokens/s",
+    "padding_share": "{:.0%} padding",
+    "mfu": "{:.1%} MFU",
+    "byte_roofline_share": "{:.1%} of the byte roofline",
+}
 
 
 class Metrics:
     """Writes metrics a step late, so that the host never waits for the step it has just started.
 
     `metrics.jsonl` holds only what the same seed gives again; rates go to the log and TensorBoard.
+
+    Attributes:
+      totals: what this run did so far: "mentions", and "tokens" without padding where the metrics
+        hold "real_tokens".
     """
 
     def __init__(
-        self, folder: pathlib.Path, start: int, end: int, batch_size: int, last_good: Callable[[], int | None]
+        self, folder: pathlib.Path, start: int, end: int, speed: Speed, every: int, last_good: Callable[[], int | None]
     ):
+        """Goes on in `folder`.
+
+        Args:
+          folder: where metrics.jsonl and TensorBoard's files are.
+          start: the step before the first one; what is known of later ones is forgotten.
+          end: the last step.
+          speed: what a step is worth.
+          every: says a line every so many steps, or every ten seconds if 0; and at the end.
+          last_good: the step of the last checkpoint, for the message where the loss is not finite.
+        """
         from tensorboardX import SummaryWriter
 
         folder.mkdir(parents=True, exist_ok=True)
@@ -35,9 +57,10 @@ class Metrics:
         _drop_lines_after(self._path, start)
         self._file = open(self._path, "a", encoding="utf-8")
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start)
-        self._end, self._batch_size, self._last_good = end, batch_size, last_good
+        self._start, self._end, self._speed, self._every, self._last_good = start, end, speed, every, last_good
         self._pending: tuple[int, dict] | None = None
-        self._said_at, self._said_step = time.monotonic(), start
+        self.totals = {"mentions": 0, "tokens": 0}
+        self._open_window(start)
 
     def __call__(self, step: int, state: TrainState, metrics: dict[str, jax.Array]) -> None:
         self._write()
@@ -65,19 +88,65 @@ class Metrics:
         self._file.write(json.dumps({"step": step, **{name: values[name] for name in sorted(values)}}) + "\n")
         for name, value in values.items():
             self._board.add_scalar(f"train/{name}", value, step)
-        elapsed = time.monotonic() - self._said_at
-        if elapsed >= PROGRESS_SECONDS or step == self._end:
-            self._say(step, values, elapsed)
+        self.totals["mentions"] += self._speed.mentions
+        self.totals["tokens"] += int(values.get("real_tokens", 0))
+        elapsed = time.monotonic() - self._window_time
+        if step == self._end or (step % self._every == 0 if self._every else elapsed >= PROGRESS_SECONDS):
+            self._say(step, values, max(elapsed, 1e-9))
+            self._open_window(step)
+        elif step == self._start + 1:  # compiled just now, which is no measure of the steps to come
+            self._open_window(step)
+
+    def _open_window(self, step: int) -> None:
+        self._window_time, self._window_step, self._window_tokens = time.monotonic(), step, self.totals["tokens"]
 
     def _say(self, step: int, values: dict[str, float], elapsed: float) -> None:
-        rate = (step - self._said_step) / max(elapsed, 1e-9)
-        self._board.add_scalar("speed/mentions_per_second", rate * self._batch_size, step)
-        left = (self._end - step) / rate if rate else 0
+        steps, tokens = step - self._window_step, self.totals["tokens"] - self._window_tokens
+        rates = self._speed.rates(steps, elapsed, tokens)
+        for name, rate in rates.items():
+            self._board.add_scalar(f"speed/{name}", rate, step)
         logging.info(
-            "step %d/%d · loss %.4f · in-batch accuracy %.3f · %.0f mentions/s · %s left",
-            step, self._end, values["loss"], values["accuracy"], rate * self._batch_size, duration(left),
+            "step %d/%d · loss %.4f · in-batch accuracy %.3f · %s · %s left",
+            step, self._end, values["loss"], values["accuracy"],
+            " · ".join(RATES[name].format(rate) for name, rate in rates.items()),
+            duration((self._end - step) / steps * elapsed),
         )  # fmt: skip
-        self._said_at, self._said_step = time.monotonic(), step
+
+
+class Profile:
+    """Writes a JAX trace of some steps, and of nothing before and after them.
+
+    Args:
+      folder: where the trace goes.
+      after: the step behind which the trace starts.
+      steps: how many steps it is of; 0 for no trace.
+    """
+
+    def __init__(self, folder: pathlib.Path, after: int, steps: int):
+        self._folder, self._after, self._steps = folder, after, steps
+        self._on = self._done = False
+
+    def __call__(self, step: int, state: TrainState, metrics: dict[str, jax.Array]) -> None:
+        if self._steps and step == self._after:
+            jax.block_until_ready(metrics)
+            jax.profiler.start_trace(self._folder, create_perfetto_trace=True)
+            self._on = True
+        elif self._on and step == self._after + self._steps:
+            jax.block_until_ready(metrics)
+            self.close()
+
+    def close(self) -> None:
+        """Ends a trace that is being taken; says so where none ever was."""
+        if self._on:
+            self._on, self._done = False, True
+            jax.profiler.stop_trace()
+            logging.info(
+                "The trace from step %d on is in %s: open its perfetto_trace.json.gz at https://ui.perfetto.dev, or "
+                "pip install xprof and run xprof --logdir=%s", self._after + 1, self._folder, self._folder,
+            )  # fmt: skip
+        elif self._steps and not self._done:
+            logging.warning("There is no trace: training ended before step %d.", self._after)
+            self._done = True
 
 
 class SaveEvery:

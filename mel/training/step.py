@@ -11,9 +11,10 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from mel.encoder.backend import Compute
 from mel.encoder.config import EncoderConfig
 from mel.encoder.transformer import TOKEN_TABLE, BertEncoder
-from mel.training.loss import softmax_loss
+from mel.training.loss import LossConfig, softmax_loss
 from mel.training.state import LOG_LOGIT_SCALE
 from mel.types import Batch, TrainState
 
@@ -34,7 +35,9 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 def put_batch(batch: Batch, mesh: Mesh) -> Batch:
     """Moves a batch to the devices, every leaf split along its leading axis."""
-    return jax.device_put(batch, NamedSharding(mesh, PartitionSpec(AXIS)))
+    sharding = NamedSharding(mesh, PartitionSpec(AXIS))
+    # Every process has the whole batch and hands over the parts of its own devices.
+    return jax.tree.map(lambda leaf: jax.make_array_from_callback(leaf.shape, sharding, leaf.__getitem__), batch)
 
 
 def make_step(
@@ -45,6 +48,8 @@ def make_step(
     chunk_rows: Callable[[int], int],
     mesh: Mesh,
     seed: int,
+    loss_config: LossConfig = LossConfig(),
+    compute: Compute = Compute(),
 ) -> Step:
     """A compiled `state, metrics = step(state, batch)`; the state given to it is consumed.
 
@@ -56,17 +61,20 @@ def make_step(
       chunk_rows: how many texts of a width are encoded at once; bounds memory.
       mesh: the devices.
       seed: of dropout.
+      loss_config: which softmax.
+      compute: how the encoder computes.
     """
-    encode = make_encode(encoder_config, chunk_rows, mesh)
+    encode = make_encode(encoder_config, chunk_rows, mesh, compute)
 
     def loss_of(params, batch: Batch, key):
         embeddings_ND = encode(params["encoder"], batch.tokens, key)
         scale = jnp.exp(params[LOG_LOGIT_SCALE]) if LOG_LOGIT_SCALE in params else logit_scale
         loss, metrics = softmax_loss(
             embeddings_ND[batch.mention_row_B], embeddings_ND[batch.candidate_row_C],
-            batch.gold_column_B, batch.mention_qid_B, batch.candidate_qid_C, scale,
+            batch.gold_column_B, batch.mention_qid_B, batch.candidate_qid_C, batch.log_q_C, scale, loss_config,
         )  # fmt: skip
-        return loss, {**metrics, "logit_scale": jnp.asarray(scale, jnp.float32)}
+        real_tokens = sum(jnp.count_nonzero(group) for group in batch.tokens)
+        return loss, {**metrics, "logit_scale": jnp.asarray(scale, jnp.float32), "real_tokens": real_tokens}
 
     def step(state: TrainState, batch: Batch):
         key = jax.random.fold_in(jax.random.key(seed), state.step)
@@ -79,14 +87,16 @@ def make_step(
     return jax.jit(step, donate_argnums=0)
 
 
-def make_encode(config: EncoderConfig, chunk_rows: Callable[[int], int], mesh: Mesh):
+def make_encode(
+    config: EncoderConfig, chunk_rows: Callable[[int], int], mesh: Mesh, compute: Compute = Compute()
+) -> Callable[..., jax.Array]:
     """`encode(params, tokens, key) -> embeddings_ND`, the groups of texts one behind the other.
 
     Each device encodes its share of every group, a chunk of texts at a time, and keeps only the
     embeddings; the backward pass encodes a chunk again. Memory does not grow with the batch.
     """
     # A chunk is computed again as a whole; of a deep encoder even one chunk's layers are too much to keep.
-    model = BertEncoder(config, remat=config.num_layers > MOST_LAYERS_KEPT)
+    model = BertEncoder(config, compute, remat=config.num_layers > MOST_LAYERS_KEPT)
 
     def encode_group(params, tokens_NL, word_NLD, key):
         rows, width = tokens_NL.shape

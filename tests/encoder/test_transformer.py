@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mel.encoder.backend import Compute
 from mel.encoder.config import EncoderConfig
 from mel.encoder.transformer import TOKEN_TABLE, BertEncoder, init_params
 from mel.types import MelError
@@ -141,9 +142,27 @@ def test_rematerialisation_and_checkpointed_chunks_give_the_same_gradients():
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), found, expected)
 
 
+@pytest.mark.parametrize("pooling", ["pooler", "mean"])
+def test_attention_by_lengths_is_plain_attention(pooling):
+    config = dataclasses.replace(CONFIG, pooling=pooling)
+    params, tokens_NL = init_params(config, 0), rows_of([7, 3, 1, 8], 8)
+
+    def values(attention):
+        def total(params):
+            return jnp.sin(BertEncoder(config, Compute(attention=attention)).apply({"params": params}, tokens_NL)).sum()
+
+        return jax.jit(jax.value_and_grad(total))(params)
+
+    (plain, plain_gradients), (fused, fused_gradients) = values("plain"), values("xla")
+    assert float(fused) == pytest.approx(float(plain), rel=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), fused_gradients, plain_gradients)
+
+
 def test_bfloat16_stays_close_and_answers_in_float32():
     params, tokens_NL = init_params(CONFIG, 0), rows_of([7, 3], 7)
-    exact_ND, rough_ND = (run(BertEncoder(CONFIG, dtype), params, tokens_NL) for dtype in (jnp.float32, jnp.bfloat16))
+    exact_ND, rough_ND = (
+        run(BertEncoder(CONFIG, Compute(dtype)), params, tokens_NL) for dtype in ("float32", "bfloat16")
+    )
     assert rough_ND.dtype == np.float32
     assert (rough_ND != exact_ND).any()
     assert ((exact_ND * rough_ND).sum(1) > 0.999).all()

@@ -11,9 +11,12 @@ import numpy as np
 import optax
 import pytest
 
-from mel.encoder.transformer import BertEncoder
-from mel.training.loss import softmax_loss
-from mel.training.state import LOG_LOGIT_SCALE, learning_rate_schedule, make_optimizer
+from mel.encoder.transformer import BertEncoder, init_params
+from mel.encoder.vocabulary import Vocabulary
+from mel.shards.datasets import RowSet
+from mel.shards.rows import TokenRows
+from mel.training.loss import LossConfig, softmax_loss
+from mel.training.state import LOG_LOGIT_SCALE, create_state, learning_rate_schedule, make_optimizer
 from mel.training.step import make_encode, make_mesh, make_step, put_batch
 from tests.training.conftest import ENCODER, OPTIMIZER
 
@@ -31,20 +34,20 @@ def plain_gradients(params, source, n):
         mention_BD, candidate_CD = encode(source.mentions.rows, mention_rows), encode(source.entities.rows, entity_rows)
         qids = source.entities.qids_N
         return softmax_loss(
-            mention_BD, candidate_CD, jnp.searchsorted(entity_rows, golds), qids[golds], qids[entity_rows], 20.0
+            mention_BD, candidate_CD, jnp.searchsorted(entity_rows, golds), qids[golds], qids[entity_rows], None, 20.0
         )[0]
 
     return jax.value_and_grad(loss)(params)
 
 
-def our_gradients(params, batch):
+def our_gradients(params, batch, config=LossConfig()):
     """The same by the code of a step, on all devices."""
     encode = make_encode(ENCODER, lambda width: 64 // width, make_mesh())
 
     def loss(params):
         embeddings_ND = encode(params["encoder"], batch.tokens, jax.random.key(0))
         mention_BD, candidate_CD = embeddings_ND[batch.mention_row_B], embeddings_ND[batch.candidate_row_C]
-        return softmax_loss(mention_BD, candidate_CD, *batch[3:], 20.0)[0]
+        return softmax_loss(mention_BD, candidate_CD, *batch[3:], 20.0, config)[0]
 
     return jax.jit(jax.value_and_grad(loss))(params)
 
@@ -83,6 +86,31 @@ def test_a_learned_logit_scale_moves(source, new_state, step):
     assert float(jnp.exp(state.params[LOG_LOGIT_SCALE])) != pytest.approx(20)
 
 
+def test_training_the_rows_in_use_is_training_the_full_table(source, step):
+    used = [source.mentions.rows.tokens_T[:40]]
+    few = TokenRows.from_rows([row[:2] for row in np.split(used[0], 20)])
+    mentions = RowSet(few, source.mentions.qids_N[:20], np.zeros(20), source.mentions.entity_rows_N[:20])
+    entities = RowSet(few, source.entities.qids_N, np.zeros(20), np.arange(20))
+    params = init_params(ENCODER, 0)
+    vocabulary = Vocabulary.of(used, params)
+    assert 1 < len(vocabulary.token_ids_v) < ENCODER.vocab_size
+    small = dataclasses.replace(source, mentions=mentions, entities=entities, negatives_NK=None)
+    layouts, mesh = small.plan(), make_mesh()
+
+    def train(source, params):
+        state = create_state(params, make_optimizer(OPTIMIZER), 20.0, False)
+        for n in range(3):
+            state, _ = step(state, put_batch(source.batch_at(n, layouts), mesh))
+        return jax.device_get(state.params["encoder"])
+
+    full = train(small, params)
+    compact = train(dataclasses.replace(small, compact_id_V=vocabulary.compact_id_V), vocabulary.compact(params))
+    # The gradient's norm sums zeros in another order, so the clipped steps agree up to rounding.
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), vocabulary.full(compact), full)
+    unused = np.delete(full["embeddings"]["word"]["embedding"], vocabulary.token_ids_v, axis=0)
+    np.testing.assert_array_equal(unused, np.delete(vocabulary.table_VD, vocabulary.token_ids_v, axis=0))
+
+
 def test_dropout_follows_seed_and_step(source, new_state):
     encoder, batch = dataclasses.replace(ENCODER, dropout=0.3), source.batch_at(0, source.plan())
     parts = encoder, make_optimizer(OPTIMIZER), learning_rate_schedule(OPTIMIZER), 20.0, lambda width: 64 // width
@@ -102,10 +130,12 @@ import dataclasses, sys
 sys.path.insert(0, sys.argv[1])
 import jax, numpy as np
 from tests.training import conftest, test_step
+from mel.training.loss import LossConfig
 from mel.training.step import make_mesh, put_batch, replicated
-source = dataclasses.replace(conftest.source.__wrapped__(), devices=jax.device_count())
+source = dataclasses.replace(conftest.source.__wrapped__(), devices=jax.device_count(), log_q=True)
 params = jax.device_put(conftest.new_state.__wrapped__()().params, replicated(make_mesh()))
-loss, gradients = test_step.our_gradients(params, put_batch(source.batch_at(3, source.plan()), make_mesh()))
+loss, gradients = test_step.our_gradients(params, put_batch(source.batch_at(3, source.plan()), make_mesh()),
+    LossConfig(bidirectional=True, multi_positive=True, log_q_correction=True, tile_rows=8))
 flat = np.concatenate([np.asarray(leaf).reshape(-1) for leaf in jax.tree.leaves(gradients)])
 np.savez(sys.argv[2], devices=jax.device_count(), loss=loss, gradients=flat)
 """

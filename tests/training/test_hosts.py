@@ -1,0 +1,68 @@
+"""Two processes train together as one process with as many devices does."""
+
+import os
+import pathlib
+import shutil
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from mel.artifacts import START, Workdir
+from mel.bin import prepare_data
+from mel.training.checkpoint import open_checkpoint
+from mel.training.hosts import join_hosts
+from mel.types import MelError
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+TRAINING = "--rounds=1 --steps_per_round=6 --batch_size=16 --encoder=random:1x16x2 --learning_rate=1e-2 --save_every=4"
+
+
+@pytest.fixture(scope="module")
+def prepared(tiny_world, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("prepared")
+    prepare_data.main(
+        prepare_data.Config(
+            workdir=str(workdir), damuel=str(tiny_world / "damuel"), mewsli=str(tiny_world / "mewsli"),
+            languages=("en", "ar"), tokenizer=str(tiny_world / "tokenizer"), mention_tokens=16, entity_tokens=16,
+            workers=1,
+        )
+    )  # fmt: skip
+    return workdir
+
+
+def train(workdir, **environment):
+    command = [sys.executable, "-m", "mel.bin.train", f"--workdir={workdir}", *TRAINING.split()]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"} | environment
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def test_two_processes_end_with_the_checkpoint_of_one_with_two_devices(prepared, tmp_path):
+    one, two = (shutil.copytree(prepared, tmp_path / name) for name in ("one", "two"))
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    joined = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
+    processes = [train(one, XLA_FLAGS="--xla_force_host_platform_device_count=2")]
+    processes += [train(two, **joined, JAX_PROCESS_ID=str(place)) for place in range(2)]
+    for process in processes:
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+    metrics = [(folder / "rounds/0/training/metrics.jsonl").read_text() for folder in (one, two)]
+    assert metrics[0] == metrics[1] and len(metrics[0].splitlines()) == 6
+    digests = [open_checkpoint(Workdir(folder), 0).artifact.facts["params_digest"] for folder in (one, two)]
+    assert digests[0] == digests[1] != open_checkpoint(Workdir(one), START).artifact.facts["params_digest"]
+
+
+def test_an_incomplete_environment_is_one_sentence(monkeypatch):
+    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "localhost:1")
+    monkeypatch.setenv("JAX_NUM_PROCESSES", "2")
+    with pytest.raises(MelError, match="could not be joined .* set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and"):
+        join_hosts()
+
+
+def test_one_process_alone_joins_nobody(monkeypatch):
+    for name in ("JAX_COORDINATOR_ADDRESS", "SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    join_hosts()
