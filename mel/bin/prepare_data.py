@@ -26,6 +26,7 @@ from mel.artifacts import Artifact, Workdir, exists, open_artifact, publish, req
 from mel.bin.launch import REQUIRED, flag, launch
 from mel.corpora import mewsli
 from mel.corpora.malformed import Malformed
+from mel.cost import record_cost
 from mel.shards import prepare
 from mel.text.tokenizer import Tokenizer
 from mel.types import MelError, parse_qid
@@ -55,7 +56,12 @@ def main(config: Config) -> None:
     work = Workdir(config.workdir)
     archives = _archives(config)
     mewsli_languages = _mewsli_languages(config)
+    with record_cost(work.path, "prepare data"):
+        _publish_all(config, work, archives, mewsli_languages)
+    print(summary(work))
 
+
+def _publish_all(config: Config, work: Workdir, archives: prepare.Archives, mewsli_languages: tuple[str, ...]) -> None:
     tokenizer = _publish_tokenizer(config, work)
     kb = _publish_kb(config, work, archives)
     _publish_entity_rows(config, work, kb, tokenizer)
@@ -77,7 +83,6 @@ def main(config: Config) -> None:
         malformed = Malformed(config.max_malformed)
         blocks = prepare.mewsli_mentions(pathlib.Path(config.mewsli), mewsli_languages, windows, malformed)
         publish_split("mewsli", blocks)
-    print(summary(work))
 
 
 def summary(work: Workdir) -> str:

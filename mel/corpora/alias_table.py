@@ -1,4 +1,8 @@
-"""The alias table: which entities a surface form was linked to, and how often."""
+"""The alias table: which entities a surface form was linked to, and how often; by lemma, too.
+
+Beside the links stand the names that the archives give an entity (label, aliases, redirects). They
+say what an entity may be called but not how often, so only `AliasTable.prior` knows them.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +10,29 @@ import itertools
 import os
 import pathlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Literal, NamedTuple
 
 import orjson
 
-from mel.types import Candidate, MelError, Mention, Qid
+from mel.types import Candidate, Entity, MelError, Mention, Qid
 
 FILE = "aliases.jsonl"
+LEMMAS = "lemmas.jsonl"
+NAMES = "names.jsonl"
 
 Ambiguity = Literal["unseen", "unambiguous", "ambiguous"]
 
-# Of (surface form, language, gold); the counts of several parts are merged by `update`.
+# Of (string, language, entity); the counts of several parts are merged by `update`.
 AliasCounts = Counter[tuple[str, str, Qid]]
+
+
+class Counts(NamedTuple):
+    """What a table is made from: links by surface form and by lemma, and the entities' names."""
+
+    links: AliasCounts
+    lemmas: AliasCounts
+    names: AliasCounts
 
 
 class _Row(NamedTuple):
@@ -32,21 +46,65 @@ def count_aliases(mentions: Iterable[Mention]) -> AliasCounts:
     return Counter((mention.surface_form, mention.language, mention.gold) for mention in mentions)
 
 
-def write(folder: str | os.PathLike, counts: AliasCounts) -> int:
-    """Writes one JSON line for each surface form and language, sorted, its most frequent QID first.
+def count_lemmas(mentions: Iterable[Mention]) -> AliasCounts:
+    """Counts how often each lemma of each language is linked to each QID; mentions without one do not count."""
+    return Counter((mention.lemma, mention.language, mention.gold) for mention in mentions if mention.lemma)
+
+
+def write(folder: str | os.PathLike, counts: Counts) -> int:
+    """Writes a file each for links, lemmas and names.
 
     Returns:
-      How many lines there are.
+      How many surface forms were linked, counted once in each language.
     """
+    rows = [_write(pathlib.Path(folder) / name, count) for name, count in zip((FILE, LEMMAS, NAMES), counts)]
+    return rows[0]
+
+
+def _write(path: pathlib.Path, counts: AliasCounts) -> int:
+    """Writes one JSON line for each string and language, sorted, its most frequent QID first."""
     lines = 0
     ordered = sorted(counts.items(), key=lambda item: (item[0][0], item[0][1], -item[1], item[0][2]))
-    with open(pathlib.Path(folder) / FILE, "wb") as file:
-        for (surface_form, language), items in itertools.groupby(ordered, key=lambda item: item[0][:2]):
+    with open(path, "wb") as file:
+        for (string, language), items in itertools.groupby(ordered, key=lambda item: item[0][:2]):
             qids, numbers = zip(*((qid, number) for (_, _, qid), number in items))
-            row = {"surface_form": surface_form, "language": language, "qids": qids, "counts": numbers}
+            row = {"surface_form": string, "language": language, "qids": qids, "counts": numbers}
             file.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
             lines += 1
     return lines
+
+
+class _Lookup:
+    """String -> how often it means which QID."""
+
+    def __init__(self):
+        self._rows: dict[str, list[_Row]] = {}
+        self._by_lower_case: dict[str, list[str]] = {}
+
+    def add(self, string: str, row: _Row) -> None:
+        if string not in self._rows:
+            self._rows[string] = []
+            self._by_lower_case.setdefault(string.lower(), []).append(string)
+        self._rows[string].append(row)
+
+    def exact(self, string: str, language: str | None = None) -> Counter[Qid]:
+        """The counts in one language, or in all of them together."""
+        counts: Counter[Qid] = Counter()
+        for row in self._rows.get(string, []):
+            if language in (None, row.language):
+                counts.update(dict(zip(row.qids, row.counts)))
+        return counts
+
+    def lower(self, string: str, language: str | None = None) -> Counter[Qid]:
+        """The counts of all strings that are the same when lower-cased."""
+        strings = self._by_lower_case.get(string.lower(), [])
+        return sum((self.exact(each, language) for each in strings), Counter())
+
+    def strings(self) -> list[str]:
+        return sorted(self._rows)
+
+    def qids(self) -> set[Qid]:
+        return {qid for rows in self._rows.values() for row in rows for qid in row.qids}
 
 
 class AliasTable:
@@ -58,46 +116,78 @@ class AliasTable:
     """
 
     def __init__(self):
-        self._rows: dict[str, list[_Row]] = {}
-        self._by_lower_case: dict[str, list[str]] = {}
+        self._links, self._lemmas, self._names = _Lookup(), _Lookup(), _Lookup()
 
     @classmethod
     def read(cls, folder: str | os.PathLike) -> AliasTable:
-        """Reads what `write` wrote.
+        """Reads what `write` wrote; a table that was written before lemmas and names were has none.
 
         Raises:
-          MelError: the file is missing or damaged.
+          MelError: the file of links is missing, or one is damaged.
         """
-        table, path, number = cls(), pathlib.Path(folder) / FILE, 0
-        try:
-            with open(path, "rb") as file:
-                for number, line in enumerate(file, 1):
-                    row = orjson.loads(line)
-                    table._add(row["surface_form"], _Row(row["language"], tuple(row["qids"]), tuple(row["counts"])))
-        except OSError as error:
-            raise MelError(f"The alias table {path} cannot be read: {error.strerror}.") from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise MelError(f"{path}:{number} is damaged: delete {folder} and make it again.") from error
+        table, folder = cls(), pathlib.Path(folder)
+        for name, lookup in zip((FILE, LEMMAS, NAMES), (table._links, table._lemmas, table._names)):
+            if name == FILE or (folder / name).exists():
+                for string, row in _read(folder / name):
+                    lookup.add(string, row)
         return table
 
-    def candidates(self, surface_form: str, language: str | None = None) -> tuple[Candidate, ...]:
+    def add_titles(self, entities: Iterable[Entity]) -> None:
+        """Adds the titles of a knowledge base to the names."""
+        for entity in entities:
+            self._names.add(entity.title, _Row(entity.language, (entity.qid,), (1,)))
+
+    def candidates(self, surface_form: str, language: str | None = None, lemma: str = "") -> tuple[Candidate, ...]:
         """All entities that a surface form was linked to, best first.
 
         Args:
           surface_form: looked up as it is; if it was never linked, lower-cased, among all surface forms lower-cased.
           language: count the links of this language only; of all languages if None.
+          lemma: looked up among the lemmas of the links if the surface form lower-cased was never linked either.
 
         Returns:
           Candidates whose scores are their shares of the links; the smaller QID is first among equals.
         """
-        counts = self._count([surface_form], language)
-        counts = counts or self._count(self._by_lower_case.get(surface_form.lower(), []), language)
+        counts = self._links.exact(surface_form, language) or self._links.lower(surface_form, language)
+        counts = counts or self._lemmas.lower(lemma, language)
         best_first = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
         return tuple(Candidate(qid, count / counts.total()) for qid, count in best_first)
 
+    def prior(
+        self, surface_form: str, language: str, lemma: str = "", with_names: bool = True, outside: float = 0.0
+    ) -> tuple[dict[Qid, float], float]:
+        """How probable each entity is before the context is read, from the narrowest evidence that there is.
+
+        Levels of evidence, from the broadest: names (as they are, or else lower-cased), lemmas, the
+        surface form lower-cased, as it is, and as it is in `language`. Each level with counts c that
+        sum to n turns the probability p of the levels before it into (c + p) / (n + 1), which is
+        smoothing with a Dirichlet prior (MacKay and Peto 1995) of weight 1. One link more always
+        outweighs all broader evidence, so the order is that of looking the levels up one after the
+        other, narrowest first.
+
+        Args:
+          surface_form: of a mention.
+          language: of the mention.
+          lemma: of the surface form, "" if unknown.
+          with_names: whether names count, too.
+          outside: the probability of an entity before any evidence.
+
+        Returns:
+          {QID: probability} of the entities with evidence, and the probability of any other.
+        """
+        names = (self._names.exact(surface_form) or self._names.lower(surface_form)) if with_names else Counter()
+        links = self._links
+        levels = names, self._lemmas.lower(lemma), links.lower(surface_form), links.exact(surface_form)
+        prior: dict[Qid, float] = {}
+        for counts in (*levels, links.exact(surface_form, language)):
+            total = counts.total() + 1
+            prior = {qid: (counts[qid] + prior.get(qid, outside)) / total for qid in prior | counts}
+            outside /= total
+        return prior, outside
+
     def ambiguity(self, surface_form: str) -> Ambiguity:
         """Whether a surface form, lower-cased, was linked to no, one or several entities in any language."""
-        match len(self._count(self._by_lower_case.get(surface_form.lower(), []), None)):
+        match len(self._links.lower(surface_form)):
             case 0:
                 return "unseen"
             case 1:
@@ -105,16 +195,24 @@ class AliasTable:
             case _:
                 return "ambiguous"
 
-    def _add(self, surface_form: str, row: _Row) -> None:
-        if surface_form not in self._rows:
-            self._rows[surface_form] = []
-            self._by_lower_case.setdefault(surface_form.lower(), []).append(surface_form)
-        self._rows[surface_form].append(row)
+    def surface_forms(self, with_names: bool = False) -> list[str]:
+        """All distinct surface forms that were linked, and all names if asked, sorted."""
+        names = self._names.strings() if with_names else []
+        return sorted({*self._links.strings(), *names})
 
-    def _count(self, surface_forms: list[str], language: str | None) -> Counter[Qid]:
-        counts: Counter[Qid] = Counter()
-        for surface_form in surface_forms:
-            for row in self._rows.get(surface_form, []):
-                if language in (None, row.language):
-                    counts.update(dict(zip(row.qids, row.counts)))
-        return counts
+    def qids(self) -> set[Qid]:
+        """All entities that were linked."""
+        return self._links.qids()
+
+
+def _read(path: pathlib.Path) -> Iterator[tuple[str, _Row]]:
+    number = 0
+    try:
+        with open(path, "rb") as file:
+            for number, line in enumerate(file, 1):
+                row = orjson.loads(line)
+                yield row["surface_form"], _Row(row["language"], tuple(row["qids"]), tuple(row["counts"]))
+    except OSError as error:
+        raise MelError(f"The alias table {path} cannot be read: {error.strerror}.") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise MelError(f"{path}:{number} is damaged: delete {path.parent} and make it again.") from error

@@ -30,6 +30,7 @@ class Page(NamedTuple):
       mentions: the links that the authors of the page made, in the order of the record.
       dropped: how many other links there were, by reason.
       redirected: how many QIDs (the entity's and the golds') the redirects moved.
+      names: what else the entity is called: its label, aliases and redirects.
     """
 
     entity: Entity
@@ -37,6 +38,7 @@ class Page(NamedTuple):
     mentions: tuple[Mention, ...]
     dropped: Counter[str]
     redirected: int = 0
+    names: tuple[str, ...] = ()
 
 
 def read_pages(
@@ -95,15 +97,16 @@ def _page(record: dict, language: str, redirects: Mapping[Qid, Qid], place: str)
             if found not in (_NOT_WIKI, _NO_QID):
                 logging.log_first_n(logging.WARNING, "%s: dropped link %d: %s.", 20, place, ordinal, found)
             continue
-        span, gold = found
+        span, gold, lemma = found
         redirected += gold in redirects
         mention_id = f"{language}-{format_qid(qid)}-{ordinal}"
-        mentions.append(Mention(mention_id, language, text, span, redirects.get(gold, gold), title))
-    return Page(entity, text, tuple(mentions), dropped, redirected)
+        gold = redirects.get(gold, gold)
+        mentions.append(Mention(mention_id, language, text, span, gold, title, lemma=lemma))
+    return Page(entity, text, tuple(mentions), dropped, redirected, _names(record, wiki))
 
 
-def _link(link: dict, text: str, tokens: list) -> tuple[Span, Qid] | str:
-    """The span and the gold of a link, or the reason why it is not a mention."""
+def _link(link: dict, text: str, tokens: list) -> tuple[Span, Qid, str] | str:
+    """The span, the gold and the lemma of a link, or the reason why it is not a mention."""
     if link.get("origin") != "wiki":
         return _NOT_WIKI
     if link.get("qid") is None:
@@ -115,7 +118,15 @@ def _link(link: dict, text: str, tokens: list) -> tuple[Span, Qid] | str:
     span = _covered(link, text, tokens)
     if span is None:
         return "span outside the text"
-    return (span, gold) if span.of(text).strip() else "surface form is blank"
+    if not span.of(text).strip():
+        return "surface form is blank"
+    return span, gold, _lemma(tokens[link["start"] : link["end"]])
+
+
+def _lemma(tokens: list) -> str:
+    """The lemmas of some tokens, "" where one has none."""
+    lemmas = [token.get("lemma") if isinstance(token, dict) else None for token in tokens]
+    return " ".join(lemmas) if all(isinstance(lemma, str) and lemma for lemma in lemmas) else ""
 
 
 def _covered(focus: dict, text: str, tokens: list) -> Span | None:
@@ -139,6 +150,11 @@ def _title(record: dict, wiki: dict, qid: Qid) -> str:
     aliases = _get(record, "aliases", list)
     names = (_get(wiki, "title", str), _get(record, "label", str), *(name for name in aliases if isinstance(name, str)))
     return next((name.strip() for name in names if name.strip()), format_qid(qid))
+
+
+def _names(record: dict, wiki: dict) -> tuple[str, ...]:
+    names = (_get(record, "label", str), *_get(record, "aliases", list), *_get(wiki, "redirects", list))
+    return tuple(dict.fromkeys(name.strip() for name in names if isinstance(name, str) and name.strip()))
 
 
 def _description(record: dict, wiki: dict, text: str, tokens: list) -> str:

@@ -16,6 +16,7 @@ from mel.types import MelError, Mention, Qid, Span, parse_qid
 
 _DOCUMENT_COLUMNS = ("docid", "title", "text_md5")
 _MENTION_COLUMNS = ("docid", "position", "length", "mention", "qid")
+_IN_REFERENCES = {"True": True, "False": False}
 
 
 class Document(NamedTuple):
@@ -43,6 +44,7 @@ class _Row(NamedTuple):
     surface_form: str
     gold: Qid
     frequency_bin: int
+    in_references: bool | None
 
 
 def list_languages(directory: str | os.PathLike) -> list[str]:
@@ -85,7 +87,8 @@ def read_documents(directory: str | os.PathLike, language: str, malformed: Malfo
                 continue
             span = Span(row.position, row.position + row.length)
             mention_id = f"{docid}:{row.position}:{row.length}"
-            mentions.append(Mention(mention_id, language, text, span, row.gold, title, row.frequency_bin))
+            mention = Mention(mention_id, language, text, span, row.gold, title, row.frequency_bin, row.in_references)
+            mentions.append(mention)
         yield Document(docid, title, text, tuple(mentions), dropped)
 
 
@@ -113,7 +116,10 @@ def _read_mentions(path: pathlib.Path, malformed: Malformed) -> dict[str, list[_
     for line, row in _read_rows(path, _MENTION_COLUMNS, malformed):
         try:
             position, length = int(row["position"]), int(row["length"])
-            parsed = _Row(line, position, length, row["mention"], parse_qid(row["qid"]), int(row.get("freq_bin") or -1))
+            in_references = _IN_REFERENCES.get(row.get("qid_in_refs", ""))
+            frequency_bin = int(row.get("freq_bin") or -1)
+            gold = parse_qid(row["qid"])
+            parsed = _Row(line, position, length, row["mention"], gold, frequency_bin, in_references)
         except (ValueError, MelError) as error:
             malformed.add(str(path), line, str(error))
         else:

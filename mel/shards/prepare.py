@@ -83,7 +83,7 @@ def publish_kb(
 ) -> None:
     """Publishes the alias table of the training mentions and the knowledge base, in one reading."""
     malformed = Malformed(archives.max_malformed)
-    counts: alias_table.AliasCounts = Counter()
+    counts = alias_table.Counts(Counter(), Counter(), Counter())
     redirected = 0
     with publish(kb_path, "kb") as kb, publish(alias_path, "alias table") as aliases:
         writer = KnowledgeBaseWriter(kb.path, languages)
@@ -91,7 +91,8 @@ def publish_kb(
         for entities, part_counts, moved, part_malformed in _each_part(survey, archives, "entities"):
             malformed.merge(part_malformed)
             writer.add(entities)
-            counts.update(part_counts)
+            for count, part_count in zip(counts, part_counts):
+                count.update(part_count)
             redirected += moved
         rows = writer.close()
         kb.facts |= {
@@ -181,17 +182,17 @@ def publish_mentions(
         tokens.reads("tokenizer", tokenizer)
 
 
-def _survey_part(
-    item: tuple[str, Part], archives: Archives
-) -> tuple[list[Entity], alias_table.AliasCounts, int, Malformed]:
+def _survey_part(item: tuple[str, Part], archives: Archives) -> tuple[list[Entity], alias_table.Counts, int, Malformed]:
     language, part = item
     malformed = Malformed(archives.max_malformed, log=False)
-    entities, counts, redirected = [], Counter(), 0
+    entities, counts, redirected = [], alias_table.Counts(Counter(), Counter(), Counter()), 0
     for page in damuel.read_pages(part, language, malformed, archives.redirects):
         entities.append(page.entity)
         redirected += page.redirected
         if not is_held_out(page.entity.qid, archives.held_out):
-            counts.update(alias_table.count_aliases(page.mentions))
+            counts.links.update(alias_table.count_aliases(page.mentions))
+            counts.lemmas.update(alias_table.count_lemmas(page.mentions))
+        counts.names.update((name, language, page.entity.qid) for name in page.names)
     return entities, counts, redirected, malformed
 
 
@@ -222,7 +223,8 @@ def _line(mention: Mention) -> bytes:
     record = {
         "id": mention.mention_id, "language": mention.language, "surface_form": mention.surface_form,
         "start": mention.span.start, "end": mention.span.end, "qid": format_qid(mention.gold),
-        "title": mention.title, "frequency_bin": mention.frequency_bin,
+        "title": mention.title, "frequency_bin": mention.frequency_bin, "document": mention.document,
+        "in_references": mention.in_references, "lemma": mention.lemma,
     }  # fmt: skip
     return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
 

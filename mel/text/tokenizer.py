@@ -12,6 +12,7 @@ import itertools
 import json
 import os
 import pathlib
+import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -108,6 +109,25 @@ class Tokenizer:
                 rows.extend(self._row(tokens, text, headers[text.header], max_tokens) for text in page)
         return rows
 
+    def decode(self, row: Sequence[int]) -> tuple[str, str, str]:
+        """About the text before, in and behind the focus of a row, in pieces that join without a gap.
+
+        A row holds no spaces: `_gap` guesses them. The header is left out.
+        """
+        ids = list(row)
+        first = ids.index(self.marker_id)
+        second = ids.index(self.marker_id, first + 1)
+        header_end = ids.index(self.sep_id)  # behind the focus where there is no header
+        start = header_end + 1 if header_end < first else 1
+        texts, previous = ["", "", ""], ""
+        for place, piece in enumerate((ids[start:first], ids[first + 1 : second], ids[second + 1 : -1])):
+            for token in map(self._backend.id_to_token, piece):
+                gap = "" if token.startswith("##") else _gap(previous[-1:], token[:1])
+                texts[0 if place == 1 and not texts[1] else place] += gap  # never in the focus, at its rims
+                texts[place] += token.removeprefix("##")
+                previous = token
+        return tuple(texts)
+
     def _row(self, page: _PageTokens, text: MarkedText, header: list[int], max_tokens: int) -> np.ndarray:
         left, focus, right = self._split(page, text)
         prefix = [self.cls_id, *header[: max_tokens // 4], self.sep_id] if header else [self.cls_id]
@@ -173,6 +193,18 @@ def _page_tokens(encoding: tokenizers.Encoding) -> _PageTokens:
     word_first = np.flatnonzero(np.diff(words, prepend=-1))
     word_last = np.append(word_first[1:], len(words)) if len(words) else word_first
     return _PageTokens(np.asarray(encoding.ids, np.int32), offsets[:, 0], offsets[:, 1], word_first, word_last)
+
+
+def _gap(left: str, right: str) -> str:
+    """What stands between two words, by the character before and the one behind."""
+    joined = "'’-_/"
+    touching = left in "([{«¿¡" + joined or right in ")]}»,.;:!?%،؟" + joined  # nothing is in every string
+    return "" if touching or (_is_cjk(left) and _is_cjk(right)) else " "
+
+
+def _is_cjk(character: str) -> bool:
+    """Whether a script without spaces writes it: Korean, as wide as its neighbours, has spaces."""
+    return unicodedata.east_asian_width(character) in "WF" and not "가" <= character <= "힣"
 
 
 def _download(hub_id: str) -> pathlib.Path:

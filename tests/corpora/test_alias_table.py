@@ -3,12 +3,12 @@ from collections import Counter
 
 import pytest
 
-from mel.corpora.alias_table import FILE, AliasTable, count_aliases, write
+from mel.corpora.alias_table import FILE, LEMMAS, NAMES, AliasTable, Counts, count_aliases, count_lemmas, write
 from mel.corpora.archives import find_archive, list_parts
 from mel.corpora.damuel import read_pages
 from mel.corpora.malformed import Malformed
 from mel.corpora.mewsli import list_languages, read_documents
-from mel.types import MelError, Mention, Span
+from mel.types import Entity, MelError, Mention, Span
 
 MDN = pathlib.Path(__file__).resolve().parents[2].parent / "shared" / "data" / "mdn"
 
@@ -28,9 +28,13 @@ COUNTS = Counter(
 )
 
 
+def counted(links, lemmas=(), names=()):
+    return Counts(Counter(links), Counter(lemmas), Counter(names))
+
+
 @pytest.fixture
 def table(tmp_path):
-    assert write(tmp_path, COUNTS) == 7
+    assert write(tmp_path, counted(COUNTS)) == 7
     return AliasTable.read(tmp_path)
 
 
@@ -41,6 +45,67 @@ def test_mentions_are_counted_by_surface_form_language_and_gold():
     counts = count_aliases([mention("es", 0, 3, 1), mention("es", 0, 3, 1), mention("es", 5, 8, 2)])
     counts.update(count_aliases([mention("pt", 0, 3, 1), mention("es", 0, 3, 2)]))
     assert counts == {("Rio", "es", 1): 2, ("rio", "es", 2): 1, ("Rio", "pt", 1): 1, ("Rio", "es", 2): 1}
+
+
+def test_lemmas_are_counted_where_there_are_any():
+    def mention(lemma):
+        return Mention("id", "es", "los ríos", Span(0, 8), 4, lemma=lemma)
+
+    assert count_lemmas([mention("el río"), mention(""), mention("el río")]) == {("el río", "es", 4): 2}
+
+
+def test_a_lemma_is_asked_for_last(tmp_path):
+    write(tmp_path, counted({("ríos", "es", 1): 1}, {("Río", "es", 2): 3, ("río", "pt", 3): 1}))
+    table = AliasTable.read(tmp_path)
+    assert table.candidates("RÍOS", lemma="río") == ((1, 1.0),)
+    assert table.candidates("riachos", lemma="río") == ((2, 0.75), (3, 0.25))
+    assert table.candidates("riachos", "pt", lemma="río") == ((3, 1.0),)
+    assert table.candidates("riachos") == table.candidates("riachos", lemma="lago") == ()
+
+
+def test_a_prior_by_hand(tmp_path):
+    links = {("Mond", "de", 1): 3, ("Mond", "en", 2): 6, ("mond", "nl", 3): 1}
+    write(tmp_path, counted(links, names={("Mond", "de", 4): 1, ("mond", "de", 5): 1}))
+    table = AliasTable.read(tmp_path)
+    prior, outside = table.prior("Mond", "de", outside=0.5)
+    # Names 4: (1 + .5) / 2; lower-cased 3 + 6 + 1 links; as it is 3 + 6; in German 3.
+    assert prior[4] == pytest.approx(0.75 / 11 / 10 / 4)
+    assert prior[3] == pytest.approx((1 + 0.25) / 11 / 10 / 4)
+    assert prior[2] == pytest.approx((6 + (6 + 0.25) / 11) / 10 / 4)
+    assert prior[1] == pytest.approx((3 + (3 + (3 + 0.25) / 11) / 10) / 4)
+    assert outside == pytest.approx(0.5 / 2 / 11 / 10 / 4)
+    assert 5 not in prior  # a name as it is comes before the same lower-cased
+    assert table.prior("Mond", "de", with_names=False)[0].keys() == {1, 2, 3}
+    assert table.prior("Sonne", "de", outside=0.5) == ({}, 0.5)
+
+
+def test_a_prior_sums_to_one(table):
+    prior, outside = table.prior("PARIS", "fr", outside=0.01)
+    assert set(prior) == {90, 167, 300}
+    assert sum(prior.values()) + 97 * outside == pytest.approx(1)
+
+
+def test_one_link_in_the_own_language_outweighs_all_links_in_others(tmp_path):
+    write(tmp_path, counted({("a", "de", 9): 1, ("a", "en", 1): 1000, ("a", "en", 9): 1, ("A", "en", 1): 1000}))
+    prior = AliasTable.read(tmp_path).prior("a", "de")[0]
+    assert prior[9] > prior[1] > 0
+
+
+def test_titles_join_the_names(tmp_path):
+    write(tmp_path, counted(COUNTS))
+    table = AliasTable.read(tmp_path)
+    table.add_titles([Entity(5, "de", "Mond", ""), Entity(5, "nl", "Mond", ""), Entity(6, "en", "Mond", "")])
+    assert table.prior("MOND", "de")[0] == {5: pytest.approx(2 / 4), 6: pytest.approx(1 / 4)}
+    assert table.candidates("Mond") == () and table.ambiguity("Mond") == "unseen"
+    assert "Mond" in table.surface_forms(with_names=True) and "Mond" not in table.surface_forms()
+
+
+def test_a_table_without_lemmas_and_names_is_read(tmp_path):
+    write(tmp_path, counted(COUNTS, {("x", "de", 1): 1}, {("y", "de", 1): 1}))
+    for name in (LEMMAS, NAMES):
+        (tmp_path / name).unlink()
+    table = AliasTable.read(tmp_path)
+    assert table.candidates("paris") and not table.candidates("?", lemma="x") and not table.prior("y", "de")[0]
 
 
 def test_the_exact_surface_form_comes_first_over_all_languages(table):
@@ -72,7 +137,7 @@ def test_ambiguity_is_that_of_the_lower_cased_form(table):
 def test_the_file_is_sorted_and_does_not_depend_on_the_order_of_counting(tmp_path):
     for name, counts in [("a", COUNTS), ("b", dict(reversed(COUNTS.items())))]:
         (tmp_path / name).mkdir()
-        write(tmp_path / name, counts)
+        write(tmp_path / name, counted(counts))
     assert (tmp_path / "a" / FILE).read_text(encoding="utf-8") == (
         '{"surface_form":"PARIS","language":"en","qids":[90],"counts":[1]}\n'
         '{"surface_form":"Paris","language":"en","qids":[90,167],"counts":[6,2]}\n'
@@ -88,7 +153,7 @@ def test_the_file_is_sorted_and_does_not_depend_on_the_order_of_counting(tmp_pat
 def test_a_missing_or_damaged_file_is_refused(tmp_path):
     with pytest.raises(MelError, match="cannot be read"):
         AliasTable.read(tmp_path)
-    write(tmp_path, COUNTS)
+    write(tmp_path, counted(COUNTS))
     with open(tmp_path / FILE, "a") as file:
         file.write('{"surface_form": "x"')
     with pytest.raises(MelError, match=f"{FILE}:8 is damaged"):
@@ -103,7 +168,7 @@ def test_recall_on_the_dev_mentions_of_mdn(tmp_path):
         for part in list_parts(find_archive(MDN / "damuel", language)):
             for page in read_pages(part, language, malformed):
                 counts.update(count_aliases(page.mentions))
-    write(tmp_path, counts)
+    write(tmp_path, counted(counts))
     table = AliasTable.read(tmp_path)
 
     mentions, right = Counter(), Counter()

@@ -50,6 +50,37 @@ def test_a_link_in_tokens_becomes_a_mention_in_characters(tmp_path):
     assert first.frequency_bin == -1
 
 
+@pytest.mark.parametrize(
+    "tokens, lemma",
+    [
+        ([{"lemma": "el"}, {"lemma": "río"}], "el río"),
+        ([{"lemma": "el"}, {"lemma": ""}], ""),
+        ([{}, {"lemma": "río"}], ""),
+        ([{"lemma": "el"}, {"lemma": 3}], ""),
+    ],
+)
+def test_the_lemma_of_a_mention_is_that_of_all_its_tokens(tmp_path, tokens, lemma):
+    rivers = record("los ríos", [link(0, 2)])
+    for token, values in zip(rivers["wiki"]["tokens"], tokens):
+        token |= values
+    (page,) = read(tmp_path, rivers)
+    assert page.mentions[0].lemma == lemma
+
+
+def test_a_token_inside_a_link_that_is_no_object_has_no_lemma(tmp_path):
+    rivers = record("los tres ríos", [link(0, 3)])
+    rivers["wiki"]["tokens"][1] = None
+    (page,) = read(tmp_path, rivers)
+    assert (page.mentions[0].surface_form, page.mentions[0].lemma) == ("los tres ríos", "")
+
+
+def test_names_are_label_aliases_and_redirects_each_once(tmp_path):
+    named = record(label=" Paraná ", aliases=["Río Paraná", "", 7, "Paraná"])
+    named["wiki"]["redirects"] = ["Parana", "Río Paraná"]
+    (page,) = read(tmp_path, named)
+    assert page.names == ("Paraná", "Río Paraná", "Parana")
+
+
 @pytest.mark.parametrize("end_offset, surface_form", [(6, "un humedal"), (8, "un humedales"), (99, "un humedales")])
 def test_end_offset_is_the_last_character_of_the_last_token(tmp_path, end_offset, surface_form):
     (page,) = read(tmp_path, record("en un humedales grande", [link(1, 3, end_offset=end_offset)]))

@@ -19,8 +19,8 @@ HEADER = "docid\tposition\tlength\tmention\turl\tlang\tqid\tqid_in_refs\tfreq_bi
 TEXTS = {"sr-1": 'Реч "Зенит"\r\nи 🐄 крава', "sr-2": "Нови Сад"}
 
 
-def row(docid, position, length, mention, qid="Q5", freq_bin="3"):
-    return f"{docid}\t{position}\t{length}\t{mention}\thttp://x\tsr\t{qid}\tTrue\t{freq_bin}"
+def row(docid, position, length, mention, qid="Q5", freq_bin="3", in_refs="True"):
+    return f"{docid}\t{position}\t{length}\t{mention}\thttp://x\tsr\t{qid}\t{in_refs}\t{freq_bin}"
 
 
 def write_tree(tmp_path, rows, header=HEADER, docs=True, md5=None):
@@ -51,6 +51,16 @@ def test_positions_count_code_points_and_quotes_and_line_ends_are_text(tmp_path)
     (mention,) = second.mentions
     assert (mention.language, mention.title, mention.surface_form) == ("sr", 'Наслов "sr-2', "Сад")
     assert not first.dropped and not second.dropped
+
+
+def test_whether_the_gold_is_in_the_references_is_told_or_unknown(tmp_path):
+    rows = [row("sr-2", 0, 4, "Нови", in_refs=said) for said in ("True", "False", "", "maybe")]
+    (document,) = read(write_tree(tmp_path / "told", rows))
+    assert [mention.in_references for mention in document.mentions] == [True, False, None, None]
+    (document,) = read(
+        write_tree(tmp_path / "untold", ["sr-2\t0\t4\tНови\tQ5"], "docid\tposition\tlength\tmention\tqid")
+    )
+    assert [mention.in_references for mention in document.mentions] == [None]
 
 
 def test_rows_need_not_be_grouped(tmp_path):

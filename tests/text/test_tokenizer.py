@@ -75,6 +75,22 @@ def test_offsets_count_characters_not_bytes(tokenizer):
     assert found == [CLS, WORDS.index("😀"), MARKER, WORDS.index("東"), WORDS.index("京"), MARKER, FOX, SEP]
 
 
+@pytest.mark.parametrize(
+    "left, focus, right",
+    [
+        ("the red ", "foxes", " jumps, the fox"),
+        ("", "the", ""),
+        ("the 東", "京", "東 é"),
+        ("the [", "M", "] jumps"),
+    ],
+)
+def test_a_row_is_decoded_with_the_spaces_that_a_reader_expects(tokenizer, left, focus, right):
+    text = left + focus + right
+    for header in ("", "red jumps"):
+        found = row(tokenizer, text, len(left), len(left + focus), max_tokens=32, header=header)
+        assert tokenizer.decode(np.array(found)) == (left, focus, right)
+
+
 def test_windows_of_one_page_equal_their_three_pieces_tokenised_alone(tokenizer, vocabulary):
     alone = BertWordPieceTokenizer(str(vocabulary / "vocab.txt"), lowercase=False)
     generator = random.Random(0)
