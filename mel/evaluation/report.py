@@ -1,74 +1,118 @@
-"""A published evaluation: `report.json` for programs, `report.md` for people.
+"""A published evaluation: figures for programs and people, and the answers they were counted from.
 
-Neither holds a time or a path, so the same evaluation done twice is the same report, byte for byte.
+`report.json` and `report.md` hold no time and no path, so the same evaluation done twice is the same
+report, byte for byte; only `report.json` counts as the artefact's content.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import pathlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import orjson
 
 from mel import artifacts
-from mel.evaluation import recall
-from mel.types import MelError
+from mel.evaluation import breakdowns, intervals, published, recall, trec
+from mel.evaluation.questions import Questions
+from mel.types import NIL, MelError, Qid, format_qid
 
 DIGITS = 6
-AMBIGUITIES = ("ambiguous", "unambiguous", "unseen")
-ABOUT = ("name", "model", "round", "search", "seed", "dataset", "split", "languages", "limit", "command", "inputs")
+SHOWN = 10  # candidates a mention that predictions.jsonl keeps
+SEED = 0  # of the resamples
+PREDICTIONS = "predictions.jsonl"
+ABOUT = (
+    "name", "model", "round", "search", "seed", "fusion_weight", "dataset", "split", "languages", "limit", "command",
+    "inputs",
+)  # fmt: skip
 LABELS = ("dataset", "command")  # these say the same in other words
 HEADINGS = ("R@1", "R@10", "R@100", "MRR")
+LANGUAGE = "language"
+ALL = "all"  # a heading with one group of the same name: every mention
 
 Report = dict[str, Any]
 
 
-def measure(
-    ranking: recall.Ranking,
-    gold_Q: np.ndarray,
-    languages: Sequence[str],
-    ambiguities: Sequence[str],
-    qids_E: np.ndarray,
-) -> Report:
-    """The figures of a report.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Answers:
+    """What a system answered.
 
-    Args:
-      ranking: the candidates of Q mentions.
-      gold_Q: the gold QID of each.
-      languages: the language of each.
-      ambiguities: what the surface form of each is in training, one of `AMBIGUITIES`.
-      qids_E: the QIDs of the KB.
+    Attributes:
+      questions: Q mentions.
+      groups: the group of each under each heading, as `breakdowns.group_mentions` names them.
+      ranking: the candidates of each.
     """
-    gold_rank_Q = recall.gold_rank(ranking, gold_Q)
-    by_language = recall.scores_by(languages, gold_rank_Q)
-    nothing = {group: recall.scores(np.zeros(0)) for group in AMBIGUITIES}
-    micro = recall.scores(gold_rank_Q)
+
+    questions: Questions
+    groups: Mapping[str, Sequence[str]]
+    ranking: recall.Ranking
+
+
+def measure(answers: Answers, qids_E: np.ndarray) -> Report:
+    """The figures of a report; `qids_E` are the QIDs of the KB."""
+    questions = answers.questions
+    gold_rank_Q = recall.gold_rank(answers.ranking, questions.gold_Q)
+    headings = all_headings(questions.languages, answers.groups)
+    scores = {heading: recall.scores_by(names, gold_rank_Q) for heading, names in headings.items()}
+    rng = np.random.default_rng(SEED)
+    means = intervals.resampled_means(gold_rank_Q == 0, questions.documents, headings, rng)
+    for heading, by_group in scores.items():
+        for group, group_scores in by_group.items():
+            group_scores["r@1_interval"] = intervals.interval(means[heading][group])
+    micro, by_language = scores[ALL][ALL], scores[LANGUAGE]
+    macro_interval = intervals.interval(intervals.macro_means(means[LANGUAGE]))
     return {
         "mentions": micro.pop("mentions"),
-        "kb_coverage": recall.coverage(gold_Q, qids_E),
+        "kb_coverage": recall.coverage(questions.gold_Q, qids_E),
         "micro": micro,
-        "macro": recall.macro(by_language),
+        "macro": recall.macro(by_language) | {"r@1_interval": macro_interval},
         "by_language": by_language,
-        "breakdown": nothing | recall.scores_by(ambiguities, gold_rank_Q),
+        "breakdowns": {
+            heading: {group: scores[heading][group] for group in breakdowns.in_order(heading, names)}
+            for heading, names in answers.groups.items()
+        },
     }
 
 
-def publish_report(path: str | os.PathLike, report: Report, config: Any = None) -> Report:
+def all_headings(languages: Sequence[str], groups: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
+    """The group of each mention under every heading that has intervals: all, by language, and the breakdowns."""
+    return {ALL: [ALL] * len(languages), LANGUAGE: languages, **groups}
+
+
+def publish_report(
+    path: str | os.PathLike,
+    report: Report,
+    answers: Answers,
+    config: Any = None,
+    add_files: Callable[[pathlib.Path, Report], None] = lambda folder, report: None,
+) -> Report:
     """Publishes a report, and returns it as published: its figures rounded.
 
     Args:
       path: the artefact's folder.
-      report: the figures of `measure`; {reason: count} of mentions "dropped" before; and what it is
-        `ABOUT`, where "inputs" holds the digest of everything it was made from, by name.
+      report: the figures of `measure`; {reason: count} of mentions "dropped" before; what it is
+        `ABOUT`, where "inputs" holds the digest of everything it was made from, by name; and
+        whatever else is known ("calibration", "tuned").
+      answers: what the figures were counted from.
       config: the config that made it.
+      add_files: writes more into the folder, such as a page; it finds the other files there already.
     """
     report = _rounded(report)
+    mention_ids, ranking = answers.questions.mention_ids, answers.ranking
     with artifacts.publish(path, "report", config) as draft:
         draft.inputs.update(report["inputs"])
+        draft.content_digest = artifacts.digest_of(report)
         artifacts.write_text(draft / "report.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
         artifacts.write_text(draft / "report.md", markdown(report))
+        with open(draft / PREDICTIONS, "wb") as file:
+            file.writelines(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE) for line in _predictions(answers))
+        trec.write_run(draft / "run.trec.gz", mention_ids, ranking, report["name"])
+        trec.write_qrels(draft / "qrels.txt", mention_ids, answers.questions.gold_Q)
+        add_files(draft.path, report)
     return report
 
 
@@ -76,9 +120,12 @@ def open_report(path: str | os.PathLike) -> Report:
     """Reads a published report back.
 
     Raises:
-      MelError: there is none, or it is damaged.
+      MelError: there is none, it is damaged, or it was made before reports had breakdowns.
     """
-    return json.loads((artifacts.open_artifact(path, "report") / "report.json").read_text(encoding="utf-8"))
+    report = json.loads((artifacts.open_artifact(path, "report") / "report.json").read_text(encoding="utf-8"))
+    if "breakdowns" not in report:
+        raise MelError(f"{path} was made before reports had breakdowns and intervals: delete it and evaluate again.")
+    return report
 
 
 def open_same_report(path: str | os.PathLike, about: Mapping[str, Any]) -> Report:
@@ -88,35 +135,46 @@ def open_same_report(path: str | os.PathLike, about: Mapping[str, Any]) -> Repor
       MelError: there is none, it is damaged, or about something else.
     """
     report = open_report(path)
-    if different := [key for key in ABOUT if key not in LABELS and report.get(key) != about[key]]:
+    if different := [key for key in ABOUT if key not in LABELS and report.get(key) != about.get(key)]:
         raise MelError(
             f"{path} is another evaluation (it differs in {', '.join(different)}): choose another --name or delete it."
         )
     return report
 
 
+def read_predictions(path: str | os.PathLike) -> Iterator[dict[str, Any]]:
+    """The mentions of a published report and how each was answered, in the order of the questions.
+
+    Yields:
+      "id", "language", "document", "surface_form", "gold" (a QID), "rank" (from 0, -1 if absent),
+      "groups" ({heading: group}) and "candidates" ([QID, score], the best 10).
+    """
+    with open(pathlib.Path(path) / PREDICTIONS, "rb") as file:
+        yield from map(orjson.loads, file)
+
+
 def markdown(report: Mapping[str, Any]) -> str:
-    """The report as Markdown: what it is about, scores per language, scores by ambiguity."""
+    """The report as Markdown: what it is about, scores by language and under each heading, published rows."""
     overall = {"micro": report["micro"] | {"mentions": report["mentions"]}, "macro": report["macro"]}
-    languages = _scores_table("language", report["by_language"] | overall)
-    breakdown = _scores_table("surface form in training", report["breakdown"])
-    return "\n".join([f"# {report['name']}", "", *_description(report), "", *languages, "", *breakdown, ""])
+    parts = [_description(report), _scores_table(LANGUAGE, report["by_language"] | overall)]
+    parts += [_scores_table(heading, groups) for heading, groups in report["breakdowns"].items()]
+    if rows := published.published_beside(report):
+        parts += [_published_table(report, rows), [f"- {published.citation(row)}" for row in rows]]
+    return "\n".join([f"# {report['name']}", *(line for part in parts for line in ["", *part]), ""])
 
 
-def comparison_table(reports: Iterable[Mapping[str, Any]]) -> str:
-    """Several reports in one Markdown table, a row each, the alias table first."""
-    header = ("system", "R@1", "R@1 ambiguous", "R@1 unseen", "R@10", "R@100", "MRR")
-    rows = [
-        (
-            report["name"],
-            _figure(report["micro"], "r@1"),
-            _figure(report["breakdown"]["ambiguous"], "r@1"),
-            _figure(report["breakdown"]["unseen"], "r@1"),
-            *(_figure(report["micro"], metric) for metric in recall.METRICS[1:]),
-        )
-        for report in sorted(reports, key=lambda report: report["model"] != "alias_table")
-    ]
-    return "\n".join(_table(header, rows)) + "\n"
+def figure(scores: Mapping[str, Any], metric: str) -> str:
+    """A score with three digits and its interval if it has one; a dash where there are no mentions."""
+    if metric not in scores or not scores.get("mentions", 1):
+        return "–"
+    interval = scores.get(f"{metric}_interval")
+    return f"{scores[metric]:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a Markdown table, its figures to the right."""
+    cells = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
+    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in cells]
 
 
 def _description(report: Mapping[str, Any]) -> list[str]:
@@ -129,6 +187,8 @@ def _description(report: Mapping[str, Any]) -> list[str]:
         f"- System: {report['model']}{number}, {report['search']} search{seed}.",
         f"- Every figure is a share of all its mentions ({report['mentions']:,} in all); a gold that the KB lacks is "
         f"a miss. The KB holds the gold of {report['kb_coverage']:.2%}. Dropped before: {dropped}.",
+        f"- In brackets the {intervals.LEVEL:.0%} interval of R@1: percentile bootstrap over documents, "
+        f"{intervals.RESAMPLES:,} resamples.",
         f"- Command: `{report['command']}`",
     ]
 
@@ -137,17 +197,32 @@ def _scores_table(heading: str, groups: Mapping[str, recall.Scores]) -> list[str
     rows = []
     for name, group in groups.items():
         mentions = f"{group['mentions']:,}" if "mentions" in group else ""
-        rows.append((name, mentions, *(_figure(group, metric) for metric in recall.METRICS)))
-    return _table((heading, "mentions", *HEADINGS), rows)
+        rows.append((name, mentions, *(figure(group, metric) for metric in recall.METRICS)))
+    return table((heading, "mentions", *HEADINGS), rows)
 
 
-def _figure(group: Mapping[str, float], metric: str) -> str:
-    return f"{group[metric]:.3f}" if group.get("mentions", 1) else "–"
+def _published_table(report: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    ours = {name: report["by_language"].get(name) or report[name] for name in rows[0]["r@1"]}
+    figures = [(report["name"], {name: scores["r@1"] for name, scores in ours.items()})]
+    figures += [(published.label(row), row["r@1"]) for row in rows]
+    return table(("R@1", *ours), [(name, *(f"{value:.3f}" for value in row.values())) for name, row in figures])
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    cells = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
-    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in cells]
+def _predictions(answers: Answers) -> Iterator[dict[str, Any]]:
+    questions, ranking = answers.questions, answers.ranking
+    ranks = recall.gold_rank(ranking, questions.gold_Q).tolist()
+    for number, (qids_K, scores_K) in enumerate(zip(ranking.qids_QK[:, :SHOWN], ranking.scores_QK[:, :SHOWN])):
+        found = zip(qids_K[qids_K != NIL].tolist(), scores_K.tolist())
+        yield {
+            "id": questions.mention_ids[number],
+            "language": questions.languages[number],
+            "document": questions.documents[number],
+            "surface_form": questions.surface_forms[number],
+            "gold": format_qid(Qid(int(questions.gold_Q[number]))),
+            "rank": ranks[number],
+            "groups": {heading: names[number] for heading, names in answers.groups.items()},
+            "candidates": [[format_qid(qid), round(score, DIGITS)] for qid, score in found],
+        }
 
 
 def _rounded(value: Any) -> Any:
@@ -157,5 +232,7 @@ def _rounded(value: Any) -> Any:
             return round(value, DIGITS)
         case dict():
             return {key: _rounded(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_rounded(item) for item in value]
         case _:
             return value

@@ -1,0 +1,134 @@
+"""Fusion: what the encoder sees in the context, and what the alias table knew before.
+
+score(entity) = cosine(mention, entity) + weight · log prior(entity | surface form, language), over
+the encoder's best candidates and the most probable ones together.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mel.evaluation.baselines import Prior
+from mel.evaluation.questions import Questions
+from mel.evaluation.recall import Ranking
+from mel.evaluation.systems import CANDIDATES
+from mel.types import MelError
+
+WEIGHTS = (0.0, 0.005, 0.01, 0.015, 0.02, 0.025, 0.03, 0.035, 0.04, 0.05, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
+FOLDS = 2
+PAIRS_AT_ONCE = 2**18
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Pool:
+    """The candidates of Q mentions before they are put in order.
+
+    Attributes:
+      qids_QC: int64, distinct in a row, NIL where padded.
+      cosines_QC: float32, -inf where padded.
+      log_priors_QC: float32.
+    """
+
+    qids_QC: np.ndarray
+    cosines_QC: np.ndarray
+    log_priors_QC: np.ndarray
+
+
+def pool(
+    questions: Questions, ranking: Ranking, prior: Prior, queries_QD: np.ndarray, embeddings_ED: np.ndarray,
+    qids_E: np.ndarray,
+) -> Pool:  # fmt: skip
+    """Joins the encoder's candidates and the 100 most probable before the context is read, all with exact cosines.
+
+    Args:
+      questions: Q mentions.
+      ranking: the encoder's answers.
+      prior: how probable entities are before the context is read, none of them impossible.
+      queries_QD: the embeddings of the mentions.
+      embeddings_ED: the embeddings of the entities' rows.
+      qids_E: the QID of each row; an entity without a row is no candidate.
+    """
+    prior, added = functools.cache(prior), []
+    qids_QC = np.pad(ranking.qids_QK, ((0, 0), (0, CANDIDATES)))
+    cosines_QC = np.pad(ranking.scores_QK, ((0, 0), (0, CANDIDATES)), constant_values=-np.inf)
+    log_priors_QC = np.zeros(qids_QC.shape, np.float32)
+    known = set(qids_E.tolist())
+    asked = zip(questions.surface_forms, questions.languages, questions.lemmas)
+    for question, (form, language, lemma) in enumerate(asked):
+        probable, other = prior(form, language, lemma)
+        encoded = qids_QC[question, :CANDIDATES].tolist()
+        best = sorted(known & probable.keys() - set(encoded), key=lambda qid: (-probable[qid], qid))[:CANDIDATES]
+        qids_QC[question, CANDIDATES : CANDIDATES + len(best)] = best
+        log_priors_QC[question] = np.log([probable.get(qid, other) for qid in qids_QC[question].tolist()])
+        added += [(question, CANDIDATES + place) for place in range(len(best))]
+    if added:
+        question_P, column_P = np.array(added).T
+        cosines_QC[question_P, column_P] = _cosines(
+            queries_QD, question_P, qids_QC[question_P, column_P], embeddings_ED, qids_E
+        )
+    return Pool(qids_QC, cosines_QC, log_priors_QC)
+
+
+def fuse(pool: Pool, weight_Q: np.ndarray) -> Ranking:
+    """The best 100 candidates of each mention, given the weight of the prior for each."""
+    scores_QC = pool.cosines_QC + weight_Q[:, None].astype(np.float32) * pool.log_priors_QC
+    order_QK = np.argsort(-scores_QC, axis=1, kind="stable")[:, :CANDIDATES]
+    return Ranking(np.take_along_axis(pool.qids_QC, order_QK, 1), np.take_along_axis(scores_QC, order_QK, 1))
+
+
+def fuse_cross_fitted(pool: Pool, gold_Q: np.ndarray, documents: Sequence[str]) -> tuple[Ranking, dict[str, Any]]:
+    """Fuses with the weight that the other half of the documents asks for, so that no mention chooses its own.
+
+    Returns:
+      the ranking, and what was fitted: the weight of each fold's mentions, and the weight that all
+      mentions together ask for, to be used on other data.
+
+    Raises:
+      MelError: all documents fall into one half.
+    """
+    fold_Q = np.array([zlib.crc32(document.encode()) % FOLDS for document in documents])
+    if len(np.unique(fold_Q)) < FOLDS:
+        raise MelError(
+            f"A weight cannot be fitted over {len(set(documents))} documents: state one with --fusion_weight."
+        )
+    hits_WQ = np.array([_best(pool, weight) == gold_Q for weight in WEIGHTS])
+    weights = [_fitted(hits_WQ[:, fold_Q != fold]) for fold in range(FOLDS)]
+    tuned = {
+        "fusion_weight": _fitted(hits_WQ),
+        "fusion_weight_by_fold": weights,
+        "how": "two-fold over documents, by R@1",
+    }
+    return fuse(pool, np.array(weights)[fold_Q]), tuned
+
+
+def _best(pool: Pool, weight: float) -> np.ndarray:
+    best_Q = np.argmax(pool.cosines_QC + np.float32(weight) * pool.log_priors_QC, axis=1)
+    return pool.qids_QC[np.arange(len(best_Q)), best_Q]
+
+
+def _fitted(hits_WQ: np.ndarray) -> float:
+    """The weight of the greatest R@1, the smallest of equals."""
+    return WEIGHTS[int(hits_WQ.sum(axis=1).argmax())]
+
+
+def _cosines(
+    queries_QD: np.ndarray, question_P: np.ndarray, qids_P: np.ndarray, embeddings_ED: np.ndarray, qids_E: np.ndarray
+) -> np.ndarray:
+    """The cosine of P pairs of a question and a QID: the greatest over the rows of the QID."""
+    order_E = np.argsort(qids_E, kind="stable")
+    sorted_E = qids_E[order_E]
+    first_P, behind_P = (np.searchsorted(sorted_E, qids_P, side) for side in ("left", "right"))
+    cosines_P = np.full(len(qids_P), -np.inf, np.float32)
+    for place in range(int((behind_P - first_P).max(initial=0))):  # a QID has a row in each of its languages
+        pairs = np.flatnonzero(first_P + place < behind_P)
+        for some in np.array_split(pairs, -(-len(pairs) // PAIRS_AT_ONCE)):
+            rows_pD = embeddings_ED[order_E[first_P[some] + place]]
+            cosines_p = np.einsum("pd,pd->p", queries_QD[question_P[some]], rows_pD)
+            cosines_P[some] = np.maximum(cosines_P[some], cosines_p)
+    return cosines_P

@@ -1,0 +1,69 @@
+"""Groups of mentions, each told by hand."""
+
+import numpy as np
+import pytest
+
+from mel.corpora import alias_table
+from mel.corpora.alias_table import AliasTable
+from mel.evaluation import breakdowns
+from mel.types import Entity
+from tests.evaluation.hand_made import questions_of
+
+
+@pytest.fixture
+def table(tmp_path) -> AliasTable:
+    links = {("Mond", "de", 1): 3, ("Mond", "de", 2): 1, ("Луна", "ru", 1): 2}
+    alias_table.write(tmp_path, alias_table.Counts(links, lemmas={}, names={("月", "ja", 7): 1}))
+    return AliasTable.read(tmp_path)
+
+
+def test_every_heading_by_hand(table):
+    questions = questions_of(
+        [1, 1, 7], surface_forms=["mond", "Луна", "月"], frequency_bins=[0, 5, -1],
+        in_references=[1, 0, -1],
+    )  # fmt: skip
+    entities = [Entity(1, "de", "Mond", ""), Entity(7, "en", "Month", ""), Entity(8, "ja", "月", "")]
+    titles = breakdowns.gold_titles(entities, questions.gold_Q)
+    groups = breakdowns.group_mentions(questions, table, titles)
+    assert groups == {
+        "surface form in training": ["ambiguous", "unambiguous", "unseen"],
+        "frequency bin": ["0", "10k+", "unknown"],
+        "gold in references": ["yes", "no", "unknown"],
+        "script": ["Latin", "Cyrillic", "Han"],
+        "gold linked in training": ["linked", "linked", "never"],
+        "surface form is the title": ["same", "other", "other"],
+    }
+    assert list(groups) == list(breakdowns.GROUPS)
+    for heading, names in groups.items():
+        assert set(names) <= set(breakdowns.GROUPS[heading])
+
+
+def test_a_heading_that_the_corpus_cannot_tell_is_left_out(table):
+    groups = breakdowns.group_mentions(questions_of([1]), table, {1: {"mond"}})
+    assert "frequency bin" not in groups and "gold in references" not in groups
+    assert groups["script"] == ["Latin"]
+
+
+def test_a_title_counts_in_any_language():
+    titles = breakdowns.gold_titles(
+        [Entity(1, "de", "Mond", ""), Entity(1, "en", "MOON", ""), Entity(2, "en", "Sun", "")], np.array([1, 1, 3])
+    )
+    assert titles == {1: {"mond", "moon"}, 3: set()}
+
+
+@pytest.mark.parametrize(
+    "text, script",
+    [
+        ("Straße 9", "Latin"), ("Ｗｅｂ", "Latin"), ("Београд", "Cyrillic"), ("東京", "Han"), ("佐々木", "Han"),
+        ("スクーター", "Kana"), ("ﾃｽﾄ", "Kana"), ("ひらがな", "Kana"), ("東京タワー", "Kana"), ("東タ", "Han"),
+        ("서울", "Hangul"), ("تهران", "Arabic"), ("दिल्ली", "Devanagari"), ("சென்னை", "Tamil"), ("Αθήνα", "other"),
+        ("ABCДЕ", "Latin"), ("2022", "other"), ("🙂", "other"), ("", "other"),
+    ],
+)  # fmt: skip
+def test_the_script_is_that_of_most_letters(text, script):
+    assert breakdowns.script(text) == script
+
+
+def test_groups_are_shown_in_the_order_of_their_frequencies():
+    shown = breakdowns.in_order("frequency bin", ["10k+", "1k-9,999", "0", "10k+", "unknown", "1-9"])
+    assert shown == ["0", "1-9", "1k-9,999", "10k+", "unknown"]

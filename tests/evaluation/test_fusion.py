@@ -1,0 +1,84 @@
+"""Fusion by hand: pools, exact cosines, weights that no mention chooses for itself."""
+
+import zlib
+
+import numpy as np
+import pytest
+
+from mel.evaluation import fusion
+from mel.evaluation.fusion import Pool
+from mel.evaluation.recall import Ranking
+from mel.evaluation.systems import CANDIDATES, empty_ranking
+from mel.types import MelError
+from tests.evaluation.hand_made import questions_of
+
+QIDS_E = np.array([7, 5, 7, 6])
+EMBEDDINGS_ED = np.array([[1, 0], [0, 1], [0.6, 0.8], [-1, 0]], np.float32)
+
+
+def pooled(qids, cosines, priors) -> Pool:
+    return Pool(np.array(qids), np.array(cosines, np.float32), np.log(np.array(priors, np.float32)))
+
+
+def encoder_says(*answers) -> Ranking:
+    ranking = empty_ranking(len(answers))
+    for row, candidates in enumerate(answers):
+        for place, (qid, score) in enumerate(candidates):
+            ranking.qids_QK[row, place], ranking.scores_QK[row, place] = qid, score
+    return ranking
+
+
+def test_a_pool_by_hand():
+    queries_QD = np.array([[0.8, 0.6], [0, 1]], np.float32)
+    ranking = encoder_says([(5, 0.6)], [(5, 1.0), (7, 0.8)])
+
+    def prior(surface_form, language, lemma):
+        return {7: 0.5, 6: 0.2, 99: 0.2}, 0.1
+
+    pool = fusion.pool(questions_of([7, 5]), ranking, prior, queries_QD, EMBEDDINGS_ED, QIDS_E)
+    assert pool.qids_QC[:, :2].tolist() == [[5, 0], [5, 7]]
+    assert pool.qids_QC[:, CANDIDATES : CANDIDATES + 3].tolist() == [[7, 6, 0], [6, 0, 0]]  # the KB has no 99
+    # QID 7 has two rows, and the nearer one counts.
+    np.testing.assert_allclose(pool.cosines_QC[0, [0, CANDIDATES, CANDIDATES + 1]], [0.6, 0.96, -0.8], rtol=1e-6)
+    np.testing.assert_allclose(
+        np.exp(pool.log_priors_QC[0, [0, CANDIDATES, CANDIDATES + 1]]), [0.1, 0.5, 0.2], rtol=1e-6
+    )
+    np.testing.assert_allclose(np.exp(pool.log_priors_QC[1, :2]), [0.1, 0.5], rtol=1e-6)
+    assert np.isneginf(pool.cosines_QC[pool.qids_QC == 0]).all()
+
+
+def test_cosines_do_not_depend_on_blocks(monkeypatch):
+    rng = np.random.default_rng(0)
+    queries_QD, embeddings_ED = rng.normal(size=(4, 3)).astype("f4"), rng.normal(size=(9, 3)).astype("f4")
+    qids_E = rng.integers(1, 5, 9)
+    question_P, qids_P = rng.integers(0, 4, 20), rng.choice(qids_E, 20)
+    expected = [max(queries_QD[q] @ embeddings_ED[qids_E == qid].T) for q, qid in zip(question_P, qids_P)]
+    monkeypatch.setattr(fusion, "PAIRS_AT_ONCE", 3)
+    found = fusion._cosines(queries_QD, question_P, qids_P, embeddings_ED, qids_E)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_the_weight_decides_between_cosine_and_prior():
+    pool = pooled([[1, 2, 0]] * 2, [[0.9, 0.8, -np.inf]] * 2, [[0.1, 0.4, 0.1]] * 2)
+    ranking = fusion.fuse(pool, np.array([0.0, 0.1]))
+    assert ranking.qids_QK.tolist() == [[1, 2, 0], [2, 1, 0]]
+    np.testing.assert_allclose(ranking.scores_QK[1, :2], [0.8 + 0.1 * np.log(0.4), 0.9 + 0.1 * np.log(0.1)], rtol=1e-6)
+    assert np.isneginf(ranking.scores_QK[1, 2])
+
+
+def test_no_mention_is_answered_with_a_weight_it_chose():
+    halves = {zlib.crc32(name.encode()) % 2: name for name in ("a", "b", "c", "d", "e")}
+    documents = [halves[0], halves[1]]
+    # Mention 0 is right only where the prior weighs nothing, mention 1 only where it weighs enough.
+    pool = pooled([[1, 2]] * 2, [[0.9, 0.85]] * 2, [[0.1, 0.4]] * 2)
+    ranking, tuned = fusion.fuse_cross_fitted(pool, np.array([1, 2]), documents)
+    assert ranking.qids_QK[:, 0].tolist() == [2, 1]
+    least = min(weight for weight in fusion.WEIGHTS if weight * np.log(4) > 0.05)
+    assert tuned["fusion_weight_by_fold"] == [least, 0.0]
+    assert tuned["fusion_weight"] == 0.0  # of equals the smallest
+
+
+def test_one_document_fits_no_weight():
+    pool = pooled([[1, 2]] * 2, [[0.9, 0.85]] * 2, [[0.1, 0.4]] * 2)
+    with pytest.raises(MelError, match="over 1 documents: state one with --fusion_weight"):
+        fusion.fuse_cross_fitted(pool, np.array([1, 2]), ["a", "a"])
