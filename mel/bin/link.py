@@ -9,23 +9,33 @@ Writes  --output, a JSON line for each, in the same order:
             ...]}
         Titles are in the language of the text where the KB has one. Scores are cosines, comparable
         among the candidates of one mention. A line or a span that cannot be used is skipped and logged.
+        Other formats (--format) are those of ELEVANT (simple JSON lines), NIF 2.0 (Turtle), HIPE 2022
+        (TSV) and TAC KBP (tab-separated); mel/linking/formats.py says what each holds.
+
+Where the bundle was calibrated, "probability" is that of the link being right, for mentions like those
+it was calibrated on. --nil_precision=0.9 withholds the least probable links so that of the others 90 %
+are right on such mentions: their "qid" is "NIL", their title "", their candidates are still there.
 
 The input is streamed, and the output appears when it is whole.
 
-Example:
+Examples:
   mel-link --bundle=run/bundle --input=texts.jsonl --output=links.jsonl --top_k=5
+  mel-link --bundle=run/bundle --input=texts.jsonl --output=links.ttl --format=nif --nil_precision=0.95
 """
 
 from __future__ import annotations
 
 import dataclasses
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 from absl import logging
 
 from mel.bin.launch import REQUIRED, flag, launch
+from mel.evaluation.calibration import Calibration, threshold_of
 from mel.linking.bundle import open_bundle
-from mel.linking.linker import link_file
+from mel.linking.linker import Format, Judge, link_file
 from mel.types import MelError
 
 
@@ -35,6 +45,8 @@ class Config:
     input: str = flag(REQUIRED, "File of texts and spans, as JSON lines.")
     output: str = flag(REQUIRED, "File that the links are written to; an old one is replaced.")
     top_k: int = flag(10, "Candidates of each mention, the answer included.")
+    format: Format = flag("jsonl", "What is written; jsonl is our own.")
+    nil_precision: float = flag(0.0, "Share of right links to reach by withholding others; 0 withholds none.")
     max_malformed: int = flag(1000, "Most malformed lines and spans to skip before stopping.")
 
 
@@ -49,8 +61,23 @@ def main(config: Config) -> None:
         raise MelError(f"--output={target} is in a folder that is not there: make it first.")
     if source.resolve() == target.resolve():
         raise MelError(f"--output={target} is the input itself: choose another file.")
-    linked, malformed = link_file(open_bundle(config.bundle), source, target, config.top_k, config.max_malformed)
+    bundle = open_bundle(config.bundle)
+    judge = _judge(config, bundle.calibration)
+    linked, malformed = link_file(bundle, source, target, config.top_k, config.max_malformed, config.format, judge)
     logging.info("Linked %d mentions into %s; skipped %d malformed lines and spans.", linked, target, len(malformed))
+
+
+def _judge(config: Config, values: Mapping[str, Any] | None) -> Judge | None:
+    if values is None:
+        if config.nil_precision:
+            raise MelError(
+                f"--nil_precision={config.nil_precision} needs a calibrated bundle, and {config.bundle} is none: "
+                "export one with mel-export --calibrate_on=SPLIT."
+            )
+        return None
+    calibration = Calibration.from_json(values)
+    threshold = threshold_of(values, config.nil_precision) if config.nil_precision else 0.0
+    return Judge(calibration.probability, calibration.depth, threshold)
 
 
 def console() -> None:

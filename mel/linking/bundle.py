@@ -7,6 +7,8 @@ modules.json, 1_Pooling/, 2_Dense/
 index/        of the entities' embeddings
 qids.npy, languages.npy, titles.npy, title_ends.npy
               the QID, language and title of each row of the index
+calibration.json
+              where the bundle was calibrated: what turns scores into probabilities, and thresholds
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -30,6 +32,7 @@ from mel.text.tokenizer import MARKER, Tokenizer
 from mel.training.checkpoint import Checkpoint
 
 KIND = "bundle"
+CALIBRATION = "calibration.json"
 
 
 class Titles:
@@ -67,6 +70,7 @@ class Bundle:
       index: finds rows near an embedding.
       kb: the QID and language of each row.
       titles: the title of each row.
+      calibration: the values of its calibration, None where it has none.
     """
 
     tokenizer: Tokenizer
@@ -77,6 +81,7 @@ class Bundle:
     index: Index
     kb: KnowledgeBase
     titles: Titles
+    calibration: Mapping[str, Any] | None = None
 
 
 def publish_bundle(
@@ -88,6 +93,7 @@ def publish_bundle(
     index: IndexKind,
     max_tokens: int,
     title_in_window: bool,
+    calibrate: Callable[[Index], Mapping[str, Any]] | None = None,
     config: Any = None,
 ) -> Artifact:
     """Publishes a bundle.
@@ -101,6 +107,7 @@ def publish_bundle(
       index: the kind that is built over them.
       max_tokens: of a mention's row.
       title_in_window: whether the title of the page is in it.
+      calibrate: makes the values of a calibration from answers of the bundle's own index.
       config: the config that made it.
 
     Raises:
@@ -124,6 +131,8 @@ def publish_bundle(
         Tokenizer.load(tokenizer.path).save(draft / "encoder")
         _write_sentence_transformer(draft, checkpoint.encoder_config, checkpoint.params, max_tokens)
         publish_index(draft / "index", index, embeddings)
+        if calibrate:
+            _write_json(draft / CALIBRATION, calibrate(open_index(draft / "index")))
         entities = KnowledgeBase.read(kb.path, kb.facts["languages"])
         np.save(draft / "qids.npy", entities.qids_E)
         np.save(draft / "languages.npy", entities.languages_E)
@@ -149,7 +158,13 @@ def open_bundle(path: str | os.PathLike) -> Bundle:
         index=open_index(artifact / "index"),
         kb=KnowledgeBase.read(artifact.path, facts["languages"]),
         titles=Titles.read(artifact.path),
+        calibration=read_calibration(artifact),
     )
+
+
+def read_calibration(bundle: Artifact) -> Mapping[str, Any] | None:
+    """The values of a bundle's calibration, None where it has none."""
+    return json.loads((bundle / CALIBRATION).read_bytes()) if CALIBRATION in bundle.files else None
 
 
 def _write_sentence_transformer(draft: Draft, config: EncoderConfig, params: Any, max_tokens: int) -> None:

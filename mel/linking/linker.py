@@ -7,7 +7,7 @@ import errno
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 import orjson
@@ -15,7 +15,9 @@ import orjson
 from mel.corpora.malformed import Malformed
 from mel.encoder.backend import tokens_at_once
 from mel.encoder.embed import embed_rows
+from mel.linking import formats
 from mel.linking.bundle import Bundle
+from mel.linking.formats import Answer, LinkedText
 from mel.progress import Progress
 from mel.retrieval.index import search_distinct
 from mel.shards.rows import TokenRows
@@ -24,47 +26,76 @@ from mel.types import NIL, Candidate, Link, MelError, Mention, Qid, Span, format
 
 MENTIONS_AT_ONCE = 4096
 SCORE_DIGITS = 6
+Format = Literal["jsonl", formats.Format]
 KINDS = {"id": (str, int), "language": str, "text": str, "spans": list, "title": str}
 
 
 class Text(NamedTuple):
-    """A text to be linked, and its mentions, which share it as their context."""
+    """A text to be linked, and its mentions, which have it as their context."""
 
     text_id: str | int
     language: str
+    text: str
     mentions: tuple[Mention, ...]
 
 
-def link_mentions(bundle: Bundle, mentions: Sequence[Mention], top_k: int) -> list[Link]:
+class Judge(NamedTuple):
+    """A calibration as the linker sees it.
+
+    Attributes:
+      probability: of the best candidate being right, [Q], from candidates' scores, [Q, K].
+      depth: how many candidates it looks at.
+      threshold: a less probable answer is withheld: NIL.
+    """
+
+    probability: Callable[[np.ndarray], np.ndarray]
+    depth: int
+    threshold: float = 0.0
+
+
+def link_mentions(bundle: Bundle, mentions: Sequence[Mention], top_k: int, judge: Judge | None = None) -> list[Answer]:
     """Links mentions; their golds are not looked at.
 
     Args:
       bundle: the linker's parts.
       mentions: those of one text one behind the other, so that it is tokenised once.
       top_k: most candidates for each.
+      judge: says how probable each answer is; without it there is always an answer.
     """
     marked = [mark_mention(mention, bundle.title_in_window) for mention in mentions]
     rows = TokenRows.from_rows(bundle.tokenizer.rows(marked, bundle.max_tokens))
     queries_QD = np.empty((len(rows), bundle.encoder_config.hidden_size), np.float32)
     embed_rows(bundle.encoder_config, bundle.params, rows.by_width(tokens_at_once()), queries_QD)
-    qids_QK, scores_QK, _ = search_distinct(bundle.index, queries_QD, bundle.kb.qids_E, top_k)
-    return [
-        Link(mention, tuple(Candidate(Qid(qid), score) for qid, score in zip(qids, scores) if qid != NIL))
-        for mention, qids, scores in zip(mentions, qids_QK.tolist(), scores_QK.tolist())
-    ]
+    depth = max(top_k, judge.depth if judge else 0)
+    qids_QK, scores_QK, _ = search_distinct(bundle.index, queries_QD, bundle.kb.qids_E, depth)
+    probabilities = judge.probability(scores_QK).tolist() if judge else [None] * len(rows)
+    answers = []
+    for mention, probability, qids, scores in zip(mentions, probabilities, qids_QK.tolist(), scores_QK.tolist()):
+        found = tuple(Candidate(Qid(qid), score) for qid, score in zip(qids[:top_k], scores) if qid != NIL)
+        withheld = judge is not None and probability < judge.threshold
+        answers.append(Answer(Link(mention, found), NIL if withheld else found[0].qid, probability))
+    return answers
 
 
 def link_file(
-    bundle: Bundle, source: pathlib.Path, target: pathlib.Path, top_k: int, max_malformed: int
+    bundle: Bundle,
+    source: pathlib.Path,
+    target: pathlib.Path,
+    top_k: int,
+    max_malformed: int,
+    form: Format = "jsonl",
+    judge: Judge | None = None,
 ) -> tuple[int, Malformed]:
-    """Links a file of JSON lines into another, which appears when it is whole.
+    """Links a file of JSON lines into another file, which appears when it is whole.
 
     Args:
       bundle: the linker's parts.
       source: lines {"id", "language", "text", "spans": [[start, end], ...]} and, where known, "title".
-      target: a line for each, in the same order.
+      target: the links of each text, in the same order.
       top_k: most candidates for each mention.
       max_malformed: most lines and spans to skip as unusable.
+      form: of the target; "jsonl" is our own.
+      judge: says how probable each answer is.
 
     Returns:
       How many mentions were linked, and what was skipped.
@@ -72,17 +103,24 @@ def link_file(
     Raises:
       MelError: `source` cannot be read, too much of it is malformed, or `target` cannot be written.
     """
-    malformed, linked = Malformed(max_malformed), 0
-    progress = Progress("linking", 0, "mentions")
-    with _whole_file(target) as file:
+    malformed, progress = Malformed(max_malformed), Progress("linking", 0, "mentions")
+    linked = 0
+
+    def linked_texts() -> Iterator[LinkedText]:
+        nonlocal linked
         for texts in _blocks(read_texts(source, malformed)):
             mentions = [mention for text in texts for mention in text.mentions]
-            links = iter(link_mentions(bundle, mentions, top_k))
+            answers = iter(link_mentions(bundle, mentions, top_k, judge))
             for text in texts:
-                record = _record(bundle, text, [next(links) for _ in text.mentions])
-                file.write(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE))
+                yield LinkedText(text.text_id, text.language, text.text, tuple(next(answers) for _ in text.mentions))
             linked += len(mentions)
             progress.add(len(mentions))
+
+    with _whole_file(target) as file:
+        if form == "jsonl":
+            file.writelines(_json_line(bundle, text) for text in linked_texts())
+        else:
+            file.writelines(formats.write(linked_texts(), form))
     progress.close()
     return linked, malformed
 
@@ -126,7 +164,7 @@ def _text(record: Any, skip: Callable[[str], None]) -> Text:
             skip(str(error))
         except (TypeError, ValueError):
             skip(f"span {span!r} is no pair of whole numbers")
-    return Text(text_id, language, tuple(mentions))
+    return Text(text_id, language, text, tuple(mentions))
 
 
 def _blocks(texts: Iterable[Text]) -> Iterator[list[Text]]:
@@ -142,20 +180,25 @@ def _blocks(texts: Iterable[Text]) -> Iterator[list[Text]]:
         yield block
 
 
-def _record(bundle: Bundle, text: Text, links: Sequence[Link]) -> dict[str, Any]:
-    return {"id": text.text_id, "language": text.language, "links": [_link(bundle, link) for link in links]}
+def _json_line(bundle: Bundle, text: LinkedText) -> bytes:
+    links = [_link(bundle, answer) for answer in text.answers]
+    record = {"id": text.text_id, "language": text.language, "links": links}
+    return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def _link(bundle: Bundle, link: Link) -> dict[str, Any]:
+def _link(bundle: Bundle, answer: Answer) -> dict[str, Any]:
     """A link with titles in the language of the mention, or else in the first language that has one."""
-    qids = np.asarray([candidate.qid for candidate in link.candidates], np.int64)
+    mention = answer.link.mention
+    qids = np.asarray([candidate.qid for candidate in answer.link.candidates], np.int64)
     candidates = [
         {"qid": format_qid(candidate.qid), "title": bundle.titles[row], "score": round(candidate.score, SCORE_DIGITS)}
-        for candidate, row in zip(link.candidates, bundle.kb.rows_of(qids, link.mention.language))
+        for candidate, row in zip(answer.link.candidates, bundle.kb.rows_of(qids, mention.language))
     ]
-    span, best = link.mention.span, candidates[0]
-    where = {"start": span.start, "end": span.end, "surface_form": link.mention.surface_form}
-    return where | best | {"candidates": candidates}
+    record = {"start": mention.span.start, "end": mention.span.end, "surface_form": mention.surface_form}
+    record |= candidates[0] if answer.qid else candidates[0] | {"qid": format_qid(NIL), "title": ""}
+    if answer.probability is not None:
+        record["probability"] = round(answer.probability, SCORE_DIGITS)
+    return record | {"candidates": candidates}
 
 
 @contextlib.contextmanager

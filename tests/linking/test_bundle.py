@@ -11,6 +11,7 @@ from mel.bin import export
 from mel.corpora.kb import read_entities
 from mel.encoder import pretrained
 from mel.encoder.embed import embed_rows
+from mel.evaluation.calibration import Calibration
 from mel.linking.bundle import Titles, open_bundle
 from mel.shards.rows import TokenRows
 from mel.text.marking import mark_mention
@@ -92,13 +93,43 @@ def test_exported_once(work):
 
 
 def test_a_bundle_of_another_index_is_refused(work):
-    with pytest.raises(MelError, match=r"is a bundle of round -1 with another checkpoint or index \(exact\)"):
+    with pytest.raises(MelError, match=r"is a bundle of round -1 with another checkpoint, index \(exact\)"):
         export.main(export.Config(workdir=str(work.path), round=START, index="scann"))
 
 
 def test_a_round_that_was_not_trained_is_refused(work):
     with pytest.raises(MelError, match="Round 3 of .* has no checkpoint"):
         export.main(export.Config(workdir=str(work.path), round=3))
+
+
+def test_a_calibration_is_part_of_the_bundle(calibrated, work):
+    bundle = open_bundle(calibrated.bundle)
+    assert open_bundle(work.bundle).calibration is None
+    mentions = open_artifact(calibrated.mentions("mewsli"), "mentions")
+    assert bundle.calibration["split"] == "mewsli" and bundle.calibration["mentions"] == mentions.facts["rows"]
+    assert bundle.calibration["inputs"]["mentions"] == mentions.digest
+    assert Calibration.from_json(bundle.calibration).temperature > 0
+
+
+def test_a_bundle_of_another_calibration_is_refused(calibrated, work):
+    before = (calibrated.bundle / "manifest.json").read_bytes()
+    with pytest.raises(MelError, match=r"or calibration \(mewsli\)"):
+        export.main(export.Config(workdir=str(calibrated.path), round=START))
+    with pytest.raises(MelError, match=r"or calibration \(none\)"):
+        export.main(export.Config(workdir=str(work.path), round=START, calibrate_on="mewsli"))
+    export.main(export.Config(workdir=str(calibrated.path), round=START, calibrate_on="mewsli"))
+    assert (calibrated.bundle / "manifest.json").read_bytes() == before
+
+
+SPLITS = {"train": "more probable than they are", "absent": "There is no mentions at"}
+
+
+@pytest.mark.parametrize("split, message", SPLITS.items())
+def test_a_split_that_cannot_be_calibrated_on_is_refused(untrained, tmp_path, split, message):
+    work = Workdir(shutil.copytree(untrained.path, tmp_path / "run"))
+    with pytest.raises(MelError, match=message):
+        export.main(export.Config(workdir=str(work.path), round=START, calibrate_on=split))
+    assert not [path for path in work.path.iterdir() if "bundle" in path.name]
 
 
 PARTS = ["encoder/model.safetensors", "encoder/tokenizer.json", "index/embeddings.npy", "titles.npy"]

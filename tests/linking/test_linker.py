@@ -1,5 +1,6 @@
 """Linking a file: the answers of an evaluation, titles, order, and what is skipped or refused."""
 
+import dataclasses
 import errno
 import json
 import shutil
@@ -13,11 +14,13 @@ from mel.bin.evaluate import open_trained
 from mel.corpora import mewsli
 from mel.corpora.malformed import Malformed
 from mel.evaluation import systems
-from mel.linking import linker
+from mel.evaluation.calibration import Calibration, threshold_of
+from mel.evaluation.questions import read_prepared
+from mel.linking import formats, linker
 from mel.linking.bundle import open_bundle
 from mel.retrieval.exact import ExactIndex
 from mel.shards.datasets import open_rows
-from mel.types import MelError, format_qid
+from mel.types import NIL, MelError, format_qid, parse_qid
 
 LANGUAGES = ("en", "ru", "ar")
 
@@ -40,9 +43,9 @@ def write_lines(path, records):
     return path
 
 
-def run(bundle, tmp_path, records, top_k=3, max_malformed=0):
+def run(bundle, tmp_path, records, top_k=3, max_malformed=0, judge=None):
     source, target = write_lines(tmp_path / "in.jsonl", records), tmp_path / "out.jsonl"
-    linked, malformed = linker.link_file(bundle, source, target, top_k, max_malformed)
+    linked, malformed = linker.link_file(bundle, source, target, top_k, max_malformed, judge=judge)
     return [json.loads(line) for line in target.read_text().splitlines()], linked, malformed
 
 
@@ -52,15 +55,7 @@ def text(text_id="1", language="en", **changes):
 
 
 def test_linking_the_test_mentions_gives_the_top_candidates_of_the_evaluation(work, tiny_world, tmp_path):
-    records = [
-        {
-            "id": document.docid, "language": language, "title": document.title, "text": document.text,
-            "spans": [[mention.span.start, mention.span.end] for mention in document.mentions],
-        }
-        for language in LANGUAGES
-        for document in mewsli.read_documents(tiny_world / "mewsli", language, Malformed(0))
-    ]  # fmt: skip
-    source = write_lines(tmp_path / "in.jsonl", records)
+    source = write_lines(tmp_path / "in.jsonl", mentions_of(tiny_world))
     link.main(link.Config(bundle=str(work.bundle), input=str(source), output=str(tmp_path / "out.jsonl"), top_k=5))
     lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
 
@@ -68,7 +63,7 @@ def test_linking_the_test_mentions_gives_the_top_candidates_of_the_evaluation(wo
     mentions = open_artifact(work.mentions("mewsli"), "mentions")
     tokens = open_artifact(work.mention_tokens("mewsli"), "tokens")
     rows = open_rows(tokens, work.cache(tokens)).rows
-    questions = systems.read_prepared(mentions, tokens, rows, LANGUAGES, limit=0)
+    questions = read_prepared(mentions, tokens, rows, LANGUAGES, limit=0)
     qids_E = np.load(work.kb / "qids.npy")
     ranking = systems.rank_by_checkpoint(trained.checkpoint, questions, ExactIndex(trained.embeddings_ED), qids_E)
 
@@ -136,6 +131,83 @@ def test_more_candidates_than_entities(bundle, tmp_path):
     assert len(line["links"][0]["candidates"]) == len(np.unique(bundle.kb.qids_E))
 
 
+def mentions_of(tiny_world):
+    """Texts of the test mentions."""
+    return [
+        {
+            "id": document.docid, "language": language, "title": document.title, "text": document.text,
+            "spans": [[mention.span.start, mention.span.end] for mention in document.mentions],
+        }
+        for language in LANGUAGES
+        for document in mewsli.read_documents(tiny_world / "mewsli", language, Malformed(0))
+    ]  # fmt: skip
+
+
+def test_without_a_calibration_there_is_no_probability(bundle, tmp_path):
+    ((line,), _, _) = run(bundle, tmp_path, [text()])
+    assert "probability" not in line["links"][0]
+
+
+def test_a_judge_sees_its_depth_and_withholds_below_its_threshold(bundle, tmp_path):
+    seen = []
+
+    def probability(scores_QK):
+        seen.append(scores_QK.shape)
+        return np.linspace(0.2, 0.6, len(scores_QK))
+
+    records = [text(spans=[[4, 12], [27, 37], [31, 37]])]
+    ((plain,), _, _) = run(bundle, tmp_path, records, top_k=2)
+    ((line,), linked, _) = run(bundle, tmp_path, records, top_k=2, judge=linker.Judge(probability, 7, 0.4))
+    assert seen == [(3, 7)] and linked == 3
+    assert [found["probability"] for found in line["links"]] == [0.2, 0.4, 0.6]
+    assert [found["qid"] == "NIL" for found in line["links"]] == [True, False, False]
+    assert line["links"][0]["title"] == "" and line["links"][0]["score"] == plain["links"][0]["score"]
+    for before, after in zip(plain["links"], line["links"]):
+        assert after["candidates"] == before["candidates"] and len(after["candidates"]) == 2
+
+
+def test_the_probabilities_are_those_that_were_calibrated(calibrated, tiny_world, tmp_path):
+    bundle = open_bundle(calibrated.bundle)
+    calibration = Calibration.from_json(bundle.calibration)
+    records = mentions_of(tiny_world)
+    deep, _, _ = run(bundle, tmp_path, records, top_k=calibration.depth)
+    scores_QK = np.array([[one["score"] for one in found["candidates"]] for line in deep for found in line["links"]])
+    source, target = tmp_path / "in.jsonl", tmp_path / "judged.jsonl"
+    link.main(link.Config(bundle=str(calibrated.bundle), input=str(source), output=str(target), top_k=1))
+    found = [found["probability"] for line in target.read_text().splitlines() for found in json.loads(line)["links"]]
+    np.testing.assert_allclose(found, calibration.probability(scores_QK), atol=1e-3)
+
+
+def test_links_of_a_stated_precision(calibrated, tmp_path, monkeypatch):
+    bundle = open_bundle(calibrated.bundle)
+    values = dict(bundle.calibration) | {"thresholds": [{"precision": 0.9, "threshold": 2.0}]}
+    monkeypatch.setattr(link, "open_bundle", lambda _: dataclasses.replace(bundle, calibration=values))
+    source, target = write_lines(tmp_path / "in.jsonl", [text()]), tmp_path / "out.jsonl"
+    config = link.Config(bundle="", input=str(source), output=str(target), nil_precision=0.9)
+    link.main(config)
+    assert json.loads(target.read_text())["links"][0]["qid"] == "NIL"
+    assert threshold_of(values, 0.9) == 2
+    with pytest.raises(MelError, match="no threshold for a precision of 0.5, only for: 0.9"):
+        link.main(dataclasses.replace(config, nil_precision=0.5))
+
+
+@pytest.mark.parametrize("form", ["elevant", "nif", "hipe", "tac"])
+def test_every_format_has_the_same_links(calibrated, tmp_path, form):
+    records = [text("a", spans=[[4, 12], [31, 37]]), text("b", "ru", text="🦊 Миль", spans=[[2, 6]])]
+    source = write_lines(tmp_path / "in.jsonl", records)
+    for name in ("jsonl", form):
+        out = str(tmp_path / f"out.{name}")
+        link.main(link.Config(bundle=str(calibrated.bundle), input=str(source), output=out, format=name))
+    expected = [
+        (found["start"], found["end"], parse_qid(found["qid"]))
+        for line in (tmp_path / "out.jsonl").read_text().splitlines()
+        for found in json.loads(line)["links"]
+    ]
+    found = formats.read(tmp_path / f"out.{form}", form)
+    assert [(one.span.start, one.span.end, one.qid) for one in found] == expected and len(found) == 3
+    assert all(one.qid != NIL for one in found)
+
+
 SPANS = {
     "outside": ([0, 99], "leaves its text of 38 characters"),
     "empty": ([3, 3], "empty or negative"),
@@ -196,6 +268,7 @@ REFUSALS = {
     "input": ({"input": "absent.jsonl"}, "--input=absent.jsonl is not there"),
     "output": ({"output": "absent/out.jsonl"}, "is in a folder that is not there"),
     "bundle": ({"bundle": "absent"}, "There is no bundle at absent"),
+    "calibration": ({"nil_precision": 0.9}, "--nil_precision=0.9 needs a calibrated bundle"),
 }
 
 
