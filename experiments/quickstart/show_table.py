@@ -11,7 +11,9 @@ import json
 import sys
 
 from mel.artifacts import Workdir, exists
-from mel.evaluation.report import Report, comparison_table, open_report
+from mel.evaluation.breakdowns import IN_TRAINING
+from mel.evaluation.comparison import comparison_table
+from mel.evaluation.report import Report, open_report
 
 
 def main(workdir: str, links: str) -> None:
@@ -35,7 +37,7 @@ def print_links(path: str) -> None:
 
 
 def on_ambiguous(report: Report) -> float:
-    return report["breakdown"]["ambiguous"]["r@1"]
+    return report["breakdowns"][IN_TRAINING]["ambiguous"]["r@1"]
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 Each stage is what its own binary does, with the same flags: mel-train, mel-mine-negatives and
 mel-evaluate. What is published is skipped, so the same command goes on after any crash and ends
-with the same report. It ends by printing a table of the alias table and all rounds.
+with the same report. The last report compares the alias table and all rounds, as a table and as a page.
+On several machines (see mel-train) all train, and the first one does the rest.
 
 Example:
   mel-run-rounds --workdir=run --flagfile=experiments/mdn/run_rounds.flags
@@ -15,17 +16,17 @@ from typing import Literal
 
 from absl import logging
 
-from mel.artifacts import START, Workdir
+from mel.artifacts import START
 from mel.bin import evaluate, mine_negatives, train
 from mel.bin.launch import REQUIRED, flag, launch
-from mel.evaluation.report import comparison_table, open_report
+from mel.training.hosts import join_hosts, on_lead
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     workdir: str = flag(REQUIRED, "Folder that mel-prepare-data published into.")
-    first_negatives: Literal["in_batch", "random", "hard"] = flag(
-        "in_batch", "Negatives of round 0: the batch's other entities only, or random or mined ones as well."
+    first_negatives: Literal["in_batch", mine_negatives.Negatives] = flag(
+        "in_batch", "Negatives of round 0: the batch's other entities only, or drawn or mined ones as well."
     )
     evaluate_on: Literal["mewsli", "held_out"] = flag("mewsli", "Split that every round is evaluated on.")
     dataset: str = flag("", "What the reports call the data.")
@@ -35,38 +36,34 @@ class Config:
 
 def main(config: Config) -> None:
     """Runs what is not published yet, and prints the comparison."""
-    work = Workdir(config.workdir)
-    names = [_evaluate(config, "alias_table", "alias_table")]
+    join_hosts()
+    names = [_evaluate(config, "alias_table", "alias_table", ())]
     for number in range(config.train.rounds):
         if number or config.first_negatives != "in_batch":
             _mine(config, number)
         logging.info("Round %d of %d", number, config.train.rounds)
         train.main(dataclasses.replace(config.train, round=number))
-        names.append(_evaluate(config, f"round-{number}", "checkpoint", number))
-    print(comparison_table([open_report(work.report(name)) for name in names]))
+        names.append(_evaluate(config, f"round-{number}", "checkpoint", tuple(names), number))
 
 
 def _mine(config: Config, number: int) -> None:
     """Makes the negatives of round `number`, with the checkpoint of the round before."""
-    kind = "random" if number == 0 and config.first_negatives == "random" else "hard"
+    kind = "hard" if number else config.first_negatives
     if number == 0 and kind == "hard":
         train.main(dataclasses.replace(config.train, round=START))
-    mine_negatives.main(dataclasses.replace(config.mine, round=number - 1, negatives=kind))
+    mining = dataclasses.replace(config.mine, round=number - 1, negatives=kind)
+    on_lead(f"mining for round {number}", lambda: mine_negatives.main(mining))
 
 
 def _evaluate(
-    config: Config, name: str, model: Literal["checkpoint", "alias_table"], number: int = evaluate.LAST
-) -> str:
-    evaluate.main(
-        evaluate.Config(
-            workdir=config.workdir,
-            name=name,
-            model=model,
-            round=number,
-            split=config.evaluate_on,
-            dataset=config.dataset,
-        )
-    )
+    config: Config, name: str, model: Literal["checkpoint", "alias_table"], against: tuple[str, ...],
+    number: int = evaluate.LAST,
+) -> str:  # fmt: skip
+    evaluation = evaluate.Config(
+        workdir=config.workdir, name=name, model=model, round=number, split=config.evaluate_on,
+        dataset=config.dataset, against=against,
+    )  # fmt: skip
+    on_lead(f"evaluation of {name}", lambda: evaluate.main(evaluation))
     return name
 
 

@@ -1,20 +1,22 @@
-"""Neighbours to hard negatives: for each training mention, entity rows that are near and wrong."""
+"""Negatives of training mentions: entity rows that are wrong, mined among the nearest or drawn without an encoder."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from mel.artifacts import Artifact, open_artifact, publish
+from mel.corpora.kb import KnowledgeBase
 from mel.retrieval.index import Index, first_of_each, keep_first, search_distinct
-from mel.types import MelError
+from mel.types import NIL, MelError
 
 KIND = "negatives"
 NEGATIVES = "negatives.npy"
 MENTIONS_AT_ONCE = 8192
+QID_BITS = 31  # a QID is below 2**31, so that a surface form's number and a QID make one int64
 
 
 def mine(
@@ -79,21 +81,86 @@ def random_negatives(gold_qid_Q: np.ndarray, qids_E: np.ndarray, negatives_per_m
     Raises:
       MelError: the KB has too few wrong entities.
     """
-    distinct = len(np.unique(qids_E))
-    if distinct < negatives_per_mention + 1:
-        raise MelError(_too_small(distinct - 1, negatives_per_mention))
-    generator = np.random.default_rng(seed)
     rows_QK = np.full((len(gold_qid_Q), negatives_per_mention), -1, np.int32)
-    waiting = np.arange(len(gold_qid_Q))
-    while len(waiting):
-        rows_qK = rows_QK[waiting]
-        empty_qK = rows_qK < 0
-        rows_qK[empty_qK] = generator.integers(len(qids_E), size=np.count_nonzero(empty_qK))
-        qids_qK = qids_E[rows_qK]
-        rejected_qK = ~first_of_each(qids_qK) | (qids_qK == gold_qid_Q[waiting, None])
-        rows_QK[waiting] = np.where(rejected_qK, -1, rows_qK)
-        waiting = waiting[rejected_qK.any(axis=1)]
-    return rows_QK
+    return _fill_up(rows_QK, gold_qid_Q, np.arange(len(qids_E)), qids_E, np.random.default_rng(seed))
+
+
+def negatives_by_frequency(
+    gold_qid_Q: np.ndarray, gold_rows_Q: np.ndarray, qids_E: np.ndarray, negatives_per_mention: int, seed: int
+) -> np.ndarray:
+    """Draws the gold rows of random mentions, and so each entity as often as it is gold.
+
+    Never a gold of the mention itself, no QID twice for one mention.
+
+    Args:
+      gold_qid_Q: the gold QIDs of the mentions.
+      gold_rows_Q: the rows of their golds, -1 where the KB lacks them.
+      qids_E: the QID of each entity row.
+      negatives_per_mention: how many are drawn (K).
+      seed: of the draw.
+
+    Returns:
+      int32 [Q, K].
+
+    Raises:
+      MelError: the mentions have too few different golds.
+    """
+    rows_QK = np.full((len(gold_qid_Q), negatives_per_mention), -1, np.int32)
+    drawn_from = np.asarray(gold_rows_Q)[np.asarray(gold_rows_Q) >= 0]
+    return _fill_up(rows_QK, gold_qid_Q, drawn_from, qids_E, np.random.default_rng(seed))
+
+
+def same_surface_negatives(
+    surface_forms: Iterable[str],
+    gold_qid_Q: np.ndarray,
+    languages_Q: np.ndarray | Sequence[str],
+    kb: KnowledgeBase,
+    negatives_per_mention: int,
+    seed: int,
+    block: int = MENTIONS_AT_ONCE,
+) -> np.ndarray:
+    """Draws wrong entities that the mention's surface form means elsewhere, each in the mention's language.
+
+    First come entities that some mention with the same surface form is linked to, then those where
+    it is the same lower-cased only; each group in random order. What is missing then is drawn
+    uniformly. Never a gold, no QID twice for one mention.
+
+    Args:
+      surface_forms: of the Q mentions.
+      gold_qid_Q: their gold QIDs.
+      languages_Q: their languages.
+      kb: of the entity rows; golds that it lacks are no candidates.
+      negatives_per_mention: how many are drawn (K).
+      seed: of the draw.
+      block: mentions drawn for at once; the result does not depend on it.
+
+    Returns:
+      int32 [Q, K].
+
+    Raises:
+      MelError: the KB has too few wrong entities.
+    """
+    generator = np.random.default_rng(seed)
+    form_Q, lower_Q = _numbered(surface_forms)
+    known_Q = kb.rows_of(gold_qid_Q, kb.languages[0]) >= 0
+    exact, lower = (np.unique(_key(number_Q, gold_qid_Q)[known_Q]) for number_Q in (form_Q, lower_Q))
+    qids_QK = np.full((len(gold_qid_Q), negatives_per_mention), NIL, np.int64)
+    for start in range(0, len(gold_qid_Q), block):
+        mentions = slice(start, start + block)
+        keys_p, mention_p = _ranges(lower, _key(lower_Q[mentions], 0), _key(lower_Q[mentions] + 1, 0))
+        qid_p = keys_p & (2**QID_BITS - 1)
+        inexact_p = ~_holds(exact, _key(form_Q[mentions][mention_p], qid_p))
+        order_p = np.lexsort((generator.random(len(qid_p)), inexact_p, mention_p))
+        order_p = order_p[qid_p[order_p] != gold_qid_Q[mentions][mention_p[order_p]]]
+        mention_p, qid_p = mention_p[order_p], qid_p[order_p]
+        place_p = np.arange(len(qid_p)) - np.searchsorted(mention_p, mention_p)
+        drawn_p = place_p < negatives_per_mention
+        qids_QK[start + mention_p[drawn_p], place_p[drawn_p]] = qid_p[drawn_p]
+    rows_QK = np.full(qids_QK.shape, -1, np.int32)
+    for language in np.unique(languages_Q).tolist():
+        spoken_Q = np.asarray(languages_Q) == language
+        rows_QK[spoken_Q] = kb.rows_of(qids_QK[spoken_Q], language)
+    return _fill_up(rows_QK, gold_qid_Q, np.arange(len(kb.qids_E)), kb.qids_E, generator)
 
 
 def publish_negatives(
@@ -122,6 +189,56 @@ def open_negatives(path: str | os.PathLike, mention_tokens: Artifact) -> np.ndar
       MelError: there are none, or they were made for other mention tokens.
     """
     return np.load(open_artifact(path, KIND, {"mention_tokens": mention_tokens}) / NEGATIVES, mmap_mode="r")
+
+
+def _fill_up(
+    rows_QK: np.ndarray,
+    gold_qid_Q: np.ndarray,
+    drawn_from: np.ndarray,
+    qids_E: np.ndarray,
+    generator: np.random.Generator,
+) -> np.ndarray:
+    """Replaces -1 by rows drawn uniformly from `drawn_from`, until each line holds K distinct wrong QIDs."""
+    negatives_per_mention = rows_QK.shape[1]
+    distinct = len(np.unique(qids_E[drawn_from]))
+    if distinct < negatives_per_mention + 1:
+        raise MelError(_too_small(distinct - 1, negatives_per_mention))
+    waiting = np.flatnonzero((rows_QK < 0).any(axis=1))
+    while len(waiting):
+        rows_qK = rows_QK[waiting]
+        empty_qK = rows_qK < 0
+        rows_qK[empty_qK] = drawn_from[generator.integers(len(drawn_from), size=np.count_nonzero(empty_qK))]
+        qids_qK = qids_E[rows_qK]
+        rejected_qK = ~first_of_each(qids_qK) | (qids_qK == gold_qid_Q[waiting, None])
+        rows_QK[waiting] = np.where(rejected_qK, -1, rows_qK)
+        waiting = waiting[rejected_qK.any(axis=1)]
+    return rows_QK
+
+
+def _numbered(surface_forms: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
+    """A number for each mention's surface form, and one for it lower-cased."""
+    forms: dict[str, int] = {}
+    form_Q = np.fromiter((forms.setdefault(form, len(forms)) for form in surface_forms), np.int64)
+    lowered: dict[str, int] = {}
+    lower_F = np.fromiter((lowered.setdefault(form.lower(), len(lowered)) for form in forms), np.int64)
+    return form_Q, lower_F[form_Q]
+
+
+def _key(number_Q: np.ndarray, qid_Q: np.ndarray | int) -> np.ndarray:
+    return (number_Q << QID_BITS) + qid_Q
+
+
+def _ranges(keys: np.ndarray, low_q: np.ndarray, high_q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """All pairs of a sorted key and a q with `low_q <= key < high_q`: the keys and the q, q ascending."""
+    first_q, last_q = np.searchsorted(keys, low_q), np.searchsorted(keys, high_q)
+    counts_q = last_q - first_q
+    within = np.arange(counts_q.sum()) - np.repeat(np.cumsum(counts_q) - counts_q, counts_q)
+    return keys[np.repeat(first_q, counts_q) + within], np.repeat(np.arange(len(low_q)), counts_q)
+
+
+def _holds(keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Whether each wanted key is among the sorted keys."""
+    return keys[np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)] == wanted
 
 
 def _check_enough(pool_qp: np.ndarray, negatives_per_mention: int, first_mention: int) -> None:

@@ -1,8 +1,16 @@
 import numpy as np
 import pytest
 
+from mel.corpora.kb import KnowledgeBase
 from mel.retrieval.exact import ExactIndex
-from mel.retrieval.mining import mine, open_negatives, publish_negatives, random_negatives
+from mel.retrieval.mining import (
+    mine,
+    negatives_by_frequency,
+    open_negatives,
+    publish_negatives,
+    random_negatives,
+    same_surface_negatives,
+)
 from mel.types import MelError
 
 
@@ -96,29 +104,105 @@ class TestMine:
             mine(index, queries_QD, gold_qid_Q, qids_E, 4, 3, seed=0)
 
 
-class TestRandom:
-    def test_never_a_gold_and_no_qid_twice(self):
-        _, _, gold_qid_Q, qids_E = world(qids=12)
-        rows_QK = random_negatives(gold_qid_Q, qids_E, 5, seed=0)
+def kb_of(qids_E, languages=("en",)):
+    """A KB whose rows take turns in their language."""
+    return KnowledgeBase(np.asarray(qids_E), np.arange(len(qids_E)) % len(languages), languages)
+
+
+def draw_random(gold_qid_Q, qids_E, negatives_per_mention, seed):
+    return random_negatives(gold_qid_Q, qids_E, negatives_per_mention, seed)
+
+
+def draw_by_frequency(gold_qid_Q, qids_E, negatives_per_mention, seed):
+    gold_rows_Q = np.array([np.flatnonzero(qids_E == gold)[0] for gold in gold_qid_Q])
+    return negatives_by_frequency(gold_qid_Q, gold_rows_Q, qids_E, negatives_per_mention, seed)
+
+
+def draw_same_surface(gold_qid_Q, qids_E, negatives_per_mention, seed):
+    forms = [f"{'Nn'[gold // 3 % 2]}ame {gold // 6}" for gold in gold_qid_Q.tolist()]
+    return same_surface_negatives(
+        forms, gold_qid_Q, ["en"] * len(forms), kb_of(qids_E), negatives_per_mention, seed, block=70
+    )
+
+
+@pytest.mark.parametrize("draw", [draw_random, draw_by_frequency, draw_same_surface])
+class TestDrawn:
+    @pytest.mark.parametrize("qids", [12, 150])
+    def test_never_a_gold_and_no_qid_twice(self, draw, qids):
+        _, _, gold_qid_Q, qids_E = world(qids=qids)
+        rows_QK = draw(gold_qid_Q, qids_E, 5, 0)
         assert rows_QK.dtype == np.int32 and rows_QK.shape == (300, 5)
         assert np.all((rows_QK >= 0) & (qids_E[rows_QK] != gold_qid_Q[:, None]))
         assert all(len(set(qids)) == 5 for qids in qids_E[rows_QK])
 
+    def test_depends_on_the_seed_only(self, draw):
+        _, _, gold_qid_Q, qids_E = world()
+        first, again, other = (draw(gold_qid_Q, qids_E, 3, seed) for seed in (1, 1, 2))
+        np.testing.assert_array_equal(first, again)
+        assert np.mean(first == other) < 0.5
+
+    def test_refuses_a_knowledge_base_that_is_too_small(self, draw):
+        with pytest.raises(MelError, match="only 2 wrong entities, and 3 negatives are wanted"):
+            draw(np.array([1, 2, 3]), np.array([1, 2, 3, 3]), 3, 0)
+
+
+class TestRandom:
     def test_uniform(self):
         rows_QK = random_negatives(np.full(4000, 1), np.arange(1, 6), 2, seed=0)
         counts = np.bincount(rows_QK.reshape(-1), minlength=5)
         # Each wrong row is drawn with probability 1/2: 2000 times, standard deviation 32.
         assert counts[0] == 0 and np.all(np.abs(counts[1:] - 2000) < 160)
 
-    def test_depends_on_the_seed_only(self):
-        _, _, gold_qid_Q, qids_E = world()
-        first, again, other = (random_negatives(gold_qid_Q, qids_E, 3, seed) for seed in (1, 1, 2))
-        np.testing.assert_array_equal(first, again)
-        assert np.mean(first == other) < 0.1
 
-    def test_refuses_a_knowledge_base_that_is_too_small(self):
-        with pytest.raises(MelError, match="only 2 wrong entities, and 3 negatives are wanted"):
-            random_negatives(np.array([1]), np.array([1, 2, 3, 3]), 3, seed=0)
+class TestByFrequency:
+    def test_in_proportion_to_the_golds(self):
+        gold_rows_Q = np.repeat([0, 1, 2, 3, -1], [4000, 3000, 1000, 0, 500])
+        qids_E = np.array([10, 20, 30, 40])
+        rows_QK = negatives_by_frequency(np.append(qids_E, 50)[gold_rows_Q], gold_rows_Q, qids_E, 1, seed=0)
+        counts = np.bincount(rows_QK[:4000, 0], minlength=4)
+        # Beside QID 10, 20 is gold three times as often as 30, and 40 never: 3000, standard deviation 27.
+        assert counts[0] == counts[3] == 0 and abs(counts[1] - 3000) < 130
+        # For a gold outside the KB nothing is excluded: 4 : 3 : 1 of 500, standard deviation 11.
+        assert np.all(np.abs(np.bincount(rows_QK[-500:, 0]) - [250, 187, 63]) < 50)
+
+    def test_takes_the_row_that_is_gold(self):
+        rows_QK = negatives_by_frequency(np.array([1, 2, 2]), np.array([0, 3, 3]), np.array([1, 2, 1, 2]), 1, seed=0)
+        np.testing.assert_array_equal(rows_QK, [[3], [0], [0]])
+
+
+class TestSameSurface:
+    FORMS = ["Java", "Java", "java", "JAVA", "Go", "go", "Lisp", "Java"]
+    GOLDS = np.array([1, 2, 3, 4, 5, 5, 6, 99])  # 99 is not in the KB
+
+    def draw(self, negatives_per_mention, seed=0, **others):
+        kb = kb_of(np.arange(1, 21))
+        return same_surface_negatives(self.FORMS, self.GOLDS, ["en"] * 8, kb, negatives_per_mention, seed, **others)
+
+    @pytest.mark.parametrize("seed", range(5))
+    def test_the_same_form_first_then_lower_cased_then_any(self, seed):
+        qids_QK = self.draw(4, seed) + 1
+        assert qids_QK[0, 0] == 2 and set(qids_QK[0, 1:3]) == {3, 4} and qids_QK[0, 3] > 4
+        assert qids_QK[1, 0] == 1 and set(qids_QK[1, 1:3]) == {3, 4} and qids_QK[1, 3] > 4
+        assert set(qids_QK[2, :3]) == {1, 2, 4} and set(qids_QK[3, :3]) == {1, 2, 3}
+        assert set(qids_QK[7, :2]) == {1, 2} and set(qids_QK[7, 2:]) == {3, 4}
+        assert not np.isin(qids_QK[4:6], 5).any() and not np.isin(qids_QK[6], 6).any()
+
+    def test_draws_among_several_evenly(self):
+        forms, golds = ["x"] * 3000, np.repeat([1, 2, 3, 4], [2700, 100, 100, 100])
+        rows_QK = same_surface_negatives(forms, golds, ["en"] * 3000, kb_of(np.arange(1, 9)), 1, seed=0)
+        # Three wrong ones for 2700 mentions: 900 each, standard deviation 24, however often each is linked.
+        assert np.all(np.abs(np.bincount(rows_QK[:2700, 0])[1:] - 900) < 120)
+
+    def test_in_the_language_of_the_mention_where_there_is_such_a_row(self):
+        kb = KnowledgeBase(np.array([1, 1, 2, 2, 3]), np.array([0, 1, 0, 1, 0]), ("en", "fr"))
+        rows_QK = same_surface_negatives(
+            ["a", "a", "b", "b"], np.array([1, 2, 2, 3]), ["fr", "en", "fr", "fr"], kb, 1, 0
+        )
+        np.testing.assert_array_equal(rows_QK, [[3], [0], [4], [3]])
+
+    def test_does_not_depend_on_the_block(self):
+        whole, blocks = self.draw(3), self.draw(3, block=3)
+        np.testing.assert_array_equal(whole, blocks)
 
 
 class TestPublished:

@@ -1,0 +1,124 @@
+"""Model size: chooses each size's learning rate and logit scale, and tabulates the sizes at equal cost.
+
+`choose` reads the tuning runs, writes settings.txt with the best of each size, and the tuning table into
+tuning/README.md. `results` reads the runs of those settings and writes README.md and curves.svg.
+
+  python -m experiments.model_size.sizes choose --workdir=W
+  python -m experiments.model_size.sizes results --workdir=W
+"""
+
+from __future__ import annotations
+
+import pathlib
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+
+from experiments import curves
+from experiments.curves import Finished
+from mel.artifacts import write_text
+from mel.encoder.config import EncoderConfig
+from mel.shards.batches import Layout
+from mel.training.meter import step_flops
+
+EXPERIMENT = pathlib.Path(__file__).resolve().parent
+REFERENCE = "2x128x4"  # the size that the others are matched to
+STEPS = 200  # of the reference
+WARMUP = 0.2  # share of the steps
+BATCH = 256
+LAYOUT = Layout((48,), (BATCH + 700,), 700)  # about what a batch with 2 negatives a mention is on MDN
+
+
+def flops_per_step(size: str) -> float:
+    """Training FLOPs of a step of "LAYERSxHIDDENxHEADS" as `mel.training.meter.step_flops` counts them.
+
+    Looking a token up costs none; of the last layer only the first position counts.
+    """
+    layers, hidden, heads = map(int, size.split("x"))
+    return step_flops(EncoderConfig(1, hidden, layers, heads, 4 * hidden), LAYOUT, BATCH)
+
+
+def settings(chosen: Mapping[str, tuple[str, str]]) -> Iterator[str]:
+    """The lines of settings.txt for the learning rate and logit scale of each size, the reference first."""
+    yield "# Written by `sizes choose`. Sizes matched to the first by examples, and by training FLOPs."
+    for size in sorted(chosen, key=lambda size: size != REFERENCE):
+        by_flops = round(STEPS * flops_per_step(REFERENCE) / flops_per_step(size))
+        for match, steps in (("", STEPS),) if size == REFERENCE else (("-examples", STEPS), ("-flops", by_flops)):
+            rate, scale = chosen[size]
+            own = f"--encoder=random:{size} --learning_rate={rate} --logit_scale={scale}"
+            yield f"{size + match:<18} {own} --steps_per_round={steps} --warmup_steps={round(WARMUP * steps)}"
+
+
+def best(found: Mapping[str, Sequence[Finished]]) -> dict[str, tuple[str, str]]:
+    """The learning rate and logit scale with the highest R@1 of each size, from settings SIZE-RATE-SCALE."""
+    values = {setting: _r_at_1(some) for setting, some in found.items()}
+    chosen: dict[str, tuple[str, str]] = {}
+    for setting in sorted(values, key=values.__getitem__):
+        size, rate, scale = split(setting)
+        chosen[size] = rate, scale
+    return {size: chosen[size] for size in dict.fromkeys(split(setting)[0] for setting in found)}
+
+
+def split(setting: str) -> tuple[str, str, str]:
+    """ "2x64x4-1.5e-3-10" as size, learning rate and logit scale."""
+    size, rest = setting.split("-", 1)
+    rate, scale = rest.rsplit("-", 1)
+    return size, rate, scale
+
+
+def tuning_lines(found: Mapping[str, Sequence[Finished]]) -> list[str]:
+    """R@1 of every learning rate and logit scale, and a warning where the best is at an edge of the grid."""
+    grid = list(dict.fromkeys(split(setting)[1:] for setting in found))
+    chosen, rows, edges = best(found), [], []
+    for size, (rate, scale) in chosen.items():
+        cells = {place: _r_at_1(found.get("-".join((size, *place)), [])) for place in grid}
+        marks = {place: "**" if place == (rate, scale) else "" for place in grid}
+        rows.append([size, *(f"{marks[place]}{cells[place]:.3f}{marks[place]}" for place in grid)])
+        rates = sorted({float(rate) for rate, _ in grid})
+        if float(rate) in (rates[0], rates[-1]):
+            edges.append(f"The best learning rate of {size}, {rate}, is at the edge of the grid: widen it.")
+    header = ["size", *(f"rate {rate}, scale {scale}" for rate, scale in grid)]
+    return [*curves.table(header, rows), *(["", *edges] if edges else [])]
+
+
+def sizes_table(found: Mapping[str, Sequence[Finished]]) -> list[str]:
+    """R@1 of every size and match, with what it cost in steps, minutes and FLOPs of the reference."""
+    rows = []
+    for setting, some in found.items():
+        size, _, match = setting.partition("-")
+        parts = (flag.removeprefix("--").partition("=") for flag in some[0].run.flags)
+        own = {name: value for name, _, value in parts}
+        cost = int(own["steps_per_round"]) * flops_per_step(size) / (STEPS * flops_per_step(REFERENCE))
+        seconds = [finished.points[-1].seconds for finished in some]
+        minutes = "–" if None in seconds else f"{statistics.fmean(seconds) / 60:.1f}"
+        rows.append([
+            size, match or "reference", own["learning_rate"], own["logit_scale"], own["steps_per_round"],
+            f"{cost:.2f}", minutes, str(len(some)),
+            curves.spread([finished.last["micro"]["r@1"] for finished in some]),
+        ])  # fmt: skip
+    header = ["size", "matched by", "learning rate", "logit scale", "steps", "FLOPs", "minutes", "seeds", "R@1"]
+    return curves.table(header, rows)
+
+
+def _r_at_1(some: Sequence[Finished]) -> float:
+    return statistics.fmean(finished.last["micro"]["r@1"] for finished in some) if some else float("nan")
+
+
+def main() -> None:
+    options = curves.parser(__doc__)
+    options.add_argument("what", choices=("choose", "results"))
+    chosen = options.parse_args()
+    if chosen.what == "choose":
+        tuning = EXPERIMENT / "tuning"
+        found = curves.read_runs(tuning, curves.runs_of(chosen, tuning))
+        curves.write_results(tuning / "README.md", [curves.about(found), "", *tuning_lines(found)])
+        write_text(EXPERIMENT / "settings.txt", "\n".join([*settings(best(found)), ""]))
+        return
+    found = curves.read_runs(EXPERIMENT, curves.runs_of(chosen, EXPERIMENT))
+    curves.draw(found, EXPERIMENT / "curves.svg")
+    difference = curves.differences_table(found, lambda finished: finished.last["micro"]["r@1"])
+    lines = [curves.about(found), "", *sizes_table(found), "", *difference, "", "![curves](curves.svg)"]
+    curves.write_results(EXPERIMENT / "README.md", lines)
+
+
+if __name__ == "__main__":
+    curves.launch(main)

@@ -1,0 +1,85 @@
+"""The source x target matrix of the transfer experiment: R@1 on every language after training on one.
+
+Writes the results into README.md. Scripts are grouped by the table below; a language that it lacks is
+a script of its own.
+
+  python -m experiments.transfer.matrix --workdir=W
+"""
+
+from __future__ import annotations
+
+import pathlib
+import statistics
+from collections.abc import Mapping, Sequence
+
+from experiments import curves
+from experiments.curves import Finished
+from mel.evaluation.report import Report
+
+EXPERIMENT = pathlib.Path(__file__).resolve().parent
+ALL = "all"  # the setting that trains on every language
+SCRIPTS = {
+    "Latin": "ca cs da de en es fi fr hr hu id it nl no pl pt ro sk sl sv tr vi".split(),
+    "Cyrillic": "be bg mk ru sr uk".split(),
+    "Han and Kana": "ja zh".split(),
+    "Arabic": "ar fa ur".split(),
+}
+
+
+def matrix(found: Mapping[str, Sequence[Finished]], alias_table: Report) -> list[str]:
+    """A row a source, a column a target, each its mean over seeds; the best source of a target is bold."""
+    targets = list(alias_table["by_language"])
+    means = {
+        source: [
+            statistics.fmean(finished.last["by_language"][target]["r@1"] for finished in some) for target in targets
+        ]
+        for source, some in found.items()
+    }
+    best = [max(column) for column in zip(*means.values())]
+    shares = [*(scores["r@1"] for scores in alias_table["by_language"].values()), alias_table["macro"]["r@1"]]
+    rows = [["alias table, all languages", "", *(f"{share:.3f}" for share in shares)]]
+    for source, some in found.items():
+        cells = [f"**{value:.3f}**" if value == top else f"{value:.3f}" for value, top in zip(means[source], best)]
+        macro = curves.spread([finished.last["macro"]["r@1"] for finished in some])
+        rows.append([source, str(len(some)), *cells, macro])
+    return curves.table(["trained on", "seeds", *targets, "macro"], rows)
+
+
+def distances(found: Mapping[str, Sequence[Finished]]) -> list[str]:
+    """R@1 by how far the source is from the target: a mean over pairs, spread over seeds."""
+    groups: dict[str, dict[int, list[float]]] = {}
+    for source, some in found.items():
+        for finished in some:
+            for target, scores in finished.last["by_language"].items():
+                group = groups.setdefault(distance(source, target), {})
+                group.setdefault(finished.run.seed, []).append(scores["r@1"])
+    order = ("the same language", "all languages", "another of the same script", "another script")
+    rows = [
+        [name, str(len(groups[name])), curves.spread([statistics.fmean(values) for values in groups[name].values()])]
+        for name in order
+        if name in groups
+    ]
+    return curves.table(["trained on", "seeds", "mean R@1 of targets"], rows)
+
+
+def distance(source: str, target: str) -> str:
+    """How a source stands to a target."""
+    if source == ALL:
+        return "all languages"
+    if source == target:
+        return "the same language"
+    return "another of the same script" if _script(source) == _script(target) else "another script"
+
+
+def _script(language: str) -> str:
+    return next((script for script, languages in SCRIPTS.items() if language in languages), language)
+
+
+def main() -> None:
+    found = curves.read_runs(EXPERIMENT, curves.runs_of(curves.parser(__doc__).parse_args(), EXPERIMENT))
+    lines = [curves.about(found), "", *matrix(found, curves.alias_table(found)), "", *distances(found)]
+    curves.write_results(EXPERIMENT / "README.md", lines)
+
+
+if __name__ == "__main__":
+    curves.launch(main)

@@ -1,0 +1,55 @@
+import numpy as np
+import pytest
+
+from mel.artifacts import Workdir, open_artifact
+from mel.bin import mine_negatives, prepare_data
+from mel.corpora.kb import KnowledgeBase
+from mel.retrieval.mining import open_negatives
+from mel.shards.datasets import open_rows
+
+
+@pytest.fixture(scope="module")
+def prepared(tiny_world, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("prepared")
+    config = prepare_data.Config(
+        workdir=str(workdir), damuel=str(tiny_world / "damuel"), languages=("en", "ru"),
+        tokenizer=str(tiny_world / "tokenizer"), mention_tokens=16, entity_tokens=16, workers=1,
+    )  # fmt: skip
+    prepare_data.main(config)
+    return Workdir(workdir)
+
+
+@pytest.mark.parametrize("negatives", ["random", "by_frequency", "same_surface"])
+def test_drawn_negatives_are_published_once(prepared, negatives):
+    work = Workdir(prepared.path / negatives)
+    work.path.mkdir()
+    for name in ("kb", "mentions", "tokens"):
+        (work.path / name).symlink_to(prepared.path / name)
+    config = mine_negatives.Config(str(work.path), round=-1, negatives=negatives, negatives_per_mention=2)
+    mine_negatives.main(config)
+    tokens = open_artifact(work.mention_tokens("train"), "tokens")
+    mentions = open_rows(tokens, work.cache(tokens))
+    qids_E = np.load(work.kb / "qids.npy")
+    rows_NK = open_negatives(work.round(0).negatives, tokens)
+    assert rows_NK.shape == (len(mentions), 2)
+    assert np.all(qids_E[rows_NK] != mentions.qids_N[:, None])
+    mine_negatives.main(config)
+    assert (work.path / "cost.jsonl").read_text().count("mine round -1") == 1
+
+
+def test_same_surface_negatives_are_homonyms(prepared):
+    """Each surface form finds its own line: that of another mention would be wrong nearly everywhere."""
+    work = prepared
+    mine_negatives.main(mine_negatives.Config(str(work.path), -1, "same_surface", negatives_per_mention=1))
+    tokens = open_artifact(work.mention_tokens("train"), "tokens")
+    mentions = open_rows(tokens, work.cache(tokens))
+    kb = KnowledgeBase.read(work.kb, open_artifact(work.kb, "kb").facts["languages"])
+    forms = list(mine_negatives.surface_forms(open_artifact(work.mentions("train"), "mentions")))
+    linked: dict[str, set[int]] = {}
+    for form, qid in zip(forms, mentions.qids_N.tolist(), strict=True):
+        linked.setdefault(form, set()).add(qid)
+    in_kb = set(kb.qids_E.tolist())
+    drawn = kb.qids_E[open_negatives(work.round(0).negatives, tokens)[:, 0]].tolist()
+    homonyms = [linked[form] & in_kb - {gold} for form, gold in zip(forms, mentions.qids_N.tolist())]
+    assert sum(map(bool, homonyms)) > len(forms) / 2
+    assert all(qid in others for qid, others in zip(drawn, homonyms) if others)

@@ -1,0 +1,249 @@
+"""The experiments on the open questions: their settings, the grid that runs them, their tables.
+
+The grid is run once, for two steps a round, on the tiny world; the tables are checked on made-up runs.
+"""
+
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from experiments import curves, run_grid
+from experiments.curves import Finished, Point
+from experiments.model_size import sizes
+from experiments.run_grid import Run, grid, parse, read_settings
+from experiments.transfer import matrix
+from mel.artifacts import Workdir, exists
+from mel.bin import prepare_data
+from mel.cost import FILE
+from mel.types import MelError
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+EXPERIMENTS = sorted(path.parent for path in (ROOT / "experiments").rglob("settings.txt"))
+RECIPE = """
+--encoder=random:1x16x2
+--rounds=1
+--steps_per_round=2
+--learning_rate=1e-2
+"""
+SETTINGS = """
+in_batch      --first_negatives=in_batch
+same_surface  --first_negatives=same_surface --negatives_per_mention=2
+"""
+
+
+def finished(setting, seed, values, by_language=None, seconds=None, flags=()):
+    """A run with R@1 after each of its rounds."""
+    reports = [
+        {"dataset": "", "split": "dev", "mentions": 1000, "micro": {"r@1": value}, "macro": {"r@1": value}}
+        | {"by_language": {name: {"r@1": share} for name, share in (by_language or {}).items()}}
+        for value in values
+    ]
+    seconds = seconds or [None] * len(values)
+    points = (Point(100 * (k + 1), seconds[k], report) for k, report in enumerate(reports))
+    return Finished(Run(setting, seed, pathlib.Path(), tuple(flags)), tuple(points))
+
+
+@pytest.fixture(scope="module")
+def prepared(tiny_world, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("prepared")
+    config = prepare_data.Config(
+        workdir=str(workdir), damuel=str(tiny_world / "damuel"), mewsli=str(tiny_world / "mewsli"),
+        languages=("en", "ru"), tokenizer=str(tiny_world / "tokenizer"), mention_tokens=16, entity_tokens=16, workers=1,
+    )  # fmt: skip
+    prepare_data.main(config)
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("experiment")
+    (folder / "run_rounds.flags").write_text(RECIPE)
+    (folder / "settings.txt").write_text(SETTINGS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(experiment, prepared, tmp_path_factory):
+    runs = tmp_path_factory.mktemp("runs")
+    run(experiment, prepared, runs)
+    return runs
+
+
+def run(experiment, prepared, runs, *options):
+    run_grid.main(
+        [str(experiment), f"--workdir={prepared}", f"--runs={runs}", "--seeds=5", "--batch_size=16", *options]
+    )
+
+
+class TestSettings:
+    @pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda path: path.name)
+    def test_every_line_is_a_run(self, experiment, tmp_path):
+        settings = read_settings(experiment)
+        runs = list(grid(experiment, tmp_path, [0, 1]))
+        configs = [parse(run.flags) for run in runs]
+        assert len(runs) == 2 * len(settings) and len({run.path for run in runs}) == len(runs)
+        assert [run.seed for run in runs] == [0] * len(settings) + [1] * len(settings)
+        assert [config.train.seed for config in configs] == [config.mine.seed for config in configs]
+        assert all(config.workdir == str(run.path) for run, config in zip(runs, configs))
+        assert len({run.flags[1:-2] for run in runs}) == len(settings)  # no two settings are the same
+
+    @pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda path: path.name)
+    def test_every_experiment_has_a_page_for_its_results(self, experiment, tmp_path):
+        shutil.copy(experiment / "README.md", tmp_path / "README.md")
+        before = (tmp_path / "README.md").read_text()
+        curves.write_results(tmp_path / "README.md", ["some result"])
+        after = (tmp_path / "README.md").read_text()
+        assert after.partition(curves.BEGIN)[0] == before.partition(curves.BEGIN)[0]
+        assert after.count("some result") == 1
+
+    def test_the_first_negatives_are_all_there_are(self):
+        settings = read_settings(ROOT / "experiments" / "first_negatives")
+        assert [parse((*own, "--workdir=w")).first_negatives for own in settings.values()] == list(settings)
+        with pytest.raises(MelError, match="should be one of <in_batch|hard|random|by_frequency|same_surface>"):
+            parse(["--workdir=w", "--first_negatives=all"])
+
+    def test_sources_differ_in_their_language_only(self):
+        settings = read_settings(ROOT / "experiments" / "transfer")
+        assert settings == {name: (f"--train_languages={name}",) for name in settings if name != "all"} | {"all": ()}
+
+    def test_names_comments_and_quotes(self, tmp_path):
+        (tmp_path / "settings.txt").write_text('# no\n\nb  --x=1 --y="two words"  # why\na\n')
+        assert list(read_settings(tmp_path).items()) == [("b", ("--x=1", "--y=two words")), ("a", ())]
+
+
+class TestGrid:
+    def test_a_finished_run_has_its_reports_and_nothing_large(self, experiment, runs):
+        found = curves.read_runs(experiment, runs)
+        assert list(found) == ["in_batch", "same_surface"]
+        for (one,) in found.values():
+            assert [point.steps for point in one.points] == [2]
+            assert one.last["name"] == "round-0" and len(curves.training_curve(one.run)) == 1
+            assert not list(one.run.path.glob("rounds/*/*/params"))
+        assert len({(one.run.path / "rounds/0/training/metrics.jsonl").read_text() for (one,) in found.values()}) == 2
+
+    def test_what_is_finished_is_not_run_again_and_the_data_are_shared(self, experiment, prepared, runs):
+        before = {path: path.stat().st_mtime_ns for path in runs.rglob("*") if path.is_file()}
+        run(experiment, prepared, runs)
+        assert {path: path.stat().st_mtime_ns for path in runs.rglob("*") if path.is_file()} == before
+        assert (runs / "in_batch/seed-5/tokens").resolve() == prepared / "tokens"
+
+    def test_other_flags_in_the_same_place_are_refused(self, experiment, prepared, runs):
+        other = next(grid(experiment, runs, [5], ["--batch_size=8"]))
+        with pytest.raises(MelError, match="was begun with other flags"):
+            run_grid.set_up(other, prepared)
+
+    def test_a_changed_recipe_or_setting_is_refused(self, experiment, prepared, runs, tmp_path):
+        changed = shutil.copytree(experiment, tmp_path / "changed")
+        (changed / "settings.txt").write_text(SETTINGS.replace("mention=2", "mention=3"))
+        with pytest.raises(MelError, match="has other flags than"):
+            curves.read_runs(changed, runs)
+        (experiment / "run_rounds.flags").write_text(RECIPE + "--logit_scale=10")
+        with pytest.raises(MelError, match="was begun with other flags"):
+            run(experiment, prepared, runs)
+        (experiment / "run_rounds.flags").write_text(RECIPE)
+
+    def test_stops_when_the_time_is_used_up(self, experiment, prepared, tmp_path):
+        run(experiment, prepared, tmp_path, "--hours=0")
+        assert [path.name for path in tmp_path.iterdir()] == ["in_batch"]
+        assert not exists(Workdir(tmp_path / "in_batch/seed-5").report("round-0"))
+
+    def test_tables_and_curves_of_real_runs(self, experiment, runs, tmp_path):
+        stages = {"prepare": 1000, "mine round -1": 60, "train round 0": 120, "evaluate": 1000}
+        lines = [json.dumps({"stage": stage, "seconds": seconds}) + "\n" for stage, seconds in stages.items()]
+        for setting in ("in_batch", "same_surface"):
+            (runs / setting / "seed-5" / FILE).write_text("".join(lines))
+        found = curves.read_runs(experiment, runs)
+        assert [line.endswith("| 2 | 3.0 |") for line in curves.by_round_table(found)] == [False] * 2 + [True] * 2
+        curves.draw(found, tmp_path / "curves.svg")
+        assert (tmp_path / "curves.svg").read_text().count("<svg") == 1
+
+    def test_mistakes_end_in_one_sentence(self, prepared, tmp_path):
+        command = [sys.executable, "-m", "experiments.run_grid", "experiments/transfer", f"--workdir={tmp_path}"]
+        for more, sentence in (((), "holds no prepared data"), (("--batchsize=3",), "Did you mean: batch_size")):
+            ended = subprocess.run([*command, *more], capture_output=True, text=True, cwd=ROOT, check=False)
+            assert ended.returncode == 1 and sentence in ended.stderr and "Traceback" not in ended.stderr
+
+
+class TestCurves:
+    def test_spread_by_hand(self):
+        assert curves.spread([0.5]) == "0.500"
+        assert curves.spread([0.4, 0.5, 0.6]) == "0.500 ± 0.100"
+
+    def test_differences_are_paired_by_seed(self):
+        found = {
+            "base": [finished("base", seed, [value]) for seed, value in ((0, 0.1), (1, 0.5), (2, 0.9))],
+            "better": [finished("better", seed, [value]) for seed, value in ((2, 0.93), (0, 0.12), (1, 0.51))],
+            "noisy": [finished("noisy", seed, [value]) for seed, value in ((0, 0.2), (1, 0.5), (2, 0.85))],
+            "two": [finished("two", seed, [0.6]) for seed in (0, 1)],
+        }
+        lines = curves.differences_table(found, lambda one: one.last["micro"]["r@1"])
+        # .02, .01 and .03: mean .02, standard deviation .01; t of 2 degrees of freedom is 4.3027, over the root of 3.
+        assert lines[2] == "| better – base | 3 | +0.020 | -0.005 to +0.045 | no |"
+        assert lines[3].endswith("| no |") and lines[4].endswith("| no: fewer than 3 seeds |")
+        found["better"] = [finished("better", seed, [value]) for seed, value in ((0, 0.12), (1, 0.52), (2, 0.921))]
+        assert curves.differences_table(found, lambda one: one.last["micro"]["r@1"])[2].endswith("| yes |")
+
+    def test_a_page_without_markers_is_refused(self, tmp_path):
+        (tmp_path / "README.md").write_text("# nothing\n")
+        with pytest.raises(MelError, match="lacks the lines"):
+            curves.write_results(tmp_path / "README.md", [])
+
+
+class TestTransfer:
+    def test_matrix_by_hand(self):
+        found = {
+            "en": [finished("en", 0, [0.5], {"en": 0.6, "ja": 0.2}), finished("en", 1, [0.5], {"en": 0.8, "ja": 0.4})],
+            "ja": [finished("ja", 0, [0.4], {"en": 0.3, "ja": 0.5})],
+        }
+        alias_table = {"by_language": {"en": {"r@1": 0.9}, "ja": {"r@1": 0.7}}, "macro": {"r@1": 0.8}}
+        assert matrix.matrix(found, alias_table) == [
+            "| trained on | seeds | en | ja | macro |",
+            "| --- | ---: | ---: | ---: | ---: |",
+            "| alias table, all languages |  | 0.900 | 0.700 | 0.800 |",
+            "| en | 2 | **0.700** | 0.300 | 0.500 ± 0.000 |",
+            "| ja | 1 | 0.300 | **0.500** | 0.400 |",
+        ]
+        assert matrix.distances(found)[2:] == [
+            "| the same language | 2 | 0.675 ± 0.177 |",  # (.6 + .5) / 2 and .8
+            "| another script | 2 | 0.325 ± 0.106 |",  # (.2 + .3) / 2 and .4
+        ]
+
+    def test_distance(self):
+        pairs = {("en", "fr"): "another of the same script", ("ja", "zh"): "another of the same script"}
+        pairs |= {("ko", "ko"): "the same language", ("ko", "ja"): "another script", ("all", "en"): "all languages"}
+        assert {pair: matrix.distance(*pair) for pair in pairs} == pairs
+
+
+class TestSizes:
+    def test_flops_grow_with_the_size(self):
+        small, reference, deep = map(sizes.flops_per_step, ("2x64x4", "2x128x4", "4x128x4"))
+        assert 3 < reference / small < 4  # products with weights four times, attention twice
+        assert 2 < deep / reference < 3  # three full layers and the cheap last one, instead of one and that
+
+    def test_settings_cost_the_same(self):
+        lines = list(sizes.settings({"2x64x4": ("1e-3", "10"), "2x128x4": ("5e-4", "30"), "4x128x4": ("5e-4", "10")}))
+        words = [line.split() for line in lines[1:]]
+        steps = {name: int(own[3].removeprefix("--steps_per_round=")) for name, *own in words}
+        assert list(steps) == ["2x128x4", "2x64x4-examples", "2x64x4-flops", "4x128x4-examples", "4x128x4-flops"]
+        assert steps["2x64x4-examples"] == steps["2x128x4"] == 200
+        cost = {name: count * sizes.flops_per_step(name.split("-")[0]) for name, count in steps.items()}
+        for size in ("2x64x4", "4x128x4"):  # to the nearest step
+            assert cost[f"{size}-flops"] == pytest.approx(cost["2x128x4"], abs=sizes.flops_per_step(size) / 2)
+        assert words[1][2:4] == ["--learning_rate=1e-3", "--logit_scale=10"]
+
+    def test_table_by_hand(self):
+        own = ("--learning_rate=1e-3", "--logit_scale=20", "--steps_per_round=100", "--nolearn_logit_scale")
+        runs = [finished("2x128x4-examples", seed, [0.4 + 0.1 * seed], seconds=[60.0], flags=own) for seed in (0, 1)]
+        assert sizes.sizes_table({"2x128x4-examples": runs})[2] == (
+            "| 2x128x4 | examples | 1e-3 | 20 | 100 | 0.50 | 1.0 | 2 | 0.450 ± 0.071 |"
+        )
+
+    def test_the_best_of_each_size_is_chosen(self):
+        values = {"2x64x4-5e-4-10": 0.2, "2x64x4-1.5e-3-30": 0.4, "2x64x4-4.5e-3-10": 0.3, "2x128x4-4.5e-3-10": 0.5}
+        found = {name: [finished(name, 0, [value])] for name, value in values.items()}
+        assert sizes.best(found) == {"2x64x4": ("1.5e-3", "30"), "2x128x4": ("4.5e-3", "10")}
+        assert sizes.tuning_lines(found)[-1].startswith("The best learning rate of 2x128x4, 4.5e-3, is at the edge")
