@@ -1,0 +1,95 @@
+"""What memory that does not grow with the batch costs in time: mel's step by one that keeps everything.
+
+    python -m experiments.benchmarks.chunking [--workdir=W]
+
+mel encodes chunks of texts and encodes them again for the backward pass. Here it is compared with the faster of
+two steps on the same batches: mel's own with one chunk a width, and a plain one that encodes every text once
+and keeps the states of all layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from experiments.benchmarks.gradients import plain_loss
+from experiments.benchmarks.harness import Target, child, interleave, options, parser, publish, summary
+from experiments.benchmarks.workload import (
+    LEARNING_RATE,
+    WHOLE_GROUPS,
+    Ours,
+    Spec,
+    add_flags,
+    facts,
+    initial_weights,
+    make_work,
+    our_side,
+    source_of,
+    spec_of,
+)
+
+TARGET = Target(passes=1.40, stretch=1.30, at_least=False)
+CHUNK_TOKENS, CLIP_NORM = 2048, 1.0
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    chosen = options(add_flags(parser(__doc__), mentions=64), argv)
+    spec = spec_of(chosen)
+    with initial_weights(spec) as folder:
+        chunked = child(our_side, spec, folder, Ours())
+        whole = child(our_side, spec, folder, Ours(chunk_tokens=WHOLE_GROUPS))
+        with chunked as ours, whole as one_chunk, child(plain_side, spec, folder) as plain:
+            runs = interleave({"chunked": ours, "one chunk a width": one_chunk, "plain": plain}, chosen.repeats)
+    seconds = {side: [run.seconds for run in steps] for side, steps in runs.items()}
+    faster, slower = sorted(["one chunk a width", "plain"], key=lambda side: summary(seconds[side])["median"])
+    details = {
+        **facts(make_work(spec), spec),
+        f"seconds of {slower}": seconds[slower],
+        "peak_mb": {side: steps[-1].peak_mb for side, steps in runs.items()},
+    }
+    compared = {side: seconds[side] for side in ("chunked", faster)}
+    return publish("chunking", "chunked step ÷ unchunked", TARGET, compared, "s", chosen.results, details)
+
+
+def plain_side(turn: Callable[..., None], spec: Spec, folder: str) -> None:
+    """A side of `harness.child`: a step of training a turn, with nothing computed twice."""
+    import jax
+    import jax.numpy as jnp
+    import optax
+
+    from mel.encoder import pretrained
+    from mel.encoder.transformer import BertEncoder
+
+    encoder, params = pretrained.load(folder)
+    model = BertEncoder(encoder, remat=False)
+    optimizer = optax.chain(optax.clip_by_global_norm(CLIP_NORM), optax.adamw(LEARNING_RATE, weight_decay=0.0))
+    source = source_of(make_work(spec), spec, CHUNK_TOKENS)
+    layouts = source.plan()
+
+    def loss_of(params, batch):
+        embeddings_ND = jnp.concatenate(
+            [model.apply({"params": params}, group) for group in batch.tokens if len(group)]
+        )
+        is_gold_BC = np.arange(len(batch.candidate_qid_C)) == batch.gold_column_B[:, None]
+        same_BC = batch.candidate_qid_C == batch.mention_qid_B[:, None]
+        left_out_BC = (same_BC & ~is_gold_BC) | (batch.candidate_qid_C == 0)
+        mention_BD, candidate_CD = embeddings_ND[batch.mention_row_B], embeddings_ND[batch.candidate_row_C]
+        return plain_loss(mention_BD, candidate_CD, batch.gold_column_B, left_out_BC)
+
+    def step(params, opt_state, batch):
+        loss, gradients = jax.value_and_grad(loss_of)(params, batch)
+        updates, opt_state = optimizer.update(gradients, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state, loss
+
+    step = jax.jit(step, donate_argnums=(0, 1))
+    params = jax.tree.map(jnp.asarray, params)
+    opt_state = optimizer.init(params)
+    for n in range(1_000_000):
+        params, opt_state, loss = jax.block_until_ready(step(params, opt_state, source.batch_at(n, layouts)))
+        turn(float(loss))
+
+
+if __name__ == "__main__":
+    main()

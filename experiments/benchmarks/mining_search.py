@@ -1,0 +1,171 @@
+"""Searching for hard negatives: build + search of our ScaNN index, beside faiss Flat and faiss IVF.
+
+A million structured vectors of 128 dimensions (a 32-dimensional latent space with 2,000 soft clusters,
+through a small tanh network, with noise), 50,000 perturbed ones as queries, k = 100, two threads. Ours
+includes tuning by a measured recall. Flat's time is proportional to the number of queries, so it is
+measured on fewer and scaled up; its neighbours are what recall is measured against.
+
+  python -m experiments.benchmarks.mining_search
+"""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from experiments.benchmarks import rivals
+from experiments.benchmarks.harness import Target, child, interleave, options, parser, publish
+
+TARGET = Target(passes=3.0, stretch=8.0)
+LEAST_RECALL = 0.95
+K, DIMENSION, LATENT, CLUSTERS, PERTURBATION = 100, 128, 32, 2000, 0.05
+ROWS_AT_ONCE = 65_536
+# The index that faiss makes from a description, and its search parameters.
+FAISS = {
+    "faiss Flat": ("Flat", ""),
+    "faiss IVF,Flat": ("IVF{leaves},Flat", "nprobe=32"),
+    "faiss IVF,PQ,refined": ("IVF{leaves},PQ64x4fsr,RFlat", "nprobe=32,k_factor_rf=3"),
+}
+
+
+class Sizes(NamedTuple):
+    """Vectors, queries, and the queries of Flat, the first ones."""
+
+    vectors: int
+    queries: int
+    flat_queries: int
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    flags = parser(__doc__, repeats=3)
+    chosen = options(flags, argv)
+    rivals.require("faiss")
+    sizes = Sizes(30_000, 500, 200) if chosen.quick else Sizes(1_000_000, 50_000, 2_000)
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        write_vectors(folder, sizes, seed=0)
+        runs = measure(folder, sizes, chosen.repeats)
+    true_qk = runs["faiss Flat"][0].value["rows"][: sizes.flat_queries]
+    recall = {side: recall_at(found[-1].value["rows"], true_qk) for side, found in runs.items()}
+    if recall["ours"] < LEAST_RECALL:
+        sys.exit(f"Our recall@{K} is {recall['ours']:.4f}, below {LEAST_RECALL}: its speed does not count.")
+    seconds = {side: [total_seconds(run.value, sizes.queries) for run in found] for side, found in runs.items()}
+    rates = {side: [sizes.queries / value for value in values] for side, values in seconds.items()}
+    stages = {side: [(run.value["build"], run.value["search"]) for run in found] for side, found in runs.items()}
+    details = {f"recall@{K}": recall, "seconds of build and search": stages, **sizes._asdict()}
+    title = f"mining, build + search of {sizes.vectors:,} × {DIMENSION}, {sizes.queries:,} queries, k = {K}"
+    publish("mining_search", f"{title}, ours ÷ faiss Flat", TARGET, rates, "queries/s", chosen.results, details)
+    print(f"  recall@{K} { ({side: round(value, 4) for side, value in recall.items()}) }")
+
+
+def measure(folder: pathlib.Path, sizes: Sizes, repeats: int) -> dict[str, list[Any]]:
+    """Each side in a process of its own; there is no warm-up, as imports are not measured."""
+    flat = ("faiss Flat", folder, sizes.flat_queries)
+    tree = ("faiss IVF,Flat", folder, sizes.queries)
+    quantised = ("faiss IVF,PQ,refined", folder, sizes.queries)
+    with (
+        child(ours, folder) as run_ours,
+        child(faiss, *flat) as run_flat,
+        child(faiss, *tree) as run_tree,
+        child(faiss, *quantised) as run_quantised,
+    ):
+        sides = {"ours": run_ours, flat[0]: run_flat, tree[0]: run_tree, quantised[0]: run_quantised}
+        return interleave(sides, repeats, warmups=0)
+
+
+def ours(turn: Callable[[Any], None], folder: pathlib.Path) -> None:
+    """Builds and tunes as `mel-mine-negatives` does, and searches."""
+    from mel.retrieval import approximate
+
+    settings = approximate.ScannSettings()
+
+    def build(vectors_ND: np.ndarray):
+        return approximate.tune(approximate.build(vectors_ND, settings), vectors_ND, settings.least_recall)[0]
+
+    vectors_ND, queries_QD = read_vectors(folder)
+    while True:
+        turn(build_and_search(build, lambda index: index.search(queries_QD, K)[0], vectors_ND, len(queries_QD)))
+
+
+def faiss(turn: Callable[[Any], None], side: str, folder: pathlib.Path, count: int) -> None:
+    """Builds the index that the side names, and searches the first `count` queries."""
+    import faiss
+
+    faiss.omp_set_num_threads(rivals.THREADS)
+    description, parameters = FAISS[side]
+    vectors_ND, queries_QD = read_vectors(folder)
+    leaves = max(16, min(2048, len(vectors_ND) // 40))
+
+    def build(vectors_ND: np.ndarray):
+        index = faiss.index_factory(DIMENSION, description.format(leaves=leaves), faiss.METRIC_INNER_PRODUCT)
+        index.train(vectors_ND[:: max(1, len(vectors_ND) // (100 * leaves))])
+        index.add(vectors_ND)
+        if parameters:
+            faiss.ParameterSpace().set_index_parameters(index, parameters)
+        return index
+
+    while True:
+        turn(build_and_search(build, lambda index: index.search(queries_QD[:count], K)[1], vectors_ND, count))
+
+
+def build_and_search(build: Callable, search: Callable, vectors_ND: np.ndarray, queries: int) -> dict[str, Any]:
+    """Seconds of both, and the rows found."""
+    start = time.perf_counter()
+    index = build(vectors_ND)
+    built = time.perf_counter()
+    rows_qk = search(index)
+    return {"build": built - start, "search": time.perf_counter() - built, "queries": queries, "rows": rows_qk}
+
+
+def total_seconds(value: dict[str, Any], queries: int) -> float:
+    """Build and search of all queries; the search is scaled up where fewer were asked."""
+    return value["build"] + value["search"] * queries / value["queries"]
+
+
+def recall_at(rows_Qk: np.ndarray, true_qk: np.ndarray) -> float:
+    """The mean share of the true neighbours of the first q queries among those found."""
+    shares = [np.isin(true_k, rows_k).mean() for rows_k, true_k in zip(rows_Qk, true_qk)]
+    return float(np.mean(shares))
+
+
+def write_vectors(folder: pathlib.Path, sizes: Sizes, seed: int) -> None:
+    """Writes vectors and queries, each of unit length."""
+    generator = np.random.default_rng(seed)
+    vectors_ND = np.lib.format.open_memmap(
+        folder / "vectors.npy", mode="w+", dtype=np.float32, shape=(sizes.vectors, DIMENSION)
+    )
+    centres = generator.standard_normal((CLUSTERS, LATENT), np.float32)
+    layers = [generator.standard_normal((rows, DIMENSION), np.float32) / rows**0.5 for rows in (LATENT, DIMENSION)]
+    for first in range(0, sizes.vectors, ROWS_AT_ONCE):
+        count = min(ROWS_AT_ONCE, sizes.vectors - first)
+        latent = centres[generator.integers(CLUSTERS, size=count)]
+        latent = latent + 0.5 * generator.standard_normal((count, LATENT), np.float32)
+        vectors_nD = np.tanh(latent @ layers[0]) @ layers[1]
+        vectors_ND[first : first + count] = unit_length(perturbed(vectors_nD, generator))
+    vectors_ND.flush()
+    origins_QD = vectors_ND[generator.integers(sizes.vectors, size=sizes.queries)]
+    np.save(folder / "queries.npy", unit_length(perturbed(origins_QD, generator)))
+
+
+def read_vectors(folder: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
+    """Vectors and queries, both in memory before any clock runs."""
+    return np.load(folder / "vectors.npy"), np.load(folder / "queries.npy")
+
+
+def perturbed(vectors_nD: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """With noise on every dimension."""
+    return vectors_nD + PERTURBATION * generator.standard_normal(vectors_nD.shape, np.float32)
+
+
+def unit_length(vectors_nD: np.ndarray) -> np.ndarray:
+    return vectors_nD / np.linalg.norm(vectors_nD, axis=1, keepdims=True)
+
+
+if __name__ == "__main__":
+    main()

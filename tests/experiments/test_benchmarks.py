@@ -1,0 +1,188 @@
+"""The arithmetic of the benchmarks, and what their workload promises; no rival is started."""
+
+import importlib
+import json
+import os
+import pathlib
+import time
+
+import numpy as np
+import pytest
+
+from experiments.benchmarks import gradients, harness, table, training_rivals, workload
+from mel.shards.datasets import RowSet
+from mel.shards.rows import TokenRows
+
+SCRIPTS = (
+    "train_variable_length", "train_fixed_length", "pytorch_loop", "chunking", "memory", "gradients", "vocabulary",
+)  # fmt: skip
+TINY = workload.Spec(batch_size=16, tiny=True)
+
+
+@pytest.mark.parametrize(
+    "target, ratio, verdict",
+    [
+        (harness.Target(2.0, 3.5), 3.5, "stretch"),
+        (harness.Target(2.0, 3.5), 2.0, "pass"),
+        (harness.Target(2.0, 3.5), 1.99, "short"),
+        (harness.Target(1.4, 1.3, at_least=False), 1.3, "stretch"),
+        (harness.Target(1.4, 1.3, at_least=False), 1.4, "pass"),
+        (harness.Target(1.4, 1.3, at_least=False), 1.41, "short"),
+        (harness.Target(0.99999), 1.0, "pass"),
+        (harness.Target(1.0), float("nan"), "short"),
+    ],
+)
+def test_a_ratio_is_judged_by_its_bounds(target, ratio, verdict):
+    assert target.verdict(ratio) == verdict
+
+
+def test_sides_take_turns_and_warm_up_apart():
+    order = []
+    sides = {name: lambda name=name: order.append(name) or len(order) for name in "ab"}
+    assert harness.interleave(sides, repeats=2) == {"a": [3, 6], "b": [4, 5]}
+    assert order == ["b", "a", "a", "b", "b", "a"]
+
+
+def test_a_summary_has_the_median_and_the_spread():
+    assert harness.summary([4.0, 1.0, 2.0]) == {"median": 2.0, "spread": 1.5, "runs": [4.0, 1.0, 2.0]}
+
+
+def test_a_result_is_ours_by_the_other(tmp_path, capsys):
+    runs = {"ours": [3.0, 6.0, 5.0], "rival": [2.0]}
+    result = harness.publish("loading", "rows", harness.Target(2.0, 3.0), runs, "rows/s", tmp_path, {"rows": 7})
+    assert (result["ratio"], result["verdict"]) == (2.5, "pass")
+    assert json.loads((tmp_path / "loading.json").read_text("utf-8")) == result
+    assert result["versions"]["numpy"] == np.__version__
+    assert "loading: 2.5 (≥ 2: pass)" in capsys.readouterr().out
+
+
+def test_a_single_side_is_its_own_ratio_and_a_smoke_test_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(harness, "RESULTS", tmp_path)
+    chosen = harness.options(harness.parser("what"), ["--quick", "--repeats=3"])
+    result = harness.publish("error", "e", harness.Target(1e-5, at_least=False), {"e": [2.0]}, "", chosen.results)
+    assert (result["ratio"], result["verdict"], chosen.repeats) == (2.0, "short", 1)
+    assert not list(tmp_path.iterdir())
+
+
+def counting_side(turn, first):
+    for n in range(first, first + 2):
+        turn((n, os.getpid(), os.environ.get("BENCHMARK")))
+    raise ValueError("a failure on purpose")
+
+
+def test_a_child_runs_a_turn_when_asked_and_is_stopped_in_between():
+    with harness.child(counting_side, 5, environment={"BENCHMARK": "set"}) as run:
+        value, pid, variable = run().value
+        assert (value, variable, "BENCHMARK" in os.environ) == (5, "set", False)
+        deadline = time.monotonic() + 10
+        while _state(pid) != "T" and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert _state(pid) == "T"
+        again = run()
+        assert again.value[0] == 6
+        assert again.peak_mb > 1
+        with pytest.raises(RuntimeError, match="counting_side ended with exit code 1"):
+            run()
+
+
+def _state(pid: int) -> str:
+    return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def test_the_table_has_a_row_a_result():
+    result = {
+        "name": "loading", "measure": "rows", "ratio": 12.345, "verdict": "pass", "passes": 10.0, "stretch": 50.0,
+        "at_least": True, "unit": "rows/s", "command": "python -m x",
+        "sides": {"ours": {"median": 123456.0}, "rival": {"median": 0.5}},
+        "machine": {"processor": "P", "cores": 2, "gpus": [], "python": "3.11"}, "versions": {"numpy": "2"},
+        "commit": "abc",
+    }  # fmt: skip
+    lines = table.markdown([result, result | {"name": "seeking", "at_least": False, "stretch": None}]).split("\n")
+    assert lines[2] == "| rows | 123,456 rows/s | 0.5 rows/s | **12.3** | ≥ 10 / ≥ 50 | pass | `python -m x` |"
+    assert "| ≤ 10 |" in lines[3]
+    assert lines[-1] == "`loading`, `seeking`: 2 cores of P; Python 3.11, numpy 2; commit abc."
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_texts_have_the_lengths_and_ids_they_should(fixed):
+    work = workload.make_work(workload.Spec(tiny=True, fixed=fixed))
+    for row_set in (work.mentions, work.entities):
+        rows, lengths_N = row_set.rows, row_set.rows.lengths_N
+        assert (lengths_N.min() == workload.LONGEST) if fixed else (20 < lengths_N.mean() < 28)
+        assert workload.SHORTEST <= lengths_N.min() and lengths_N.max() <= workload.LONGEST
+        assert set(rows.tokens_T[rows.offsets_N1[:-1]]) == {workload.CLS}
+        assert set(rows.tokens_T[rows.offsets_N1[1:] - 1]) == {workload.SEP}
+        assert rows.tokens_T.max() < work.encoder.vocab_size and rows.tokens_T.min() > 0
+
+
+def test_negatives_are_wrong_distinct_and_repeated_in_a_batch():
+    work = workload.make_work(TINY)
+    qids_NK = work.entities.qids_N[work.negatives_NK]
+    assert (qids_NK != work.mentions.qids_N[:, None]).all()
+    assert all(len(set(negatives)) == TINY.negatives for negatives in work.negatives_NK.tolist())
+    assert np.array_equal(work.entities.qids_N[work.mentions.entity_rows_N], work.mentions.qids_N)
+    assert workload.facts(work, TINY)["entities_distinct"] < 1
+
+
+def test_a_workload_is_the_same_in_every_process():
+    work, again = workload.make_work(TINY), workload.make_work(TINY)
+    assert np.array_equal(work.negatives_NK, again.negatives_NK)
+    assert np.array_equal(work.mentions.rows.tokens_T, again.mentions.rows.tokens_T)
+
+
+@pytest.fixture
+def two_mentions():
+    """Mentions of 2 and 3 tokens; entities of 4, 5 and 6; each mention with its gold and one negative."""
+
+    def rows(lengths):
+        return TokenRows.from_rows([np.full(length, 9, np.int32) for length in lengths])
+
+    mentions = RowSet(rows([2, 3]), np.array([7, 8]), np.zeros(2), np.array([0, 2]))
+    entities = RowSet(rows([4, 5, 6]), np.array([7, 7, 8]), np.zeros(3), np.arange(3))
+    return workload.Work(workload._lealla_small(10, True), mentions, entities, np.array([[2], [1]]))
+
+
+def test_every_occurrence_of_a_text_counts(two_mentions):
+    spec = workload.Spec(batch_size=2, negatives=1)
+    assert workload.text_rows(two_mentions, np.array([1, 0])).tolist() == [[2, 1], [0, 2]]
+    assert workload.real_tokens(two_mentions, spec, 0) == (2 + 3) + (4 + 6) + (6 + 5)
+
+
+def test_repeated_entities_and_false_negatives_are_left_out_of_the_naive_sum():
+    # Two mentions of QIDs 7 and 8; columns: their golds, rows 0 and 2, then negatives.
+    left_out = gradients.left_out(np.array([7, 8]), np.array([7, 8, 8, 7, 9, 9]), np.array([0, 2, 2, 1, 5, 5]))
+    assert left_out.tolist() == [[False, False, True, True, False, True], [False, False, True, False, False, True]]
+
+
+def test_the_naive_loss_is_the_mean_cross_entropy():
+    mention_BD, candidate_CD = np.eye(2, dtype=np.float32), np.eye(2, dtype=np.float32)
+    candidate_CD = np.concatenate([candidate_CD, candidate_CD[:1]])
+    left_out_BC = np.array([[False, False, True], [False, False, True]])
+    loss = gradients.plain_loss(mention_BD, candidate_CD, np.arange(2), left_out_BC)
+    assert float(loss) == pytest.approx(np.log1p(np.exp(-workload.LOGIT_SCALE)), abs=1e-7)
+    loss = gradients.plain_loss(mention_BD, candidate_CD, np.arange(2), np.zeros((2, 3), bool))
+    assert float(loss) == pytest.approx(np.log(2) / 2, rel=1e-6)
+
+
+def test_the_error_is_relative_to_the_naive_norm():
+    naive = {"a": np.array([3.0, 0.0]), "b": np.array([4.0])}
+    assert gradients.relative_error({"a": np.array([3.0, 1.0]), "b": np.array([4.0])}, naive) == pytest.approx(0.2)
+
+
+def test_padding_texts_are_left_out_unless_shapes_are_fixed():
+    tokens = np.array([[1, 2], [3, 0], [0, 0]]), np.array([[4, 5, 6, 7], [0, 0, 0, 0]])
+    chunks, place_N = training_rivals._chunks(tokens, chunk_tokens=2, keep_padding=False)
+    assert [chunk.tolist() for chunk in chunks] == [[[1, 2]], [[3, 0]], [[4, 5, 6, 7]]]
+    assert place_N[[0, 1, 3]].tolist() == [0, 1, 2]
+    chunks, place_N = training_rivals._chunks(tokens, training_rivals.WHOLE, keep_padding=True)
+    assert [len(chunk) for chunk in chunks] == [3, 2]
+    assert place_N.tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_every_script_says_what_it_measures(name, capsys):
+    script = importlib.import_module(f"experiments.benchmarks.{name}")
+    with pytest.raises(SystemExit) as end:
+        script.main(["--help"])
+    assert end.value.code == 0
+    assert f"python -m experiments.benchmarks.{name}" in capsys.readouterr().out
