@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import functools
 import multiprocessing
 import tempfile
 from collections.abc import Callable, Iterator
@@ -25,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mel.encoder.config import EncoderConfig
-from mel.shards.batches import BatchSource, chunk_rows
+from mel.shards.batches import BatchSource
 from mel.shards.datasets import RowSet
 from mel.shards.rows import TokenRows
 
@@ -34,7 +33,7 @@ LONGEST, SHORTEST = 64, 4
 LOG_MEAN, LOG_DEVIATION = np.log(24) - 0.125, 0.5  # of a lognormal length with mean 24
 NEIGHBOURS = 12
 LOGIT_SCALE, LEARNING_RATE = 20.0, 1e-4
-WHOLE_GROUPS = 0
+WHOLE_GROUPS, ALL_TOKENS = 0, 2**62
 
 
 @dataclasses.dataclass(frozen=True)
@@ -235,17 +234,13 @@ def our_step(work: Work, spec: Spec, folder: str, ours: Ours):
         vocabulary = Vocabulary.of([np.unique(rows.rows.tokens_T) for rows in (work.mentions, work.entities)], params)
         encoder = dataclasses.replace(encoder, vocab_size=len(vocabulary.token_ids_v))
         params, more["compact_id_V"] = vocabulary.compact(params), vocabulary.compact_id_V
-    chunk_tokens = ours.chunk_tokens or tokens_at_once()
+    chunk_tokens = tokens_at_once() if ours.chunk_tokens is None else ours.chunk_tokens or ALL_TOKENS
     source = source_of(work, spec, chunk_tokens, **more)
     layouts = source.plan()
-    rows_of = functools.partial(chunk_rows, chunk_tokens=chunk_tokens)
-    if ours.chunk_tokens == WHOLE_GROUPS:
-        layouts = layouts[:1]
-        rows_of = dict(zip(layouts[0].widths, (texts // jax.device_count() for texts in layouts[0].texts))).__getitem__
     config = OptimizerConfig(LEARNING_RATE, 0, 1000, "constant", 0.0)
     optimizer, mesh = optax.trace(0.0) if ours.keep_gradients else make_optimizer(config), make_mesh()
     step = make_step(
-        encoder, optimizer, learning_rate_schedule(config), LOGIT_SCALE, rows_of, mesh, spec.seed,
+        encoder, optimizer, learning_rate_schedule(config), LOGIT_SCALE, chunk_tokens, mesh, spec.seed,
         LossConfig(tile_rows=ours.tile_rows), choose_compute("auto", encoder.hidden_size // encoder.num_heads),
     )  # fmt: skip
     state = jax.device_put(create_state(params, optimizer, LOGIT_SCALE, False), replicated(mesh))

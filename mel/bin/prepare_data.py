@@ -61,7 +61,7 @@ def main(config: Config) -> None:
     print(summary(work))
 
 
-def _publish_all(config: Config, work: Workdir, archives: prepare.Archives, mewsli_languages: tuple[str, ...]) -> None:
+def _publish_all(config: Config, work: Workdir, archives: prepare.Archives, mewsli_languages: list[str]) -> None:
     tokenizer = _publish_tokenizer(config, work)
     kb = _publish_kb(config, work, archives)
     _publish_entity_rows(config, work, kb, tokenizer)

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import itertools
 import json
 import pathlib
@@ -39,7 +38,7 @@ from mel.encoder.config import EncoderConfig
 from mel.encoder.start import initial_encoder
 from mel.encoder.vocabulary import Vocabulary
 from mel.retrieval.mining import open_negatives
-from mel.shards.batches import BatchSource, chunk_rows
+from mel.shards.batches import BatchSource
 from mel.shards.datasets import open_rows, read_token_ids
 from mel.shards.selection import usable_mentions
 from mel.training.checkpoint import StepCheckpoints, open_checkpoint, publish_checkpoint, publish_start
@@ -226,7 +225,7 @@ def _step(config: Config, encoder: EncoderConfig, source: BatchSource, compute: 
     optimizer, loss = _optimizer_config(config), config.loss
     return make_step(
         encoder, make_optimizer(optimizer), learning_rate_schedule(optimizer), loss.logit_scale,
-        functools.partial(chunk_rows, chunk_tokens=source.chunk_tokens), make_mesh(), config.seed,
+        source.chunk_tokens, make_mesh(), config.seed,
         LossConfig(loss.bidirectional, loss.multi_positive, loss.log_q_correction, loss.loss_tile_rows), compute,
     )  # fmt: skip
 

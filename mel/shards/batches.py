@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import operator
 from collections.abc import Sequence
 
 import numpy as np
 
 from mel.shards.datasets import RowSet
 from mel.shards.permutation import permuted
-from mel.shards.rows import bucket_width
+from mel.shards.rows import WIDTH_STEP
 from mel.types import Batch, MelError
 
-WIDTH_STEP = 16  # coarser than for inference: every width is compiled into the step
-SAMPLED_BATCHES = 24
+MOST_WIDTHS = 6  # every width is compiled into the step
+SAMPLED_BATCHES = 64
 HEADROOM = 1.02  # over the largest need among the sampled batches
 
 
@@ -41,7 +42,7 @@ class BatchSource:
       negatives_NK: entity rows, K hard negatives a mention; None for in-batch negatives only.
       batch_size: mentions a batch.
       seed: of the order of the mentions.
-      chunk_tokens: the number of texts of width w is a multiple of `chunk_rows(w, chunk_tokens)`.
+      chunk_tokens: the most tokens, padding included, to encode at once.
       devices: every leading axis of a batch is a multiple of their number.
       compact_id_V: what stands for each token id in a batch; None for the ids as they are.
       log_q: whether batches tell how likely their candidates are to be in one.
@@ -97,22 +98,32 @@ class BatchSource:
 
     def plan(self) -> tuple[Layout, Layout]:
         """A layout for nearly every batch, measured on sampled ones, and one that holds any batch."""
-        lengths = np.concatenate([self.mentions.rows.lengths_N, self.entities.rows.lengths_N])
-        widths = tuple(np.unique(bucket_width(lengths, WIDTH_STEP)).tolist())
-        needs, candidates = [], []
+        sampled, candidates = [], []
         for n in range(SAMPLED_BATCHES):
             mention_rows_B = self.mention_rows(n)
             entity_rows_c = self.entity_rows(mention_rows_B)
-            lengths = self._lengths(mention_rows_B, entity_rows_c)
-            needs.append(np.bincount(np.searchsorted(widths, lengths), minlength=len(widths)))
+            sampled.append(self._lengths(mention_rows_B, entity_rows_c))
             candidates.append(len(entity_rows_c))
-        texts = [self._round_up(int(need * HEADROOM) + 1, width) for need, width in zip(np.max(needs, 0), widths)]
+        longest = max(int(rows.lengths_N.max()) for rows in (self.mentions.rows, self.entities.rows))
+        widths = best_widths(np.concatenate(sampled), longest)
         negatives = 0 if self.negatives_NK is None else self.negatives_NK.shape[1]
         most = min(self.batch_size * (1 + negatives), len(self.entities))
         columns = min(most, int(max(candidates) * HEADROOM) + 1)
         worst = [0] * (len(widths) - 1) + [self._round_up(self.batch_size + most, widths[-1])]
         by_devices = [-(-count // self.devices) * self.devices for count in (columns, most)]
-        return Layout(widths, tuple(texts), by_devices[0]), Layout(widths, tuple(worst), by_devices[1])
+        return Layout(widths, self._texts(sampled, widths), by_devices[0]), Layout(widths, tuple(worst), by_devices[1])
+
+    def _texts(self, sampled: Sequence[np.ndarray], widths: tuple[int, ...]) -> tuple[int, ...]:
+        """How many texts of each width hold every sampled batch, with a little headroom.
+
+        A text goes where there is room, into its own width or a larger one. So it is enough that for
+        each width the texts that need it or more find as many places of it or more.
+        """
+        needs = [np.bincount(np.searchsorted(widths, lengths), minlength=len(widths)) for lengths in sampled]
+        from_here_on = np.max([np.cumsum(need[::-1])[::-1] for need in needs], axis=0)
+        places = np.ceil(from_here_on * HEADROOM).astype(int).tolist()
+        counts = map(operator.sub, places, [*places[1:], 0])
+        return tuple(self._round_up(count, width) for count, width in zip(counts, widths))
 
     def _fill(self, layout: Layout, mention_rows_B, entity_rows_c, places) -> Batch:
         count_b = len(mention_rows_B)
@@ -160,19 +171,42 @@ class BatchSource:
         return np.concatenate([rows.offsets_N1[ids + 1] - rows.offsets_N1[ids] for rows, ids in pairs])
 
     def _round_up(self, texts: int, width: int) -> int:
-        multiple = self.devices * chunk_rows(width, self.chunk_tokens)
-        return -(-texts // multiple) * multiple
+        """As many texts or a few more, the same number for each device and each of its chunks."""
+        on_a_device = -(-texts // self.devices)
+        chunks = chunk_count(on_a_device, width, self.chunk_tokens)
+        return -(-on_a_device // max(chunks, 1)) * chunks * self.devices
 
 
-def chunk_rows(width: int, chunk_tokens: int) -> int:
-    """How many texts of one width are encoded at once.
+def chunk_count(texts: int, width: int, chunk_tokens: int) -> int:
+    """In how many equal chunks so many texts of one width are encoded.
 
     Raises:
-      MelError: not even one fits.
+      MelError: a chunk does not hold even one.
     """
     if width > chunk_tokens:
         raise MelError(f"A chunk of {chunk_tokens} tokens cannot hold one row of {width}.")
-    return chunk_tokens // width
+    return -(-texts // (chunk_tokens // width))
+
+
+def best_widths(lengths: np.ndarray, longest: int, most: int = MOST_WIDTHS) -> tuple[int, ...]:
+    """The multiples of WIDTH_STEP, `most` of them at most, that pad these lengths the least.
+
+    The last one holds a row of `longest` tokens.
+    """
+    ends = list(range(WIDTH_STEP, longest + WIDTH_STEP, WIDTH_STEP))
+    shorter = [0, *np.searchsorted(np.sort(lengths), ends, side="right").tolist()]  # texts up to each end
+
+    @functools.cache
+    def cheapest(last: int, count: int) -> tuple[int, tuple[int, ...]]:
+        """The tokens of all texts up to ends[last], and the widths that take so many, at most `count` of them."""
+        choices = [(shorter[last + 1] * ends[last], (ends[last],))]
+        for below in range(last if count > 1 else 0):
+            tokens, widths = cheapest(below, count - 1)
+            tokens += (shorter[last + 1] - shorter[below + 1]) * ends[last]
+            choices.append((tokens, (*widths, ends[last])))
+        return min(choices, key=lambda choice: (choice[0], len(choice[1]), choice[1]))
+
+    return cheapest(len(ends) - 1, most)[1]
 
 
 def _places(layout: Layout, lengths: np.ndarray) -> np.ndarray | None:

@@ -14,12 +14,14 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from mel.encoder.backend import Compute
 from mel.encoder.config import EncoderConfig
 from mel.encoder.transformer import TOKEN_TABLE, BertEncoder
+from mel.shards.batches import chunk_count
 from mel.training.loss import LossConfig, softmax_loss
 from mel.training.state import LOG_LOGIT_SCALE
 from mel.types import Batch, TrainState
 
 AXIS = "data"
 MOST_LAYERS_KEPT = 4
+KEPT_BYTES = 1 << 30  # a device
 Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
 
 
@@ -45,7 +47,7 @@ def make_step(
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
     logit_scale: float,
-    chunk_rows: Callable[[int], int],
+    chunk_tokens: int,
     mesh: Mesh,
     seed: int,
     loss_config: LossConfig = LossConfig(),
@@ -58,13 +60,13 @@ def make_step(
       optimizer: what turns gradients into updates.
       schedule: the learning rate by step, for the metrics.
       logit_scale: used where the state holds no learned one.
-      chunk_rows: how many texts of a width are encoded at once; bounds memory.
+      chunk_tokens: the most tokens, padding included, to encode at once.
       mesh: the devices.
       seed: of dropout.
       loss_config: which softmax.
       compute: how the encoder computes.
     """
-    encode = make_encode(encoder_config, chunk_rows, mesh, compute)
+    encode = make_encode(encoder_config, chunk_tokens, mesh, compute)
 
     def loss_of(params, batch: Batch, key):
         embeddings_ND = encode(params["encoder"], batch.tokens, key)
@@ -88,31 +90,31 @@ def make_step(
 
 
 def make_encode(
-    config: EncoderConfig, chunk_rows: Callable[[int], int], mesh: Mesh, compute: Compute = Compute()
+    config: EncoderConfig, chunk_tokens: int, mesh: Mesh, compute: Compute = Compute()
 ) -> Callable[..., jax.Array]:
     """`encode(params, tokens, key) -> embeddings_ND`, the groups of texts one behind the other.
 
-    Each device encodes its share of every group, a chunk of texts at a time, and keeps only the
-    embeddings; the backward pass encodes a chunk again. Memory does not grow with the batch.
+    Each device encodes its share of every group, a chunk of texts at a time. The backward pass
+    computes again what was not kept: of a deep encoder a layer at a time, from the states between the
+    layers, as long as those of all chunks fit into KEPT_BYTES; otherwise a chunk at a time, from its
+    tokens, so that memory does not grow with the batch.
     """
-    # A chunk is computed again as a whole; of a deep encoder even one chunk's layers are too much to keep.
-    model = BertEncoder(config, compute, remat=config.num_layers > MOST_LAYERS_KEPT)
 
-    def encode_group(params, tokens_NL, word_NLD, key):
+    def encode_group(params, tokens_NL, word_NLD, key, keep_states: bool):
         rows, width = tokens_NL.shape
-        rows_a_chunk = chunk_rows(width)
+        if not rows:
+            return jnp.zeros((0, config.hidden_size))
+        # Even the layers of one chunk are too much to keep if they are many.
+        model = BertEncoder(config, compute, remat=keep_states or config.num_layers > MOST_LAYERS_KEPT)
 
-        @jax.checkpoint
         def encode_chunk(inputs):
             tokens_nL, word_nLD, key = inputs
             return model.apply({"params": params}, tokens_nL, not config.dropout, word_nLD, rngs={"dropout": key})
 
-        chunks = (
-            tokens_NL.reshape(-1, rows_a_chunk, width),
-            word_NLD.reshape(-1, rows_a_chunk, width, config.hidden_size),
-        )
-        keys = jax.random.split(key, rows // rows_a_chunk)
-        return jax.lax.map(encode_chunk, (*chunks, keys)).reshape(rows, config.hidden_size)
+        chunks = chunk_count(rows, width, chunk_tokens)
+        inputs = tokens_NL.reshape(chunks, -1, width), word_NLD.reshape(chunks, -1, width, config.hidden_size)
+        run = encode_chunk if keep_states else jax.checkpoint(encode_chunk)
+        return jax.lax.map(run, (*inputs, jax.random.split(key, chunks))).reshape(rows, config.hidden_size)
 
     def encode_on_device(params, tokens, key):
         key = jax.random.fold_in(key, jax.lax.axis_index(AXIS))
@@ -123,7 +125,12 @@ def make_encode(
         words = [
             part.reshape(*group.shape, config.hidden_size) for part, group in zip(jnp.split(word_TD, ends), tokens)
         ]
-        return [encode_group(params, *each, jax.random.fold_in(key, i)) for i, each in enumerate(zip(tokens, words))]
+        states_bytes = len(flat_T) * config.num_layers * config.hidden_size * jnp.dtype(compute.dtype).itemsize
+        keep_states = config.num_layers > MOST_LAYERS_KEPT and states_bytes <= KEPT_BYTES
+        return [
+            encode_group(params, *each, jax.random.fold_in(key, i), keep_states)
+            for i, each in enumerate(zip(tokens, words))
+        ]
 
     split = PartitionSpec(AXIS)
     on_devices = jax.shard_map(

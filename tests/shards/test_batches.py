@@ -1,11 +1,12 @@
 """Batch n is a pure function of (seed, n), and says the same as the rows it was made from."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
 
-from mel.shards.batches import BatchSource, Layout, chunk_rows
+from mel.shards.batches import BatchSource, Layout, best_widths, chunk_count
 from mel.shards.datasets import RowSet
 from mel.shards.permutation import permuted
 from mel.shards.rows import TokenRows
@@ -76,7 +77,31 @@ def test_all_batches_of_a_plan_have_one_shape(source):
         for batch in (source.batch_at(n, layouts) for n in range(20))
     }
     assert len(shapes) == 1
-    assert all(texts % chunk_rows(width, 96) == 0 for width, texts in zip(layouts[0].widths, layouts[0].texts))
+    for width, texts in zip(layouts[0].widths, layouts[0].texts):
+        chunks = chunk_count(texts, width, 96)
+        assert texts == 0 or (texts % chunks == 0 and texts // chunks * width <= 96)
+
+
+def test_a_layout_is_no_larger_than_the_largest_need_and_its_rounding(source):
+    usual, _ = source.plan()
+    most = max(len(source._lengths(rows, source.entity_rows(rows))) for rows in map(source.mention_rows, range(64)))
+    rounding = sum(1 + chunk_count(texts, width, 96) for width, texts in zip(usual.widths, usual.texts))
+    assert most <= sum(usual.texts) <= most * 1.02 + rounding
+
+
+def test_widths_pad_as_little_as_their_number_allows():
+    lengths = np.array([3, 8, 8, 15, 16, 17, 40])
+    assert best_widths(lengths, 40, most=5) == (8, 16, 24, 40)
+    assert best_widths(lengths, 40, most=2) == (16, 40)  # 6 texts of 24 tokens or 5 of 16 beside 2 of 40
+    assert best_widths(lengths, 41, most=1) == (48,)
+    for most in (1, 2, 3):
+        chosen = best_widths(lengths, 40, most)
+        every = itertools.combinations((8, 16, 24, 32), most - 1)
+        assert padded(lengths, chosen) == min(padded(lengths, (*below, 40)) for below in every)
+
+
+def padded(lengths, widths):
+    return sum(widths[place] for place in np.searchsorted(widths, lengths))
 
 
 def test_a_batch_that_does_not_fit_the_plan_takes_the_layout_that_holds_any(source):
@@ -117,5 +142,5 @@ def test_refusals(source):
         BatchSource(source.mentions, source.entities, None, 101, 1, 96)
     with pytest.raises(MelError, match="--batch_size=12 cannot be split over 8 devices"):
         BatchSource(source.mentions, source.entities, None, 12, 1, 96, devices=8)
-    with pytest.raises(MelError, match="A chunk of 8 tokens cannot hold one row of 16"):
+    with pytest.raises(MelError, match="A chunk of 8 tokens cannot hold one row of 48"):
         BatchSource(source.mentions, source.entities, None, 8, 1, 8).plan()

@@ -1,13 +1,11 @@
 """A small encoder and small data to train it on."""
 
-import functools
-
 import numpy as np
 import pytest
 
 from mel.encoder.config import EncoderConfig
 from mel.encoder.transformer import init_params
-from mel.shards.batches import BatchSource, chunk_rows
+from mel.shards.batches import BatchSource
 from mel.shards.datasets import RowSet
 from mel.shards.rows import TokenRows
 from mel.training.state import OptimizerConfig, create_state, learning_rate_schedule, make_optimizer
@@ -40,5 +38,5 @@ def new_state():
 
 @pytest.fixture(scope="session")
 def step():
-    rows = functools.partial(chunk_rows, chunk_tokens=CHUNK_TOKENS)
-    return make_step(ENCODER, make_optimizer(OPTIMIZER), learning_rate_schedule(OPTIMIZER), 20.0, rows, make_mesh(), 0)
+    schedule = learning_rate_schedule(OPTIMIZER)
+    return make_step(ENCODER, make_optimizer(OPTIMIZER), schedule, 20.0, CHUNK_TOKENS, make_mesh(), 0)

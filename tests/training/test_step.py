@@ -42,7 +42,7 @@ def plain_gradients(params, source, n):
 
 def our_gradients(params, batch, config=LossConfig()):
     """The same by the code of a step, on all devices."""
-    encode = make_encode(ENCODER, lambda width: 64 // width, make_mesh())
+    encode = make_encode(ENCODER, 64, make_mesh())
 
     def loss(params):
         embeddings_ND = encode(params["encoder"], batch.tokens, jax.random.key(0))
@@ -105,15 +105,19 @@ def test_training_the_rows_in_use_is_training_the_full_table(source, step):
 
     full = train(small, params)
     compact = train(dataclasses.replace(small, compact_id_V=vocabulary.compact_id_V), vocabulary.compact(params))
-    # The gradient's norm sums zeros in another order, so the clipped steps agree up to rounding.
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), vocabulary.full(compact), full)
+    # The gradient's norm sums zeros in another order, so the clipped steps agree up to rounding. Softmax does
+    # not see the bias of the keys: its gradient is nothing but rounding, which Adam makes into whole steps.
+    restored = vocabulary.full(compact)
+    for params in (restored, full):
+        del params["layers"]["key"]["bias"]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), restored, full)
     unused = np.delete(full["embeddings"]["word"]["embedding"], vocabulary.token_ids_v, axis=0)
     np.testing.assert_array_equal(unused, np.delete(vocabulary.table_VD, vocabulary.token_ids_v, axis=0))
 
 
 def test_dropout_follows_seed_and_step(source, new_state):
     encoder, batch = dataclasses.replace(ENCODER, dropout=0.3), source.batch_at(0, source.plan())
-    parts = encoder, make_optimizer(OPTIMIZER), learning_rate_schedule(OPTIMIZER), 20.0, lambda width: 64 // width
+    parts = encoder, make_optimizer(OPTIMIZER), learning_rate_schedule(OPTIMIZER), 20.0, 64
 
     def losses(step, first):
         states = [new_state(), new_state(), new_state()._replace(step=jnp.asarray(first, jnp.int32))]
