@@ -64,12 +64,14 @@ class Ours:
       chunk_tokens: tokens encoded at once; None for mel's own choice, WHOLE_GROUPS for one chunk a width.
       tile_rows: of the loss.
       keep_gradients: whether the optimiser state is the gradients, and nothing is clipped.
+      keep_states: whether the states between layers are kept where they fit.
     """
 
     compact: bool = False
     chunk_tokens: int | None = None
     tile_rows: int = 0
     keep_gradients: bool = False
+    keep_states: bool = True
 
 
 class Work(NamedTuple):
@@ -81,9 +83,10 @@ class Work(NamedTuple):
     negatives_NK: np.ndarray
 
 
-def add_flags(flags: argparse.ArgumentParser, mentions: int = 256) -> argparse.ArgumentParser:
+def add_flags(flags: argparse.ArgumentParser, mentions: int = 256, negatives: int = 3) -> argparse.ArgumentParser:
     """The flags of a workload; read them with `spec_of`."""
     flags.add_argument("--mentions", type=int, default=mentions, help="mentions a batch")
+    flags.add_argument("--negatives", type=int, default=negatives, help="hard negatives a mention")
     flags.add_argument("--workdir", help="train on the token shards and negatives here, not on synthetic texts")
     return flags
 
@@ -91,7 +94,8 @@ def add_flags(flags: argparse.ArgumentParser, mentions: int = 256) -> argparse.A
 def spec_of(options: argparse.Namespace, **fixed: Any) -> Spec:
     """The workload that the flags ask for; --quick makes it tiny."""
     size = min(options.mentions, 16) if options.quick else options.mentions
-    return Spec(**{"batch_size": size, "workdir": options.workdir, "tiny": options.quick} | fixed)
+    chosen = {"batch_size": size, "negatives": options.negatives, "workdir": options.workdir, "tiny": options.quick}
+    return Spec(**chosen | fixed)
 
 
 def make_work(spec: Spec) -> Work:
@@ -237,11 +241,13 @@ def our_step(work: Work, spec: Spec, folder: str, ours: Ours):
     chunk_tokens = tokens_at_once() if ours.chunk_tokens is None else ours.chunk_tokens or ALL_TOKENS
     source = source_of(work, spec, chunk_tokens, **more)
     layouts = source.plan()
+    compute = choose_compute("auto", encoder.hidden_size // encoder.num_heads)
+    compute = compute if ours.keep_states else dataclasses.replace(compute, kept_bytes=0)
     config = OptimizerConfig(LEARNING_RATE, 0, 1000, "constant", 0.0)
     optimizer, mesh = optax.trace(0.0) if ours.keep_gradients else make_optimizer(config), make_mesh()
     step = make_step(
         encoder, optimizer, learning_rate_schedule(config), LOGIT_SCALE, chunk_tokens, mesh, spec.seed,
-        LossConfig(tile_rows=ours.tile_rows), choose_compute("auto", encoder.hidden_size // encoder.num_heads),
+        LossConfig(tile_rows=ours.tile_rows), compute,
     )  # fmt: skip
     state = jax.device_put(create_state(params, optimizer, LOGIT_SCALE, False), replicated(mesh))
     batches = prefetch(lambda n: put_batch(source.batch_at(n, layouts), mesh), 0, 1_000_000)

@@ -52,6 +52,7 @@ from mel.training.state import OptimizerConfig, create_state, learning_rate_sche
 from mel.training.step import Step, make_mesh, make_step, put_batch, replicated
 from mel.types import Batch, MelError, TrainState
 
+TOKENS = ("entity_tokens", "mention_tokens")
 PROFILE_AFTER = 10  # steps, by when everything is compiled and warm
 OF_START = ("encoder", "seed", "logit_scale", "learn_logit_scale")  # what decides the state before training
 
@@ -133,12 +134,10 @@ def main(config: Config) -> None:
     if config.round == START:
         on_lead("start", lambda: _publish_start(config, work, inputs, settings))
         return
+    stage = f"train round {config.round}{' on synthetic data' if config.machine.synthetic_data else ''}"
     device = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
-    with (
-        record_cost(work.path, f"train round {config.round}", device=device)
-        if is_lead()
-        else contextlib.nullcontext({}) as figures
-    ):
+    recorded = record_cost(work.path, stage, device=device) if is_lead() else contextlib.nullcontext({})
+    with recorded as figures:
         figures |= _train(config, work, inputs, settings)
 
 
@@ -158,15 +157,15 @@ def _publish_start(config: Config, work: Workdir, inputs: dict[str, Artifact], s
 def _train(config: Config, work: Workdir, inputs: dict[str, Artifact], settings: dict) -> dict[str, float]:
     """Trains and publishes a round; returns how much work it did."""
     this = work.round(config.round)
-    before = open_checkpoint(work, config.round - 1)
+    before = open_checkpoint(work, config.round - 1, {name: inputs[name] for name in TOKENS})
     require_settings(before.artifact, _settings(dataclasses.replace(config, round=config.round - 1)))
     encoder = dataclasses.replace(before.encoder_config, dropout=config.optimizer.dropout)
     state = before.train_state(_new_state(config, before.trained["encoder"]))
     source = _batch_source(config, work, inputs, before.vocabulary)
     if config.machine.synthetic_data:
-        _run(config, this, encoder, source, state, None)
+        _, figures = _run(config, this, encoder, source, state, None)
         logging.info("That was one batch again and again: nothing is published.")
-        return {}
+        return figures
     on_lead("settings", lambda: _keep_settings(this, settings))
     checkpoints = StepCheckpoints(this.training / "checkpoints")
     try:
@@ -307,7 +306,7 @@ def _inputs(work: Workdir, number: int) -> dict[str, Artifact]:
 
 
 def _batch_source(config: Config, work: Workdir, inputs: dict[str, Artifact], vocabulary: Vocabulary) -> BatchSource:
-    caches = [(tokens, work.cache(tokens)) for tokens in (inputs["entity_tokens"], inputs["mention_tokens"])]
+    caches = [(inputs[name], work.cache(inputs[name])) for name in TOKENS]
     on_lead("cache", lambda: [open_rows(*cache) for cache in caches] and None)
     entities, mentions = (open_rows(*cache) for cache in caches)
     negatives = open_negatives(inputs["negatives"].path, inputs["mention_tokens"]) if "negatives" in inputs else None

@@ -23,10 +23,13 @@ class Compute:
         normalisation are float32 always.
       attention: "plain" scores every pair of positions; "cudnn" is the fused kernel of NVIDIA GPUs,
         which skips the padding; "xla" is the same call without the kernel, to test it anywhere.
+      kept_bytes: how many bytes of states between its layers a training step may keep on a device,
+        rather than run the encoder once more.
     """
 
     dtype: Literal["float32", "bfloat16"] = "float32"
     attention: Literal["plain", "xla", "cudnn"] = "plain"
+    kept_bytes: int = 1 << 30
 
 
 @functools.cache
@@ -35,7 +38,9 @@ def choose_compute(precision: Precision, head_size: int) -> Compute:
     where the backend compiles it. On CPUs float32 is faster, and plain attention."""
     dtype = precision if precision != "auto" else "float32" if jax.default_backend() == "cpu" else "bfloat16"
     fused = jax.default_backend() == "gpu" and dtype == "bfloat16" and _has_fused_attention(head_size)
-    compute = Compute(dtype, "cudnn" if fused else "plain")
+    memory = jax.local_devices()[0].memory_stats() or {}
+    kept_bytes = memory.get("bytes_limit", 4 << 30) // 4
+    compute = Compute(dtype, "cudnn" if fused else "plain", kept_bytes)
     logging.info("Computing in %s with %s attention on %s", compute.dtype, compute.attention, jax.default_backend())
     return compute
 

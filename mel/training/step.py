@@ -21,7 +21,6 @@ from mel.types import Batch, TrainState
 
 AXIS = "data"
 MOST_LAYERS_KEPT = 4
-KEPT_BYTES = 1 << 30  # a device
 Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
 
 
@@ -96,8 +95,8 @@ def make_encode(
 
     Each device encodes its share of every group, a chunk of texts at a time. The backward pass
     computes again what was not kept: of a deep encoder a layer at a time, from the states between the
-    layers, as long as those of all chunks fit into KEPT_BYTES; otherwise a chunk at a time, from its
-    tokens, so that memory does not grow with the batch.
+    layers, as long as those of all chunks fit into `compute.kept_bytes`; otherwise a chunk at a time,
+    from its tokens, so that memory does not grow with the batch.
     """
 
     def encode_group(params, tokens_NL, word_NLD, key, keep_states: bool):
@@ -126,7 +125,7 @@ def make_encode(
             part.reshape(*group.shape, config.hidden_size) for part, group in zip(jnp.split(word_TD, ends), tokens)
         ]
         states_bytes = len(flat_T) * config.num_layers * config.hidden_size * jnp.dtype(compute.dtype).itemsize
-        keep_states = config.num_layers > MOST_LAYERS_KEPT and states_bytes <= KEPT_BYTES
+        keep_states = config.num_layers > MOST_LAYERS_KEPT and states_bytes <= compute.kept_bytes
         return [
             encode_group(params, *each, jax.random.fold_in(key, i), keep_states)
             for i, each in enumerate(zip(tokens, words))
