@@ -43,16 +43,23 @@ class Checkpoint:
       encoder_config: the encoder, with its full vocabulary.
       trained: the parameters as they are trained, with the token table's rows in use.
       vocabulary: which rows these are, and the table that training started from.
+      start: the checkpoint before training, which holds that table.
     """
 
     artifact: Artifact
     encoder_config: EncoderConfig
     trained: Any
     vocabulary: Vocabulary
+    start: Artifact
 
     @functools.cached_property
     def params(self) -> Any:
-        """The encoder's parameters with the full token table."""
+        """The encoder's parameters with the full token table.
+
+        Raises:
+          MelError: the table is damaged, or another run's.
+        """
+        _verify(self.start.path, TOKEN_TABLE, self.vocabulary.table_VD, self.start)
         return self.vocabulary.full(self.trained["encoder"])
 
     @property
@@ -161,10 +168,10 @@ def open_checkpoint(work: Workdir, number: int, inputs: dict[str, Artifact] | No
     artifact = open_artifact(work.round(number).checkpoint, KIND, by_name)
     token_ids_v, table_VD = (np.load(start / f"{name}.npy", mmap_mode="r") for name in (TOKEN_IDS, TOKEN_TABLE))
     _verify(start.path, TOKEN_IDS, token_ids_v, start)
-    _verify(start.path, TOKEN_TABLE, table_VD, start)
     params = _restore(artifact / "params", None)
     _verify(artifact.path, "params", params, artifact)
-    return Checkpoint(artifact, EncoderConfig(**artifact.facts["encoder"]), params, Vocabulary(token_ids_v, table_VD))
+    encoder = EncoderConfig(**artifact.facts["encoder"])
+    return Checkpoint(artifact, encoder, params, Vocabulary(token_ids_v, table_VD), start)
 
 
 def _checkpointer() -> ocp.StandardCheckpointer:
