@@ -111,8 +111,10 @@ def make_encode(
             return model.apply({"params": params}, tokens_nL, not config.dropout, word_nLD, rngs={"dropout": key})
 
         chunks = chunk_count(rows, width, chunk_tokens)
-        inputs = tokens_NL.reshape(chunks, -1, width), word_NLD.reshape(chunks, -1, width, config.hidden_size)
         run = encode_chunk if keep_states else jax.checkpoint(encode_chunk)
+        if chunks == 1:  # a loop would be traced and compiled for nothing
+            return run((tokens_NL, word_NLD, key))
+        inputs = tokens_NL.reshape(chunks, -1, width), word_NLD.reshape(chunks, -1, width, config.hidden_size)
         return jax.lax.map(run, (*inputs, jax.random.split(key, chunks))).reshape(rows, config.hidden_size)
 
     def encode_on_device(params, tokens, key):
