@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 
+import jax
 import pytest
 
 from mel.artifacts import START, Workdir
@@ -66,3 +67,4 @@ def test_one_process_alone_joins_nobody(monkeypatch):
     for name in ("JAX_COORDINATOR_ADDRESS", "SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     join_hosts()
+    assert not jax.distributed.is_initialized()
