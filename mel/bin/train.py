@@ -44,6 +44,7 @@ from mel.shards.selection import usable_mentions
 from mel.training.checkpoint import StepCheckpoints, open_checkpoint, publish_checkpoint, publish_start
 from mel.training.hooks import Metrics, Profile, SaveEvery
 from mel.training.hosts import is_lead, join_hosts, on_lead
+from mel.training.kept_step import keep_step
 from mel.training.loop import fit
 from mel.training.loss import LossConfig
 from mel.training.meter import Speed, device_peak
@@ -221,12 +222,11 @@ def _watched_in(this: Round, synthetic: bool) -> pathlib.Path:
 
 
 def _step(config: Config, encoder: EncoderConfig, source: BatchSource, compute: Compute) -> Step:
-    optimizer, loss = _optimizer_config(config), config.loss
-    return make_step(
-        encoder, make_optimizer(optimizer), learning_rate_schedule(optimizer), loss.logit_scale,
-        source.chunk_tokens, make_mesh(), config.seed,
-        LossConfig(loss.bidirectional, loss.multi_positive, loss.log_q_correction, loss.loss_tile_rows), compute,
-    )  # fmt: skip
+    optimizer, flags = _optimizer_config(config), config.loss
+    loss = LossConfig(flags.bidirectional, flags.multi_positive, flags.log_q_correction, flags.loss_tile_rows)
+    arguments = flags.logit_scale, source.chunk_tokens, make_mesh(), config.seed, loss, compute
+    step = make_step(encoder, make_optimizer(optimizer), learning_rate_schedule(optimizer), *arguments)
+    return keep_step(step, Workdir(config.workdir).compiled / "steps", (encoder, optimizer, *arguments))
 
 
 def _check(config: Config) -> None:
