@@ -77,7 +77,7 @@ def _read(file: pathlib.Path) -> Step | None:
 
 def _compile(step: Step, file: pathlib.Path, state: TrainState, batch: Batch) -> Step:
     compiled = step.lower(state, batch).compile()
-    draft = file.with_name(f".draft-{file.name}")
+    draft = file.with_name(f".draft-{os.getpid()}-{file.name}")  # runs may share the folder
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         draft.write_bytes(pickle.dumps(serialize(compiled)))
