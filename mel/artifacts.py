@@ -309,4 +309,10 @@ class Round:
 
     @property
     def index(self) -> pathlib.Path:
+        """Over the embeddings of entities."""
         return self.path / "index"
+
+    @property
+    def mention_index(self) -> pathlib.Path:
+        """Over the embeddings of training mentions."""
+        return self.path / "mention_index"

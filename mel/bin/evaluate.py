@@ -3,7 +3,7 @@
 Reads   mentions prepared in --workdir (--split), or any Mewsli-9 tree (--mewsli), of languages that
         were not prepared too; kb, alias_table; for a checkpoint rounds/K/checkpoint.
 Writes  reports/NAME: report.json, report.md, index.html (a page to open in a browser), predictions.jsonl,
-        and run.trec.gz with qrels.txt; rounds/K/embeddings/entities where it is missing.
+        and run.trec.gz with qrels.txt; rounds/K/embeddings where they are missing.
         The report is printed, beside those of --against. The same evaluation under the same name is
         not done again.
 
@@ -17,6 +17,9 @@ Systems (--model):
   olpeat                the aliases whose embeddings without context are nearest (--round=-1: no training)
   fusion                checkpoint and string_similarity: cosine + weight · log prior
 
+With --context_weight, checkpoint and fusion also hear the training mentions nearest to a mention, which speak
+for the entities they link to: exp(scale · score) is that of the description plus weight times theirs.
+
 Every figure is a share of all mentions: a gold that the KB lacks is a miss.
 
 Examples:
@@ -24,6 +27,7 @@ Examples:
   mel-evaluate --workdir=run --name=round-2 --model=checkpoint --round=2
   mel-evaluate --workdir=run --name=fusion --model=fusion --split=test --fusion_weight=0.03
   mel-evaluate --workdir=run --name=round-2 --round=2 --against=alias-table,round-1
+  mel-evaluate --workdir=run --name=with-contexts --model=fusion --context_weight=0.2
   mel-evaluate --workdir=run --name=news --mewsli=mewsli-9 --languages=de,ja
 """
 
@@ -49,12 +53,13 @@ from mel.encoder.backend import keep_compiled
 from mel.evaluation import baselines, breakdowns, calibration, fusion, olpeat, systems
 from mel.evaluation import report as reports
 from mel.evaluation.comparison import compare, paired_differences, read_outcomes
+from mel.evaluation.contexts import add_contexts
 from mel.evaluation.page import Other, choose_examples, page, read_curves
 from mel.evaluation.questions import Questions, read_prepared, read_tree
 from mel.evaluation.recall import Ranking
 from mel.retrieval.embeddings import publish_or_open
 from mel.retrieval.exact import ExactIndex
-from mel.retrieval.index import open_index, publish_index
+from mel.retrieval.index import Index, IndexKind, open_index, publish_index
 from mel.shards.datasets import open_rows
 from mel.shards.prepare import Windows
 from mel.text.tokenizer import Tokenizer
@@ -79,11 +84,12 @@ class Config:
     mewsli: str = flag("", "Mewsli-9 tree to evaluate on; the prepared --split if empty.")
     split: str = flag("mewsli", "Prepared mentions to evaluate on.")
     languages: tuple[str, ...] = flag((), "Languages to evaluate on; all that there are if empty.")
-    index: Literal["exact", "scann"] = flag("exact", "How neighbours are searched.")
+    index: IndexKind = flag("exact", "How neighbours are searched.")
     dataset: str = flag("", "What the report calls the data.")
     against: tuple[str, ...] = flag((), "Names of reports on the same mentions to compare with, in one table.")
     limit: int = flag(0, "Evaluate only the first so many mentions of each language; 0 for all.")
     max_malformed: int = flag(1000, "Most malformed records of --mewsli to skip before stopping.")
+    context_weight: float = flag(0.0, "Weight of the nearest training mentions beside descriptions; 0 for none.")
     fusion_weight: float = flag(FITTED, "Weight of the prior in a fusion; -1 fits it, two-fold over documents.")
 
 
@@ -277,22 +283,27 @@ def _checkpoint(config: Config, work: Workdir, table: AliasTable, qids_E: np.nda
     weight = config.fusion_weight
     if not (weight == FITTED or 0 <= weight < math.inf):
         raise MelError(f"--fusion_weight={weight} is no weight: state 0 or more, or {FITTED:g} to fit it.")
+    if not 0 <= config.context_weight < math.inf:
+        raise MelError(f"--context_weight={config.context_weight} is no weight: state 0 or more.")
     trained = open_trained(work, config.round)
+    this = work.round(trained.round)
     inputs = {"checkpoint": trained.checkpoint.artifact.digest, "entity_embeddings": trained.embeddings.digest}
-    if config.index == "exact":
-        index = ExactIndex(trained.embeddings_ED)
-    else:
-        published = _scann_index(work.round(trained.round).index, trained.embeddings)
-        inputs["index"] = published.digest
-        index = open_index(published.path, trained.embeddings)
+    index, digests = _index(config.index, this.index, trained.embeddings, trained.embeddings_ED)
+    inputs |= digests
     settings = trained.checkpoint.artifact.facts["settings"]
     facts = {"round": trained.round, "search": config.index, "seed": settings["seed"]}
     if config.model == "fusion":
         facts["fusion_weight"] = weight
+    if config.context_weight:
+        facts["context_weight"] = config.context_weight
+        hear, digests = _contexts(config, work, trained, qids_E)
+        inputs |= digests
 
     def rank(asked: Questions) -> tuple[Ranking, dict[str, Any]]:
         queries_QD = systems.embed(trained.checkpoint, asked.rows, "mentions")
         ranking = systems.rank_by_embeddings(queries_QD, index, qids_E)
+        if config.context_weight:
+            ranking = hear(ranking, queries_QD)
         if config.model == "checkpoint":
             return ranking, {}
         prior = baselines.similarity_prior(table, asked, outside=1 / len(np.unique(qids_E)))
@@ -304,14 +315,40 @@ def _checkpoint(config: Config, work: Workdir, table: AliasTable, qids_E: np.nda
     return System(rank, facts, inputs)
 
 
-def _scann_index(path: pathlib.Path, embeddings: Artifact) -> Artifact:
-    """The round's ScaNN index, which mining shares: it is built once, because a rebuilt one answers otherwise."""
+def _contexts(
+    config: Config, work: Workdir, trained: Trained, qids_E: np.ndarray
+) -> tuple[Callable[[Ranking, np.ndarray], Ranking], dict[str, str]]:
+    """What adds the training mentions to a ranking, given the embeddings of what is asked; and its inputs' digests."""
+    tokens = open_artifact(work.mention_tokens("train"), "tokens")
+    mentions, this, checkpoint = open_rows(tokens, work.cache(tokens)), work.round(trained.round), trained.checkpoint
+    embeddings, embeddings_MD = publish_or_open(
+        this.mention_embeddings, checkpoint.artifact, tokens, checkpoint.encoder_config, checkpoint.params,
+        mentions.rows,
+    )  # fmt: skip
+    index, digests = _index(config.index, this.mention_index, embeddings, embeddings_MD)
+
+    def hear(ranking: Ranking, queries_QD: np.ndarray) -> Ranking:
+        return add_contexts(
+            ranking, queries_QD, index, mentions.qids_N, trained.embeddings_ED, qids_E, config.context_weight,
+            checkpoint.logit_scale,
+        )  # fmt: skip
+
+    inputs = {"mention_embeddings": embeddings.digest} | {f"mention_{name}": it for name, it in digests.items()}
+    return hear, inputs
+
+
+def _index(
+    kind: IndexKind, path: pathlib.Path, embeddings: Artifact, embeddings_ND: np.ndarray
+) -> tuple[Index, dict[str, str]]:
+    """An index, and the digest of a published one. ScaNN's is built once: another would answer otherwise."""
+    if kind == "exact":
+        return ExactIndex(embeddings_ND), {}
     if not exists(path):
         publish_index(path, "scann", embeddings)
     published = open_artifact(path, "index")
     if published.facts["kind"] != "scann":
         raise MelError(f"{path} is not a ScaNN index: evaluate with --index=exact, or delete it.")
-    return published
+    return open_index(path, embeddings), {"index": published.digest}
 
 
 def console() -> None:

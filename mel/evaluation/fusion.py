@@ -17,12 +17,11 @@ import numpy as np
 from mel.evaluation.baselines import Prior
 from mel.evaluation.questions import Questions
 from mel.evaluation.recall import Ranking
-from mel.evaluation.systems import CANDIDATES
+from mel.evaluation.systems import CANDIDATES, best_cosines
 from mel.types import MelError
 
 WEIGHTS = (0.0, 0.005, 0.01, 0.015, 0.02, 0.025, 0.03, 0.035, 0.04, 0.05, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
 FOLDS = 2
-PAIRS_AT_ONCE = 2**18
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -69,7 +68,7 @@ def pool(
         added += [(question, CANDIDATES + place) for place in range(len(best))]
     if added:
         question_P, column_P = np.array(added).T
-        cosines_QC[question_P, column_P] = _cosines(
+        cosines_QC[question_P, column_P] = best_cosines(
             queries_QD, question_P, qids_QC[question_P, column_P], embeddings_ED, qids_E
         )
     return Pool(qids_QC, cosines_QC, log_priors_QC)
@@ -115,20 +114,3 @@ def _best(pool: Pool, weight: float) -> np.ndarray:
 def _fitted(hits_WQ: np.ndarray) -> float:
     """The weight of the greatest R@1, the smallest of equals."""
     return WEIGHTS[int(hits_WQ.sum(axis=1).argmax())]
-
-
-def _cosines(
-    queries_QD: np.ndarray, question_P: np.ndarray, qids_P: np.ndarray, embeddings_ED: np.ndarray, qids_E: np.ndarray
-) -> np.ndarray:
-    """The cosine of P pairs of a question and a QID: the greatest over the rows of the QID."""
-    order_E = np.argsort(qids_E, kind="stable")
-    sorted_E = qids_E[order_E]
-    first_P, behind_P = (np.searchsorted(sorted_E, qids_P, side) for side in ("left", "right"))
-    cosines_P = np.full(len(qids_P), -np.inf, np.float32)
-    for place in range(int((behind_P - first_P).max(initial=0))):  # a QID has a row in each of its languages
-        pairs = np.flatnonzero(first_P + place < behind_P)
-        for some in np.array_split(pairs, -(-len(pairs) // PAIRS_AT_ONCE)):
-            rows_pD = embeddings_ED[order_E[first_P[some] + place]]
-            cosines_p = np.einsum("pd,pd->p", queries_QD[question_P[some]], rows_pD)
-            cosines_P[some] = np.maximum(cosines_P[some], cosines_p)
-    return cosines_P

@@ -26,8 +26,8 @@ SHOWN = 10  # candidates a mention that predictions.jsonl keeps
 SEED = 0  # of the resamples
 PREDICTIONS = "predictions.jsonl"
 ABOUT = (
-    "name", "model", "round", "search", "seed", "fusion_weight", "dataset", "split", "languages", "limit", "command",
-    "inputs",
+    "name", "model", "round", "search", "seed", "context_weight", "fusion_weight", "dataset", "split", "languages",
+    "limit", "command", "inputs",
 )  # fmt: skip
 LABELS = ("dataset", "command")  # these say the same in other words
 HEADINGS = ("R@1", "R@10", "R@100", "MRR")

@@ -15,6 +15,7 @@ from mel.training.checkpoint import Checkpoint
 
 CANDIDATES = 100  # the deepest place that a metric looks at
 QUESTIONS_AT_ONCE = 4096
+PAIRS_AT_ONCE = 2**18
 
 
 def rank_by_checkpoint(checkpoint: Checkpoint, questions: Questions, index: Index, qids_E: np.ndarray) -> Ranking:
@@ -54,3 +55,20 @@ def empty_ranking(questions: int) -> Ranking:
     """A ranking to be filled in."""
     shape = questions, CANDIDATES
     return Ranking(np.zeros(shape, np.int64), np.full(shape, -np.inf, np.float32))
+
+
+def best_cosines(
+    queries_QD: np.ndarray, question_P: np.ndarray, qids_P: np.ndarray, embeddings_ED: np.ndarray, qids_E: np.ndarray
+) -> np.ndarray:
+    """The cosine of P pairs of a mention and a QID: the greatest over the rows of the QID, -inf where it has none."""
+    order_E = np.argsort(qids_E, kind="stable")
+    sorted_E = qids_E[order_E]
+    first_P, behind_P = (np.searchsorted(sorted_E, qids_P, side) for side in ("left", "right"))
+    cosines_P = np.full(len(qids_P), -np.inf, np.float32)
+    for place in range(int((behind_P - first_P).max(initial=0))):  # a QID has a row in each of its languages
+        pairs = np.flatnonzero(first_P + place < behind_P)
+        for some in np.array_split(pairs, -(-len(pairs) // PAIRS_AT_ONCE)):
+            rows_pD = embeddings_ED[order_E[first_P[some] + place]]
+            cosines_p = np.einsum("pd,pd->p", queries_QD[question_P[some]], rows_pD)
+            cosines_P[some] = np.maximum(cosines_P[some], cosines_p)
+    return cosines_P

@@ -14,6 +14,7 @@ import dataclasses
 import functools
 import hashlib
 import logging as python_logging
+import math
 import os
 import pathlib
 import shutil
@@ -27,6 +28,7 @@ import orbax.checkpoint as ocp
 from mel.artifacts import START, Artifact, Workdir, digest_of, is_disk_full, open_artifact, publish
 from mel.encoder.config import EncoderConfig
 from mel.encoder.vocabulary import Vocabulary
+from mel.training.state import LOG_LOGIT_SCALE
 from mel.types import MelError, TrainState
 
 KIND = "checkpoint"
@@ -65,6 +67,13 @@ class Checkpoint:
     @property
     def step(self) -> int:
         return self.artifact.facts["step"]
+
+    @property
+    def logit_scale(self) -> float:
+        """The one that was learned, or stated."""
+        if LOG_LOGIT_SCALE in self.trained:
+            return math.exp(self.trained[LOG_LOGIT_SCALE])
+        return self.artifact.facts["settings"]["logit_scale"]
 
     def train_state(self, like: TrainState) -> TrainState:
         """The whole state, to go on training from.

@@ -84,6 +84,16 @@ def test_a_stated_weight_is_used_and_said(work):
         evaluated(work, "stated", model="fusion", round=START)
 
 
+@pytest.mark.parametrize("index", ["exact", "scann"])
+def test_training_mentions_can_be_heard_and_answer_themselves(work, index):
+    report = evaluated(work, f"heard-{index}", round=START, context_weight=1.0, index=index)
+    alone = evaluated(work, f"alone-{index}", round=START, index=index)
+    assert report["context_weight"] == 1 and "context_weight" not in alone
+    assert report["micro"]["r@1"] > alone["micro"]["r@1"]  # random weights know the same words again
+    fused = evaluated(work, f"heard-fused-{index}", model="fusion", round=START, context_weight=1.0, index=index)
+    assert fused["command"].count("--context_weight=1.0") == 1
+
+
 @pytest.mark.parametrize("options", [{"model": "alias_table"}, {"round": START}], ids=["aliases", "checkpoint"])
 def test_the_prepared_split_and_its_tree_give_the_same_figures(work, tiny_world, options):
     prepared = evaluated(work, "prepared", **options)
@@ -163,6 +173,7 @@ REFUSALS = {
     "language": ({"languages": ("ja",)}, "has no language 'ja': choose --languages among en, ru, ar"),
     "weight": ({"model": "fusion", "fusion_weight": -0.5}, "--fusion_weight=-0.5 is no weight"),
     "not a number": ({"model": "fusion", "fusion_weight": math.nan}, "--fusion_weight=nan is no weight"),
+    "context": ({"context_weight": -0.5}, "--context_weight=-0.5 is no weight: state 0 or more"),
     "tree": ({"mewsli": "nowhere"}, "nowhere is no Mewsli-9 tree"),
 }
 

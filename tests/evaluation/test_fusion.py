@@ -47,17 +47,6 @@ def test_a_pool_by_hand():
     assert np.isneginf(pool.cosines_QC[pool.qids_QC == 0]).all()
 
 
-def test_cosines_do_not_depend_on_blocks(monkeypatch):
-    rng = np.random.default_rng(0)
-    queries_QD, embeddings_ED = rng.normal(size=(4, 3)).astype("f4"), rng.normal(size=(9, 3)).astype("f4")
-    qids_E = rng.integers(1, 5, 9)
-    question_P, qids_P = rng.integers(0, 4, 20), rng.choice(qids_E, 20)
-    expected = [max(queries_QD[q] @ embeddings_ED[qids_E == qid].T) for q, qid in zip(question_P, qids_P)]
-    monkeypatch.setattr(fusion, "PAIRS_AT_ONCE", 3)
-    found = fusion._cosines(queries_QD, question_P, qids_P, embeddings_ED, qids_E)
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
-
-
 def test_the_weight_decides_between_cosine_and_prior():
     pool = pooled([[1, 2, 0]] * 2, [[0.9, 0.8, -np.inf]] * 2, [[0.1, 0.4, 0.1]] * 2)
     ranking = fusion.fuse(pool, np.array([0.0, 0.1]))

@@ -11,8 +11,8 @@ import pytest
 from mel.artifacts import START, Workdir, open_artifact, publish
 from mel.encoder.transformer import init_params
 from mel.encoder.vocabulary import Vocabulary
-from mel.training.checkpoint import StepCheckpoints, open_checkpoint, publish_checkpoint, publish_start
-from mel.training.state import create_state, make_optimizer
+from mel.training.checkpoint import Checkpoint, StepCheckpoints, open_checkpoint, publish_checkpoint, publish_start
+from mel.training.state import LOG_LOGIT_SCALE, create_state, make_optimizer
 from mel.training.step import make_mesh, put_batch
 from mel.types import MelError
 from tests.training.conftest import ENCODER, OPTIMIZER
@@ -150,3 +150,11 @@ def test_a_checkpoint_of_other_inputs_is_refused(trained, work, tmp_path):
     open_checkpoint(work, 0, {"entity_tokens": one})
     with pytest.raises(MelError, match="was not made from the entity_tokens"):
         open_checkpoint(work, 0, {"entity_tokens": other})
+
+
+def test_the_logit_scale_is_the_learned_one_where_one_was_learned():
+    stated = types.SimpleNamespace(facts={"settings": {"logit_scale": 20.0}})
+    fixed = Checkpoint(stated, ENCODER, {"encoder": {}}, None, None)
+    learned = dataclasses.replace(fixed, trained={LOG_LOGIT_SCALE: np.float32(np.log(35.0))})
+    assert fixed.logit_scale == 20.0
+    assert learned.logit_scale == pytest.approx(35.0, rel=1e-6)
