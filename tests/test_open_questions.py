@@ -229,7 +229,7 @@ class TestSizes:
         words = [line.split() for line in lines[1:]]
         steps = {name: int(own[3].removeprefix("--steps_per_round=")) for name, *own in words}
         assert list(steps) == ["2x128x4", "2x64x4-examples", "2x64x4-flops", "4x128x4-examples", "4x128x4-flops"]
-        assert steps["2x64x4-examples"] == steps["2x128x4"] == 200
+        assert steps["2x64x4-examples"] == steps["2x128x4"] == sizes.STEPS
         cost = {name: count * sizes.flops_per_step(name.split("-")[0]) for name, count in steps.items()}
         for size in ("2x64x4", "4x128x4"):  # to the nearest step
             assert cost[f"{size}-flops"] == pytest.approx(cost["2x128x4"], abs=sizes.flops_per_step(size) / 2)

@@ -22,7 +22,7 @@ from mel.training.meter import step_flops
 
 EXPERIMENT = pathlib.Path(__file__).resolve().parent
 REFERENCE = "2x128x4"  # the size that the others are matched to
-STEPS = 200  # of the reference
+STEPS = 120  # of the reference
 WARMUP = 0.2  # share of the steps
 BATCH = 256
 LAYOUT = Layout((48,), (BATCH + 700,), 700)  # about what a batch with 2 negatives a mention is on MDN
