@@ -236,10 +236,11 @@ class TestSizes:
         assert words[1][2:4] == ["--learning_rate=1e-3", "--logit_scale=10"]
 
     def test_table_by_hand(self):
-        own = ("--learning_rate=1e-3", "--logit_scale=20", "--steps_per_round=100", "--nolearn_logit_scale")
+        own = ("--learning_rate=1e-3", "--logit_scale=20", f"--steps_per_round={sizes.STEPS // 2}")
+        own += ("--nolearn_logit_scale",)  # a flag without a value
         runs = [finished("2x128x4-examples", seed, [0.4 + 0.1 * seed], seconds=[60.0], flags=own) for seed in (0, 1)]
         assert sizes.sizes_table({"2x128x4-examples": runs})[2] == (
-            "| 2x128x4 | examples | 1e-3 | 20 | 100 | 0.50 | 1.0 | 2 | 0.450 ± 0.071 |"
+            f"| 2x128x4 | examples | 1e-3 | 20 | {sizes.STEPS // 2} | 0.50 | 1.0 | 2 | 0.450 ± 0.071 |"
         )
 
     def test_the_best_of_each_size_is_chosen(self):
