@@ -5,10 +5,10 @@ description, and c that of the mention and the nearest training mention that lin
 
     score = log(exp(s d) + weight · exp(s c)) / s
 
-This is a mixture of two softmaxes, and about the greater of the two cosines, where c has to make up for
-two mentions resembling each other more easily than a mention and a description do: by log(weight) / s, 0.08
-for a weight of 0.2 at s = 20. (Linking by the nearest mentions alone is that of FitzGerald et al. 2021, "MOLEMAN".)
-Only the nearest training mentions are looked at; an entity with none among them has its description alone.
+This is a mixture of two softmaxes, and about the greater of the two cosines. Two mentions resemble each
+other more easily than a mention and a description, so c is worth less, by -log(weight) / s: 0.08 for a weight
+of 0.2 at s = 20. Only the nearest training mentions are looked at; an entity with none among them has its
+description alone. (Linking by the nearest mentions and nothing else: FitzGerald et al. 2021, "MOLEMAN".)
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mel.progress import Progress
 from mel.retrieval.index import Index, first_of_each
 from mel.types import NIL
 
-NEAREST = 100  # training mentions a mention
+NEAREST = 100  # training mentions that are looked at for each mention
 
 
 def add_contexts(
