@@ -247,4 +247,6 @@ class TestSizes:
         values = {"2x64x4-5e-4-10": 0.2, "2x64x4-1.5e-3-30": 0.4, "2x64x4-4.5e-3-10": 0.3, "2x128x4-4.5e-3-10": 0.5}
         found = {name: [finished(name, 0, [value])] for name, value in values.items()}
         assert sizes.best(found) == {"2x64x4": ("1.5e-3", "30"), "2x128x4": ("4.5e-3", "10")}
-        assert sizes.tuning_lines(found)[-1].startswith("The best learning rate of 2x128x4, 4.5e-3, is at the edge")
+        lines = sizes.tuning_lines(found)
+        assert lines[2:4] == ["| 2x64x4 | 0.200 | **0.400** | 0.300 |", "| 2x128x4 | – | – | **0.500** |"]
+        assert lines[-1].startswith("The best learning rate of 2x128x4, 4.5e-3, is at the edge of its grid")

@@ -70,12 +70,12 @@ def tuning_lines(found: Mapping[str, Sequence[Finished]]) -> list[str]:
     grid = list(dict.fromkeys(split(setting)[1:] for setting in found))
     chosen, rows, edges = best(found), [], []
     for size, (rate, scale) in chosen.items():
-        cells = {place: _r_at_1(found.get("-".join((size, *place)), [])) for place in grid}
-        marks = {place: "**" if place == (rate, scale) else "" for place in grid}
-        rows.append([size, *(f"{marks[place]}{cells[place]:.3f}{marks[place]}" for place in grid)])
-        rates = sorted({float(rate) for rate, _ in grid})
-        if float(rate) in (rates[0], rates[-1]):
-            edges.append(f"The best learning rate of {size}, {rate}, is at the edge of the grid: widen it.")
+        runs = {place: found.get("-".join((size, *place))) for place in grid}
+        cells = {place: f"{_r_at_1(some):.3f}" if some else "–" for place, some in runs.items()}
+        rows.append([size, *(f"**{cells[place]}**" if place == (rate, scale) else cells[place] for place in grid)])
+        tried = [float(place[0]) for place, some in runs.items() if some]
+        if float(rate) in (min(tried), max(tried)):
+            edges.append(f"The best learning rate of {size}, {rate}, is at the edge of its grid: widen it.")
     header = ["size", *(f"rate {rate}, scale {scale}" for rate, scale in grid)]
     return [*curves.table(header, rows), *(["", *edges] if edges else [])]
 
@@ -100,7 +100,7 @@ def sizes_table(found: Mapping[str, Sequence[Finished]]) -> list[str]:
 
 
 def _r_at_1(some: Sequence[Finished]) -> float:
-    return statistics.fmean(finished.last["micro"]["r@1"] for finished in some) if some else float("nan")
+    return statistics.fmean(finished.last["micro"]["r@1"] for finished in some)
 
 
 def main() -> None:
