@@ -155,7 +155,7 @@ def draw(found: Mapping[str, Sequence[Finished]], path: pathlib.Path) -> None:
             for finished in some:
                 training.plot(*zip(*training_curve(finished.run)), color=f"C{number}", linewidth=0.8)
         for axes, label in ((by_step, "steps"), (by_minute, "minutes of training and mining")):
-            axes.axhline(alias_table(found)["micro"]["r@1"], color="0.4", linestyle=":", label="alias table")
+            _plot_alias_table(axes, alias_table(found)["micro"]["r@1"])
             axes.set(xlabel=label, ylabel="R@1")
         training.set(xlabel="steps", ylabel="in-batch accuracy in training")
         for axes in (by_step, by_minute, training):
@@ -172,6 +172,15 @@ def _plot_rounds(
     means = [tuple(map(statistics.fmean, zip(*dots))) for dots in zip(*runs)]
     axes.plot(*zip(*means), **look, label=setting)
     axes.plot(*zip(*(dot for dots in runs for dot in dots)), linestyle="", alpha=0.5, **look)
+
+
+def _plot_alias_table(axes: Axes, value: float) -> None:
+    """A line where the runs come near it; far from them, where it would press them flat, a word."""
+    low, high = axes.get_ylim()
+    if abs(value - (low + high) / 2) < high - low:
+        axes.axhline(value, color="0.4", linestyle=":", label="alias table")
+    else:
+        axes.set_title(f"alias table: {value:.3f}, off the scale", fontsize="small", color="0.4", loc="right")
 
 
 def training_curve(run: Run) -> list[tuple[float, float]]:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 import pytest
+from matplotlib.figure import Figure
 
 from experiments import curves, run_grid
 from experiments.curves import Finished, Point
@@ -169,6 +170,13 @@ class TestGrid:
 
 
 class TestCurves:
+    @pytest.mark.parametrize("value, lines, title", [(0.55, 2, ""), (0.82, 1, "alias table: 0.820, off the scale")])
+    def test_an_alias_table_far_off_does_not_press_the_runs_flat(self, value, lines, title):
+        axes = Figure().subplots()
+        axes.plot([0, 1], [0.3, 0.5])
+        curves._plot_alias_table(axes, value)
+        assert len(axes.lines) == lines and axes.get_title(loc="right") == title
+
     def test_spread_by_hand(self):
         assert curves.spread([0.5]) == "0.500"
         assert curves.spread([0.4, 0.5, 0.6]) == "0.500 ± 0.100"
