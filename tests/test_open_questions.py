@@ -14,12 +14,14 @@ from matplotlib.figure import Figure
 
 from experiments import curves, run_grid
 from experiments.curves import Finished, Point
+from experiments.mdn import systems
 from experiments.model_size import sizes
 from experiments.run_grid import Run, grid, parse, read_settings
 from experiments.transfer import matrix
-from mel.artifacts import Workdir, exists
-from mel.bin import prepare_data
+from mel.artifacts import START, Workdir, exists
+from mel.bin import evaluate, prepare_data
 from mel.cost import FILE
+from mel.evaluation.report import open_report
 from mel.types import MelError
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -72,6 +74,16 @@ def runs(experiment, prepared, tmp_path_factory):
     runs = tmp_path_factory.mktemp("runs")
     run(experiment, prepared, runs)
     return runs
+
+
+@pytest.fixture(scope="module")
+def works(prepared, tmp_path_factory):
+    """One recipe at two seeds, everything kept."""
+    folder = tmp_path_factory.mktemp("two_seeds")
+    (folder / "run_rounds.flags").write_text(RECIPE + "--dataset=tiny")
+    (folder / "settings.txt").write_text("only")
+    run(folder, prepared, folder, "--keep", "--seeds=5,6")
+    return [Workdir(folder / "only" / f"seed-{seed}") for seed in (5, 6)]
 
 
 def run(experiment, prepared, runs, *options):
@@ -199,6 +211,41 @@ class TestCurves:
         (tmp_path / "README.md").write_text("# nothing\n")
         with pytest.raises(MelError, match="lacks the lines"):
             curves.write_results(tmp_path / "README.md", [])
+
+
+class TestSystems:
+    def page(self, folder, works):
+        (folder / "README.md").write_text(f"above\n{curves.BEGIN}\n{curves.END}\nbelow\n")
+        systems.tabulate(works, folder / "README.md")
+        return (folder / "README.md").read_text()
+
+    def test_all_systems_and_seeds_stand_in_the_page(self, works, tmp_path):
+        page = self.page(tmp_path, works)
+        names = ["alias_table", *systems.BASELINES, "round-0", *systems.ENCODERS]
+        assert [line.split(" | ")[0] for line in page.splitlines() if line.count("|") == 9][2:] == [
+            f"| {name}" for name in names
+        ]
+        reports = {name: [open_report(work.report(name)) for work in works] for name in names}
+        for group, name in (("all", "round-0"), ("ambiguous", "fusion-contexts")):
+            values = [systems.r_at_1(report, group) for report in reports[name]]
+            seeds = " | ".join(f"{value:.3f}" for value in values)
+            assert f"| {name}, {group} | {seeds} | {curves.spread(values)} |" in page
+        assert "tiny; seed 5; every figure" in page and "| seed 5 | seed 6 |" in page
+        assert [report["round"] for report, _ in reports.values()] == [None] * 4 + [START, 0, 0, 0, 0, 0]
+        assert (tmp_path / "rounds.svg").read_text().count("<svg") == 1
+        assert page == self.page(tmp_path, works)  # nothing is evaluated again
+
+    def test_one_seed_has_no_table_of_seeds(self, works, tmp_path):
+        assert "seed 5 |" not in self.page(tmp_path, works[:1])
+
+    def test_other_data_and_no_rounds_are_refused(self, works, prepared, tmp_path):
+        with pytest.raises(MelError, match="holds no evaluated round"):
+            self.page(tmp_path, [Workdir(prepared)])
+        other = shutil.copytree(works[0].path, tmp_path / "other", symlinks=True)
+        shutil.rmtree(Workdir(other).report("alias_table"))
+        evaluate.main(evaluate.Config(workdir=str(other), name="alias_table", model="alias_table", limit=9))
+        with pytest.raises(MelError, match="has other data or another number of rounds"):
+            self.page(tmp_path, [works[0], Workdir(other)])
 
 
 class TestTransfer:

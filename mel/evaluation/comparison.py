@@ -50,10 +50,20 @@ def compare(paths: Sequence[str | os.PathLike]) -> str:
     """The published reports at `paths` in Markdown: all scores, then differences to the first in each group.
 
     Raises:
+      MelError: see `open_compared`.
+    """
+    reports, differences = open_compared(paths)
+    return "\n".join([comparison_table(reports, differences), *_differences_table(reports[0]["name"], differences)])
+
+
+def open_compared(paths: Sequence[str | os.PathLike]) -> tuple[list[Report], dict[str, Differences]]:
+    """The published reports at `paths`, the alias table first, and how the others differ from the first, by name.
+
+    Raises:
       MelError: a report is missing, damaged or old, or was asked other mentions than the first.
     """
     opened = [(open_report(path), read_outcomes(path)) for path in dict.fromkeys(paths)]
-    (first, answered), *others = sorted(opened, key=lambda pair: _place(pair[0]))
+    (first, answered), *others = opened = sorted(opened, key=lambda pair: _place(pair[0]))
     differences = {}
     for report, outcomes in others:
         if outcomes.mentions != answered.mentions:
@@ -63,8 +73,7 @@ def compare(paths: Sequence[str | os.PathLike]) -> str:
                 "the same --languages and --limit."
             )
         differences[report["name"]] = paired_differences(answered, outcomes)
-    reports = [report for report, _ in opened]
-    return "\n".join([comparison_table(reports, differences), *_differences_table(first["name"], differences)])
+    return [report for report, _ in opened], differences
 
 
 def comparison_table(reports: Iterable[Report], differences: Mapping[str, Differences] = {}) -> str:

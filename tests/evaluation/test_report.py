@@ -98,6 +98,12 @@ def test_markdown_states_the_denominator_the_coverage_and_what_was_dropped():
     assert "published" not in text
 
 
+def test_markdown_says_what_was_tuned():
+    said = "- Tuned on these mentions: fusion weight: 0.3; how: by R@1."
+    assert said in reports.markdown(report_of(answers()) | {"tuned": {"fusion_weight": 0.3, "how": "by R@1"}})
+    assert "Tuned" not in reports.markdown(report_of(answers()))
+
+
 def test_a_figure_without_mentions_is_a_dash():
     assert reports.figure({"mentions": 0, "r@1": 0.0}, "r@1") == reports.figure({}, "r@1") == "–"
 
