@@ -233,7 +233,9 @@ class TestSystems:
         assert "tiny; seed 5; every figure" in page and "| seed 5 | seed 6 |" in page
         assert [report["round"] for report, _ in reports.values()] == [None] * 4 + [START, 0, 0, 0, 0, 0]
         assert (tmp_path / "rounds.svg").read_text().count("<svg") == 1
-        assert page == self.page(tmp_path, works)  # nothing is evaluated again
+        costs = [(work.path / FILE).read_bytes() for work in works]
+        assert page == self.page(tmp_path, works)
+        assert costs == [(work.path / FILE).read_bytes() for work in works]  # nothing is evaluated again
 
     def test_one_seed_has_no_table_of_seeds(self, works, tmp_path):
         assert "seed 5 |" not in self.page(tmp_path, works[:1])

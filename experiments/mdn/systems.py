@@ -18,12 +18,12 @@ from collections.abc import Sequence
 from absl import logging
 
 from experiments import curves
-from mel.artifacts import START, Workdir, exists
+from mel.artifacts import START, Workdir
 from mel.bin import evaluate
 from mel.cost import read_cost
 from mel.evaluation.breakdowns import IN_TRAINING
 from mel.evaluation.comparison import comparison_table, open_compared
-from mel.evaluation.report import Report, open_report
+from mel.evaluation.report import Report, open_report, open_rounds
 from mel.types import MelError
 
 EXPERIMENT = pathlib.Path(__file__).resolve().parent
@@ -46,26 +46,13 @@ STAGES = {"prepare": "preparing data", "train": "training", "mine": "mining", "e
 GROUPS = {"all": "o", "ambiguous": "s", "unseen": "D"}  # with its marker in the plot
 
 
-def rounds_of(work: Workdir) -> list[str]:
-    """The names of the reports of all rounds.
-
-    Raises:
-      MelError: there is none.
-    """
-    names = (f"round-{number}" for number in itertools.count())
-    found = list(itertools.takewhile(lambda name: exists(work.report(name)), names))
-    if not found:
-        raise MelError(f"--workdir={work.path} holds no evaluated round: run mel-run-rounds first.")
-    return found
-
-
-def evaluate_all(work: Workdir, rounds: Sequence[str]) -> None:
+def evaluate_all(work: Workdir, rounds: Sequence[Report]) -> None:
     """Publishes a report of every system that needs no training of its own, compared with the last round."""
-    dataset = open_report(work.report(ALIAS_TABLE))["dataset"]
-    shared = {"workdir": str(work.path), "dataset": dataset, "against": (ALIAS_TABLE, rounds[-1])}
+    last = rounds[-1]
+    shared = {"workdir": str(work.path), "dataset": last["dataset"], "against": (ALIAS_TABLE, last["name"])}
     for name, own in (BASELINES | ENCODERS).items():
         logging.info("%s: %s", work.path, name)
-        config = evaluate.Config(name=name, **shared, **{"round": len(rounds) - 1} | own)
+        config = evaluate.Config(name=name, **shared, **{"round": last["round"]} | own)
         with contextlib.redirect_stdout(io.StringIO()):  # it prints its report
             evaluate.main(config)
 
@@ -141,20 +128,22 @@ def tabulate(works: Sequence[Workdir], readme: pathlib.Path) -> None:
     Raises:
       MelError: a working directory has no finished round, or other data or rounds than the first.
     """
-    first, rounds = works[0], rounds_of(works[0])
-    alias_table = open_report(first.report(ALIAS_TABLE))
-    for work in works[1:]:
-        if (open_report(work.report(ALIAS_TABLE)), rounds_of(work)) != (alias_table, rounds):
+    first, rounds = works[0], [open_rounds(work) for work in works]
+    for work, found in zip(works, rounds):
+        if not found:
+            raise MelError(f"--workdir={work.path} holds no evaluated round: run mel-run-rounds first.")
+    alias_table, names = open_report(first.report(ALIAS_TABLE)), [report["name"] for report in rounds[0]]
+    for work, found in zip(works[1:], rounds[1:]):
+        if open_report(work.report(ALIAS_TABLE)) != alias_table or len(found) != len(names):
             raise MelError(f"{work.path} has other data or another number of rounds than {first.path}.")
-    for work in works:
-        evaluate_all(work, rounds)
-    names = [ALIAS_TABLE, *BASELINES, *rounds, *ENCODERS]
-    reports, differences = open_compared([first.report(name) for name in names])
-    of_seeds = {name: [open_report(work.report(name)) for work in works] for name in (rounds[-1], *ENCODERS)}
-    curves_of_seeds = [[open_report(work.report(name)) for name in rounds] for work in works]
-    draw(curves_of_seeds, alias_table, readme.parent / "rounds.svg")
-    shown = [alias_table, *(some[0] for some in of_seeds.values())]
-    parts = [[about(shown[1])], comparison_table(reports, differences).splitlines(), by_language(shown)]
+    for work, found in zip(works, rounds):
+        evaluate_all(work, found)
+    shown = [ALIAS_TABLE, *BASELINES, *names, *ENCODERS]
+    reports, differences = open_compared([first.report(name) for name in shown])
+    of_seeds = {name: [open_report(work.report(name)) for work in works] for name in (names[-1], *ENCODERS)}
+    draw(rounds, alias_table, readme.parent / "rounds.svg")
+    parts = [[about(rounds[0][-1])], comparison_table(reports, differences).splitlines()]
+    parts += [by_language([alias_table, *(some[0] for some in of_seeds.values())])]
     parts += [by_seed(of_seeds)] if len(works) > 1 else []
     parts += [costs(first), ["![R@1 by round](rounds.svg)"]]
     curves.write_results(readme, [line for part in parts for line in [*part, ""]][:-1])

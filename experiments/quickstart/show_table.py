@@ -10,17 +10,16 @@ import itertools
 import json
 import sys
 
-from mel.artifacts import Workdir, exists
+from mel.artifacts import Workdir
 from mel.evaluation.breakdowns import IN_TRAINING
 from mel.evaluation.comparison import comparison_table
-from mel.evaluation.report import Report, open_report
+from mel.evaluation.report import Report, open_report, open_rounds
 
 
 def main(workdir: str, links: str) -> None:
     print_links(links)
     work = Workdir(workdir)
-    names = itertools.takewhile(lambda name: exists(work.report(name)), (f"round-{k}" for k in itertools.count()))
-    rounds = [open_report(work.report(name)) for name in names]
+    rounds = open_rounds(work)
     alias_table = open_report(work.report("alias_table"))
     print(comparison_table([alias_table, *rounds]))
     for worse, better in [*itertools.pairwise(rounds), (alias_table, rounds[-1])]:

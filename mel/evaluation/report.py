@@ -7,6 +7,7 @@ report, byte for byte; only `report.json` counts as the artefact's content.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
 import pathlib
@@ -126,6 +127,12 @@ def open_report(path: str | os.PathLike) -> Report:
     if "breakdowns" not in report:
         raise MelError(f"{path} was made before reports had breakdowns and intervals: delete it and evaluate again.")
     return report
+
+
+def open_rounds(work: artifacts.Workdir) -> list[Report]:
+    """The reports of all rounds that mel-run-rounds evaluated, in order."""
+    paths = (work.report(f"round-{number}") for number in itertools.count())
+    return [open_report(path) for path in itertools.takewhile(artifacts.exists, paths)]
 
 
 def open_same_report(path: str | os.PathLike, about: Mapping[str, Any]) -> Report:
