@@ -1,7 +1,7 @@
 """The source x target matrix of the transfer experiment: R@1 on every language after training on one.
 
-Writes the results into README.md. Scripts are grouped by the table below; a language that it lacks is
-a script of its own.
+Writes the results into README.md, and curves.svg. Scripts are grouped by the table below; a language
+that it lacks is a script of its own.
 
   python -m experiments.transfer.matrix --workdir=W
 """
@@ -77,7 +77,9 @@ def _script(language: str) -> str:
 
 def main() -> None:
     found = curves.read_runs(EXPERIMENT, curves.runs_of(curves.parser(__doc__).parse_args(), EXPERIMENT))
+    curves.draw(found, EXPERIMENT / "curves.svg")
     lines = [curves.about(found), "", *matrix(found, curves.alias_table(found)), "", *distances(found)]
+    lines += ["", "![curves](curves.svg)"]
     curves.write_results(EXPERIMENT / "README.md", lines)
 
 
