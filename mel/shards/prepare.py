@@ -248,7 +248,7 @@ def _tokenizer(folder: pathlib.Path) -> Tokenizer:
 
 def _each_part(function, archives: Archives, what: str) -> Iterator:
     progress = Progress(f"reading {what}", len(archives.parts), "parts")
-    for item, result in zip(archives.parts, map_in_order(function, archives.parts, archives.workers)):
+    for item, result in zip(archives.parts, map_in_order(function, archives.parts, archives.workers), strict=True):
         progress.add(note=item[0])
         yield result
     progress.close()
