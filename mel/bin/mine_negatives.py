@@ -40,7 +40,7 @@ class Config:
     workdir: str = flag(REQUIRED, "Folder that the rounds are in.")
     round: int = flag(0, "Round whose checkpoint mines; -1 is the untrained encoder.", driven=True)
     negatives: mining.Negatives = flag(
-        "hard", "Mine near wrong entities, or draw wrong ones without an encoder.", driven=True
+        "hard", "Mine the nearest wrong entities, or draw some without an encoder.", driven=True
     )
     index: IndexKind = flag("scann", "How neighbours are searched.")
     negatives_per_mention: int = flag(3, "Hard negatives of each mention.")
