@@ -139,8 +139,8 @@ def _zipf(generator: np.random.Generator, ranks: int, count: int) -> np.ndarray:
 
 def _prepared(spec: Spec) -> Work:
     from mel.artifacts import Workdir, exists, open_artifact
-    from mel.retrieval.mining import open_negatives
     from mel.shards.datasets import open_rows
+    from mel.shards.negatives import open_negatives
     from mel.types import MelError
 
     work = Workdir(spec.workdir)

@@ -34,6 +34,7 @@ from mel.retrieval import mining
 from mel.retrieval.embeddings import publish_or_open
 from mel.retrieval.index import open_index, publish_index
 from mel.shards.datasets import RowSet, open_rows
+from mel.shards.negatives import publish_negatives
 from mel.training.checkpoint import open_checkpoint
 from mel.types import MelError
 
@@ -72,7 +73,7 @@ def main(config: Config) -> None:
             rows_NK, found = _mine(config, work, inputs, entities, mentions)
         else:
             rows_NK, found = _draw(config, work, kb, inputs["mention_tokens"], entities, mentions)
-        mining.publish_negatives(path, rows_NK, inputs | found, {"settings": settings})
+        publish_negatives(path, rows_NK, inputs | found, {"settings": settings})
     logging.info("Published %s", path)
 
 

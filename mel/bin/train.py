@@ -38,9 +38,9 @@ from mel.encoder.backend import Compute, choose_compute, keep_compiled, tokens_a
 from mel.encoder.config import EncoderConfig
 from mel.encoder.start import initial_encoder
 from mel.encoder.vocabulary import Vocabulary
-from mel.retrieval.mining import open_negatives
 from mel.shards.batches import BatchSource
 from mel.shards.datasets import open_rows, read_token_ids
+from mel.shards.negatives import open_negatives
 from mel.shards.selection import usable_mentions
 from mel.training.checkpoint import StepCheckpoints, open_checkpoint, publish_checkpoint, publish_start
 from mel.training.hooks import Metrics, Profile, SaveEvery
