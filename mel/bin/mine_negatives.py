@@ -25,10 +25,10 @@ from absl import logging
 
 from mel.artifacts import START, Artifact, Workdir, exists, open_artifact, require_settings
 from mel.bin.launch import launch
-from mel.config import REQUIRED, flag
+from mel.config import REQUIRED, flag, group
 from mel.corpora.kb import KnowledgeBase
 from mel.cost import record_cost
-from mel.encoder.backend import keep_compiled
+from mel.encoder.backend import CompilationConfig, keep_compiled
 from mel.progress import Progress
 from mel.retrieval import mining
 from mel.retrieval.embeddings import publish_or_open
@@ -50,6 +50,7 @@ class Config:
     negatives_per_mention: int = flag(3, "Hard negatives of each mention.")
     pool: int = flag(12, "Draw them from so many nearest wrong entities.")
     seed: int = flag(0, "Of the draw.")
+    compute: CompilationConfig = group(CompilationConfig)
 
 
 def main(config: Config) -> None:
@@ -80,7 +81,7 @@ def main(config: Config) -> None:
 def _mine(
     config: Config, work: Workdir, tokens: dict[str, Artifact], entities: RowSet, mentions: RowSet
 ) -> tuple[np.ndarray, dict[str, Artifact]]:
-    keep_compiled(work.compiled)
+    keep_compiled(config.compute.compilation_cache)
     this = work.round(config.round)
     checkpoint = open_checkpoint(work, config.round, tokens)
     _, mentions_ND = publish_or_open(
