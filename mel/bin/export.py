@@ -24,8 +24,9 @@ from absl import logging
 
 from mel.artifacts import Artifact, Workdir, exists, open_artifact
 from mel.bin.launch import launch
-from mel.config import REQUIRED, flag
+from mel.config import REQUIRED, flag, group
 from mel.corpora.kb import KnowledgeBase
+from mel.encoder.backend import ComputeConfig, keep_compiled
 from mel.evaluation.calibration import calibrate
 from mel.evaluation.evaluation_set import EvaluationSet, read_prepared
 from mel.linking.bundle import KIND, publish_bundle, read_calibration
@@ -42,12 +43,14 @@ class Config:
     round: int = flag(LAST, "Round whose checkpoint is exported; -1 is the untrained encoder, -2 the last round.")
     index: IndexKind = flag("exact", "How the linker searches neighbours.")
     calibrate_on: str = flag("", "Prepared split that the probabilities of answers are fitted on; none if empty.")
+    compute: ComputeConfig = group(ComputeConfig)
 
 
 def main(config: Config) -> None:
     """Publishes the bundle, or finds it published."""
     work = Workdir(config.workdir)
-    trained = open_trained(work, config.round)
+    keep_compiled(config.compute.compilation_cache)
+    trained = open_trained(work, config.round, config.compute.precision)
     if exists(work.bundle):
         _require_same(open_artifact(work.bundle, KIND), trained.checkpoint.artifact, config)
         logging.info("Exported already: %s", work.bundle)

@@ -22,17 +22,21 @@ from absl import logging
 
 from mel.artifacts import START, Artifact, Workdir, exists, open_artifact, require_settings
 from mel.bin.launch import launch
-from mel.config import REQUIRED, flag
+from mel.config import REQUIRED, flag, group
 from mel.corpora.kb import KnowledgeBase
 from mel.corpora.mentions import KIND, surface_forms
 from mel.cost import record_cost
+from mel.encoder.backend import ComputeConfig, keep_compiled
 from mel.progress import Progress
 from mel.retrieval import mining
 from mel.retrieval.index import IndexKind, publish_or_open_index
 from mel.shards.datasets import RowSet, open_rows
+from mel.shards.negatives import publish_negatives
 from mel.systems.trained import Trained
 from mel.training.checkpoint import open_checkpoint
 from mel.types import MelError
+
+SETTINGS = ("negatives", "index", "negatives_per_mention", "pool", "seed")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +50,7 @@ class Config:
     negatives_per_mention: int = flag(3, "Hard negatives of each mention.")
     pool: int = flag(12, "Draw them from so many nearest wrong entities.")
     seed: int = flag(0, "Of the draw.")
+    compute: ComputeConfig = group(ComputeConfig)
 
 
 def main(config: Config) -> None:
@@ -53,7 +58,7 @@ def main(config: Config) -> None:
     _check(config)
     work = Workdir(config.workdir)
     path = work.round(config.round + 1).negatives
-    settings = {name: value for name, value in dataclasses.asdict(config).items() if name not in ("workdir", "round")}
+    settings = {name: getattr(config, name) for name in SETTINGS}
     kb = open_artifact(work.kb, "kb")
     inputs = {
         "entity_tokens": open_artifact(work.entity_tokens, "tokens", {"kb": kb}),
@@ -67,13 +72,14 @@ def main(config: Config) -> None:
         rows_NK, made_from = (
             _mine(config, work, inputs) if config.negatives == "hard" else _draw(config, work, kb, inputs)
         )
-        mining.publish_negatives(path, rows_NK, inputs | made_from, {"settings": settings})
+        publish_negatives(path, rows_NK, inputs | made_from, {"settings": settings})
     logging.info("Published %s", path)
 
 
 def _mine(config: Config, work: Workdir, tokens: dict[str, Artifact]) -> tuple[np.ndarray, dict[str, Artifact]]:
     """The nearest wrong entities by the round's checkpoint."""
-    trained = Trained(work, config.round, open_checkpoint(work, config.round, tokens))
+    keep_compiled(config.compute.compilation_cache)
+    trained = Trained(work, config.round, open_checkpoint(work, config.round, tokens), config.compute.precision)
     mentions, entities = trained.mentions, trained.entities
     _, mentions_ND = trained.mention_embeddings
     index_path = work.round(config.round).index

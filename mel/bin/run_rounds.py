@@ -63,7 +63,7 @@ def _mine(config: Config, number: int) -> None:
 def _evaluate(config: Config, name: str, model: Model, against: tuple[str, ...], number: int = LAST) -> str:
     evaluation = EvaluationConfig(
         workdir=config.workdir, name=name, system=SystemConfig(model=model, round=number), split=config.evaluate_on,
-        dataset=config.dataset, against=against,
+        dataset=config.dataset, against=against, compute=config.train.compute,
     )  # fmt: skip
     on_lead(f"evaluation of {name}", lambda: print(evaluate(evaluation)))
     return name

@@ -26,6 +26,7 @@ import safetensors.numpy
 from mel.artifacts import Artifact, Draft, Workdir, open_artifact, publish
 from mel.corpora.kb import KnowledgeBase
 from mel.encoder import pretrained
+from mel.encoder.backend import Precision
 from mel.encoder.config import EncoderConfig
 from mel.encoder.embed import Encoder
 from mel.retrieval.index import Index, IndexKind, open_index, publish_index
@@ -107,8 +108,8 @@ def publish_bundle(
     return open_artifact(work.bundle, KIND)
 
 
-def open_bundle(path: str | os.PathLike) -> Bundle:
-    """Opens a published bundle.
+def open_bundle(path: str | os.PathLike, precision: Precision = "auto") -> Bundle:
+    """Opens a published bundle, whose encoder will compute in `precision`.
 
     Raises:
       MelError: there is none, or a part of it is missing or damaged.
@@ -120,7 +121,7 @@ def open_bundle(path: str | os.PathLike) -> Bundle:
         tokenizer=Tokenizer.load(artifact / "encoder"),
         max_tokens=facts["max_tokens"],
         title_in_window=facts["title_in_window"],
-        encoder=Encoder(EncoderConfig.from_json(facts["encoder"]), params),
+        encoder=Encoder(EncoderConfig.from_json(facts["encoder"]), params, precision),
         index=open_index(artifact / "index"),
         kb=KnowledgeBase.read(artifact.path, facts["languages"]),
         calibration=read_calibration(artifact),

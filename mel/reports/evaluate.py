@@ -16,6 +16,7 @@ from mel.artifacts import Artifact, Workdir, exists, open_artifact, write_text
 from mel.config import REQUIRED, flag, group
 from mel.corpora.kb import KnowledgeBase
 from mel.cost import read_cost, record_cost
+from mel.encoder.backend import ComputeConfig, keep_compiled
 from mel.evaluation.breakdowns import group_mentions
 from mel.evaluation.calibration import calibrate
 from mel.evaluation.evaluation_set import EvaluationSet, read_prepared, read_tree
@@ -46,6 +47,7 @@ class EvaluationConfig:
     workdir: str = flag(REQUIRED, "Folder that mel-prepare-data published into.")
     name: str = flag(REQUIRED, "Name of the report.")
     system: SystemConfig = group(SystemConfig)
+    compute: ComputeConfig = group(ComputeConfig)
     mewsli: str = flag("", "Mewsli-9 tree to evaluate on; the prepared --split if empty.")
     split: str = flag("mewsli", "Prepared mentions to evaluate on.")
     languages: tuple[str, ...] = flag((), "Languages to evaluate on; all that there are if empty.")
@@ -63,12 +65,13 @@ def evaluate(config: EvaluationConfig) -> str:
     """
     if config.name in ("", "..") or pathlib.Path(config.name).name != config.name:
         raise MelError(f"--name={config.name!r} cannot be the name of a folder: choose letters, digits and hyphens.")
+    keep_compiled(config.compute.compilation_cache)
     work = Workdir(config.workdir)
     others = [read_compared(work.report(name)) for name in config.against]
     kb_artifact = open_artifact(work.kb, "kb")
     kb = KnowledgeBase.read(kb_artifact.path, kb_artifact.facts["languages"])
     mentions = _mentions(config, work, kb)
-    system, table = open_system(config.system, work, kb)
+    system, table = open_system(config.system, work, kb, config.compute.precision)
     about, path = _about(config, kb_artifact, mentions, system), work.report(config.name)
     if exists(path):
         report = open_same_report(path, about)
@@ -86,7 +89,7 @@ def evaluate(config: EvaluationConfig) -> str:
 
 def command(config: EvaluationConfig, number: int | None) -> str:
     """The command line that evaluates like this; W and DIR stand for folders, `number` is the round, if any."""
-    stated = {"workdir": "W", "round": number} | ({"mewsli": "DIR"} if config.mewsli else {})
+    stated = {"workdir": "W", "round": number, "compilation_cache": None} | ({"mewsli": "DIR"} if config.mewsli else {})
     flags = []
     for field, value in _settings(config):
         value = stated.get(field.name, value)
