@@ -13,24 +13,26 @@ import itertools
 import pathlib
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Literal, NamedTuple
 
 import numpy as np
 import orjson
+from absl import logging
 
 from mel.artifacts import Artifact, publish
 from mel.corpora import alias_table, damuel, mewsli
 from mel.corpora.archives import Part, find_archive, list_parts
 from mel.corpora.kb import KnowledgeBase, KnowledgeBaseWriter, read_entities
-from mel.corpora.malformed import Malformed
+from mel.corpora.malformed import MAX_SHARE, Malformed
+from mel.corpora.redirects import Redirects
 from mel.corpora.workers import map_in_order
 from mel.progress import Progress
 from mel.shards.datasets import RowSet, write_rows
 from mel.shards.rows import TokenRows
 from mel.text.marking import mark_entity, mark_mention
 from mel.text.tokenizer import Tokenizer
-from mel.types import Entity, Mention, Qid, format_qid
+from mel.types import Entity, MelError, Mention, Qid, format_qid
 
 ENTITIES_AT_ONCE = 8192
 
@@ -41,17 +43,19 @@ class Archives:
 
     Attributes:
       parts: (language, part) in the order of the languages asked for.
-      redirects: {old QID: new QID}.
+      redirects: where merged QIDs went.
       held_out: share of pages whose mentions belong to the split held_out instead of train.
       max_malformed: most malformed records to skip.
       workers: processes that read.
+      max_malformed_share: most malformed records of a language to skip, as a share of all of them.
     """
 
     parts: tuple[tuple[str, Part], ...]
-    redirects: Mapping[Qid, Qid]
+    redirects: Redirects
     held_out: float
     max_malformed: int
     workers: int
+    max_malformed_share: float = MAX_SHARE
 
     @classmethod
     def find(cls, folder: pathlib.Path, languages: Iterable[str], limit: int, **others) -> Archives:
@@ -82,19 +86,20 @@ def publish_kb(
     kb_path: pathlib.Path, alias_path: pathlib.Path, archives: Archives, languages: tuple[str, ...], settings: dict
 ) -> None:
     """Publishes the alias table of the training mentions and the knowledge base, in one reading."""
-    malformed = Malformed(archives.max_malformed)
+    malformed = Malformed(archives.max_malformed, archives.max_malformed_share)
     counts = alias_table.Counts(Counter(), Counter(), Counter())
-    redirected = 0
+    redirected, moved = 0, []
     with publish(kb_path, "kb") as kb, publish(alias_path, "alias table") as aliases:
         writer = KnowledgeBaseWriter(kb.path, languages)
         survey = functools.partial(_survey_part, archives=archives)
-        for entities, part_counts, moved, part_malformed in _each_part(survey, archives, "entities"):
-            malformed.merge(part_malformed)
-            writer.add(entities)
-            for count, part_count in zip(counts, part_counts):
+        for part in _each_part(survey, archives, "entities", malformed):
+            writer.add(part.entities)
+            moved += part.moved
+            for count, part_count in zip(counts, part.counts):
                 count.update(part_count)
-            redirected += moved
-        rows = writer.close()
+            redirected += part.redirected
+        writer.add(moved)  # last, so that the record of the QID they were moved to comes first wherever it stood
+        rows = _closed(writer, malformed)
         kb.facts |= {
             "settings": settings, "languages": list(languages), "rows": rows, "entities": writer.counts,
             "duplicates": writer.duplicates, "redirected": redirected, "malformed": len(malformed),
@@ -127,23 +132,29 @@ def damuel_mentions(
 ) -> Iterator[MentionBlock]:
     """The mentions of one split of the DaMuEL pages, one block a part."""
     read = functools.partial(_mentions_of_part, archives=archives, split=split, windows=windows)
-    malformed = Malformed(archives.max_malformed)
-    for block, part_malformed in _each_part(read, archives, f"mentions/{split}"):
-        malformed.merge(part_malformed)
-        yield block
+    malformed = Malformed(archives.max_malformed, archives.max_malformed_share)
+    for part in _each_part(read, archives, f"mentions/{split}", malformed):
+        yield part.block
 
 
 def mewsli_mentions(
-    tree: pathlib.Path, languages: Iterable[str], windows: Windows, malformed: Malformed
+    tree: pathlib.Path,
+    languages: Iterable[str],
+    windows: Windows,
+    malformed: Malformed,
+    redirects: Redirects | None = None,
 ) -> Iterator[MentionBlock]:
     """The mentions of a Mewsli-9 tree, language by language."""
     tokenizer = Tokenizer.load(windows.tokenizer)
+    counts: dict[str, int] = {}
     for language in languages:
-        documents = mewsli.read_documents(tree, language, malformed)
+        documents = mewsli.read_documents(tree, language, malformed, redirects)
         for some in _groups(documents, 256):
             mentions = [mention for document in some for mention in document.mentions]
             dropped = sum((document.dropped for document in some), Counter())
+            counts[language] = counts.get(language, 0) + len(mentions) + dropped.total()
             yield _block(language, mentions, dropped, tokenizer, windows)
+    mewsli.check_counts(tree, counts)
 
 
 def publish_mentions(
@@ -182,32 +193,58 @@ def publish_mentions(
         tokens.reads("tokenizer", tokenizer)
 
 
-def _survey_part(item: tuple[str, Part], archives: Archives) -> tuple[list[Entity], alias_table.Counts, int, Malformed]:
+class _Surveyed(NamedTuple):
+    """What a part says of entities; those that the redirects moved stand apart."""
+
+    entities: list[Entity]
+    moved: list[Entity]
+    counts: alias_table.Counts
+    redirected: int
+    malformed: Malformed
+
+
+class _Mentioned(NamedTuple):
+    block: MentionBlock
+    malformed: Malformed
+
+
+def _survey_part(item: tuple[str, Part], archives: Archives) -> _Surveyed:
     language, part = item
     malformed = Malformed(archives.max_malformed, log=False)
-    entities, counts, redirected = [], alias_table.Counts(Counter(), Counter(), Counter()), 0
+    entities, moved, redirected = [], [], 0
+    counts = alias_table.Counts(Counter(), Counter(), Counter())
     for page in damuel.read_pages(part, language, malformed, archives.redirects):
-        entities.append(page.entity)
+        if page.entity is not None:
+            (moved if page.redirected_entity else entities).append(page.entity)
         redirected += page.redirected
-        if not is_held_out(page.entity.qid, archives.held_out):
+        if not is_held_out(page.qid, archives.held_out):
             counts.links.update(alias_table.count_aliases(page.mentions))
             counts.lemmas.update(alias_table.count_lemmas(page.mentions))
-        counts.names.update((name, language, page.entity.qid) for name in page.names)
-    return entities, counts, redirected, malformed
+        counts.names.update((name, language, page.qid) for name in page.names)
+    return _Surveyed(entities, moved, counts, redirected, malformed)
 
 
-def _mentions_of_part(
-    item: tuple[str, Part], archives: Archives, split: str, windows: Windows
-) -> tuple[MentionBlock, Malformed]:
+def _closed(writer: KnowledgeBaseWriter, malformed: Malformed) -> int:
+    """The number of rows. Names the languages that have none; says what was read instead if there is none at all."""
+    try:
+        rows = writer.close()
+    except MelError as error:
+        raise MelError(f"{error} What was read: {malformed.tally()}.") from error
+    if empty := [language for language, count in writer.counts.items() if not count]:
+        logging.warning("The archive of %s holds no entity: is it the right one?", ", ".join(empty))
+    return rows
+
+
+def _mentions_of_part(item: tuple[str, Part], archives: Archives, split: str, windows: Windows) -> _Mentioned:
     language, part = item
     malformed = Malformed(archives.max_malformed, log=False)
     mentions: list[Mention] = []
     dropped: Counter[str] = Counter()
     for page in damuel.read_pages(part, language, malformed, archives.redirects):
-        if is_held_out(page.entity.qid, archives.held_out) == (split == "held_out"):
+        if is_held_out(page.qid, archives.held_out) == (split == "held_out"):
             mentions.extend(page.mentions)
             dropped.update(page.dropped)
-    return _block(language, mentions, dropped, _tokenizer(windows.tokenizer), windows), malformed
+    return _Mentioned(_block(language, mentions, dropped, _tokenizer(windows.tokenizer), windows), malformed)
 
 
 def _block(
@@ -235,11 +272,16 @@ def _tokenizer(folder: pathlib.Path) -> Tokenizer:
     return Tokenizer.load(folder)
 
 
-def _each_part(function, archives: Archives, what: str) -> Iterator:
+def _each_part(function, archives: Archives, what: str, malformed: Malformed) -> Iterator:
+    """What `function` makes of each part, in order; its `malformed` is merged and judged language by language."""
     progress = Progress(f"reading {what}", len(archives.parts), "parts")
-    for item, result in zip(archives.parts, map_in_order(function, archives.parts, archives.workers)):
-        progress.add(note=item[0])
-        yield result
+    results = map_in_order(function, archives.parts, archives.workers)
+    for language, items in itertools.groupby(zip(archives.parts, results), key=lambda item: item[0][0]):
+        for _, result in items:
+            malformed.merge(result.malformed)
+            progress.add(note=language)
+            yield result
+        malformed.finish(f"the archive of {language}")
     progress.close()
 
 
