@@ -119,6 +119,8 @@ def summary(work: Workdir) -> str:
 def _archives(config: Config) -> prepare.Archives:
     if not 0 <= config.held_out < 1:
         raise MelError(f"--held_out={config.held_out} is not a share: 0 <= held_out < 1.")
+    if not 0 <= config.max_malformed_share <= 1:
+        raise MelError(f"--max_malformed_share={config.max_malformed_share:g} is not a share: give 0 to 1.")
     for language in config.languages:
         check_language(language)
     redirects = Redirects.read(config.redirects)

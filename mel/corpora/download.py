@@ -126,7 +126,8 @@ def _fill(session: requests.Session, url: str, file: BinaryIO, patience: Patienc
                 if total is not None and _receive(response, url, file, total):
                     return
                 fault = f"it answered {response.status_code}"
-                wait = float(response.headers.get("Retry-After", "0").isdigit() and response.headers["Retry-After"])
+                asked = response.headers.get("Retry-After", "")
+                wait = float(asked) if asked.isdecimal() else 0.0  # the other form is a date
         except _FAULTS as error:
             fault = _reason(error, patience)
         tries = 0 if file.tell() > before else tries + 1
@@ -213,7 +214,7 @@ def _check(session: requests.Session, url: str, draft: pathlib.Path, target: pat
         list_parts(draft)
     except MelError as error:
         draft.unlink()
-        raise MelError(f"What {url} gave is not the archive: {error}; run again, or check --download_from.") from error
+        raise MelError(f"What {url} gave is not the archive ({error}): check --download_from and run again.") from error
 
 
 def _md5_beside(session: requests.Session, url: str, target: pathlib.Path, patience: Patience) -> str:

@@ -108,7 +108,8 @@ def read_documents(
     if not by_docid:
         logging.warning("%s holds no mention: nothing is read of %r.", path, language)
     if described and (unknown := [docid for docid in by_docid if docid not in described]):
-        _warn("%s does not tell title and md5 of %d texts, %s first.", folder / "docs.tsv", len(unknown), unknown[0])
+        docs = folder / "docs.tsv"
+        logging.warning("%s tells neither title nor md5 of %d texts, the first is %s.", docs, len(unknown), unknown[0])
     for docid, rows in by_docid.items():
         title, md5 = described.get(docid, ("", ""))
         text = _read_text(folder / "text" / docid, md5)
@@ -116,7 +117,7 @@ def read_documents(
         for row in rows:
             if reason := _fault(row, text):
                 dropped[reason] += 1
-                _warn("%s:%d: dropped a mention: %s.", path, row.line, reason)
+                logging.log_first_n(logging.WARNING, "%s:%d: dropped a mention: %s.", 20, path, row.line, reason)
                 continue
             span = Span(row.position, row.position + row.length)
             mention_id = f"{docid}:{row.position}:{row.length}"
@@ -134,7 +135,7 @@ def check_counts(directory: str | os.PathLike, counts: Mapping[str, int]) -> Non
     """
     there = set(list_languages(directory))
     expected = {language: MEWSLI_9[language] for language in counts if language in MEWSLI_9}
-    if there != set(MEWSLI_9) or sum(counts.values()) < _WHOLE_SHARE * sum(expected.values()):
+    if there != set(MEWSLI_9) or not expected or sum(counts.values()) < _WHOLE_SHARE * sum(expected.values()):
         return
     others = [
         f"{name} {counts[name]:,} instead of {count:,}" for name, count in expected.items() if counts[name] != count
@@ -143,10 +144,6 @@ def check_counts(directory: str | os.PathLike, counts: Mapping[str, int]) -> Non
         logging.warning("%s is not Mewsli-9 as it was published; mentions: %s.", directory, ", ".join(others))
     else:
         logging.info("%s has as many mentions in each language as were published of Mewsli-9.", directory)
-
-
-def _warn(message: str, *values: object) -> None:
-    logging.log_first_n(logging.WARNING, message, 20, *values)
 
 
 def _fault(row: _Row, text: str) -> str:
@@ -249,7 +246,7 @@ def _restored(path: pathlib.Path, data: bytes, md5: str, found: str) -> bytes:
     changes[data.removeprefix(codecs.BOM_UTF8)] = "a byte-order mark was put in front of it"
     for change, what in changes.items():
         if _md5(change) == md5:
-            _warn("The text %s is read as docs.tsv describes it: %s.", path, what)
+            logging.log_first_n(logging.WARNING, "The text %s is read as docs.tsv describes it: %s.", 20, path, what)
             return change
     kind = "is UTF-16, and " if is_utf16(data) else ""
     raise MelError(f"The text {path} {kind}has md5 {found}, but docs.tsv expects {md5}: fetch the tree again.")

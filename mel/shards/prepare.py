@@ -181,6 +181,9 @@ def publish_mentions(
                 file.writelines(block.lines)
             number_N = np.full(len(block.lines), list(counts).index(block.language))
             yield RowSet(block.rows, block.golds_N, number_N, gold_rows_N)
+        if not any(counts.values()):
+            reasons = ", ".join(f"{count} {reason}" for reason, count in sum(dropped.values(), Counter()).items())
+            raise MelError(f"No mention was found for {mentions_path}; dropped: {reasons or 'none'}.")
 
     with publish(mentions_path, "mentions") as mentions, publish(tokens_path, "tokens") as tokens:
         rows = write_rows(tokens, row_sets(mentions.path))

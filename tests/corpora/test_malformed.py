@@ -72,7 +72,9 @@ def test_both_bounds_and_the_first_reasons_are_named():
 
 def test_a_share_over_the_bound_is_refused_when_its_source_ends():
     read(Malformed(100), 8, 2)
-    with pytest.raises(MelError, match=r"^3 of 11 records of a.tsv were malformed, more than a share of 0.2, the first"):
+    with pytest.raises(
+        MelError, match=r"^3 of 11 records of a.tsv were malformed, more than a share of 0.2, the first"
+    ):
         read(Malformed(100), 8, 3)
     read(Malformed(100, share=0.3), 8, 3)
 
