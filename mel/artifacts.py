@@ -23,7 +23,7 @@ import numpy as np
 
 from mel.types import MelError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 START = -1  # the round whose checkpoint is the encoder before training
 PACKAGES = (
@@ -275,6 +275,11 @@ class Workdir:
     def round(self, number: int) -> Round:
         """Round 0, 1, ...; START is the untrained encoder."""
         return Round(self.path / "rounds" / ("start" if number == START else str(number)))
+
+    def rounds(self) -> list[int]:
+        """The numbers of all rounds that were begun, in order; START is not among them."""
+        folders = (self.path / "rounds").glob("[0-9]*")
+        return sorted(int(folder.name) for folder in folders if folder.name.isdecimal())
 
     def report(self, name: str) -> pathlib.Path:
         return self.path / "reports" / name

@@ -16,8 +16,10 @@ FLOORS = {
     "corpora": 1, "text": 1,
     "shards": 2, "encoder": 2,
     "training": 3, "retrieval": 3,
-    "linking": 4, "evaluation": 4,
-    "bin": 5,
+    "evaluation": 4,
+    "systems": 5, "linking": 5,
+    "reports": 6,
+    "bin": 7,
 }  # fmt: skip
 # Where a library may be imported: packages, or single modules.
 HOMES = {

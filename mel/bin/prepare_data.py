@@ -23,7 +23,8 @@ from collections import Counter
 from absl import logging
 
 from mel.artifacts import Artifact, Workdir, exists, open_artifact, publish, require_settings
-from mel.bin.launch import REQUIRED, flag, launch
+from mel.bin.launch import launch
+from mel.config import REQUIRED, flag
 from mel.corpora import mewsli
 from mel.corpora.download import Download, fetch_archives
 from mel.corpora.malformed import MAX_SHARE, Malformed
@@ -87,7 +88,7 @@ def _publish_all(config: Config, work: Workdir, archives: prepare.Archives, mews
     if mewsli_languages:
         malformed = Malformed(config.max_malformed, config.max_malformed_share)
         blocks = prepare.mewsli_mentions(
-            pathlib.Path(config.mewsli), mewsli_languages, windows, malformed, archives.redirects
+            pathlib.Path(config.mewsli), mewsli_languages, windows, malformed, redirects=archives.redirects
         )
         publish_split("mewsli", blocks)
 

@@ -17,9 +17,8 @@ from absl import logging
 
 from mel.corpora.archives import Part, read_lines
 from mel.corpora.malformed import Malformed
-from mel.corpora.names import shown
 from mel.corpora.redirects import Redirects
-from mel.types import Entity, MelError, Mention, Qid, Span, format_qid, parse_qid
+from mel.types import Entity, EntityId, MelError, Mention, Span, parse_qid
 
 DESCRIPTION_CHARACTERS = 2000
 
@@ -43,7 +42,7 @@ class Page(NamedTuple):
         moved to knows better, wherever it stands.
     """
 
-    qid: Qid
+    qid: EntityId
     entity: Entity | None
     text: str
     mentions: tuple[Mention, ...]
@@ -101,6 +100,7 @@ def _page(record: dict, language: str, redirects: Redirects, place: str) -> Page
     qid, title = redirects.resolve(old), _title(record, wiki)
     entity = Entity(qid, language, title, _description(record, wiki, text, tokens)) if title else None
 
+    document = f"{language}-{old}"
     mentions, dropped, redirected = [], Counter(), int(old in redirects)
     for ordinal, link in enumerate(_get(wiki, "links", list)):
         link = _object(link, "a link")
@@ -112,13 +112,13 @@ def _page(record: dict, language: str, redirects: Redirects, place: str) -> Page
             continue
         span, gold, lemma = found
         redirected += gold in redirects
-        mention_id = f"{language}-{format_qid(old)}-{ordinal}"
-        mentions.append(Mention(mention_id, language, text, span, redirects.resolve(gold), title, lemma=lemma))
+        mention_id, gold = f"{document}-{ordinal}", redirects.resolve(gold)
+        mentions.append(Mention(mention_id, language, text, span, gold, document, title, lemma=lemma))
     names = _names(record, wiki) if title else ()
     return Page(qid, entity, text, tuple(mentions), dropped, redirected, names, old in redirects)
 
 
-def _link(link: dict, text: str, tokens: list) -> tuple[Span, Qid, str] | str:
+def _link(link: dict, text: str, tokens: list) -> tuple[Span, EntityId, str] | str:
     """The span, the gold and the lemma of a link, or the reason why it is not a mention."""
     if link.get("origin") != "wiki":
         return _NOT_WIKI
@@ -159,12 +159,12 @@ def _covered(focus: dict, text: str, tokens: list) -> Span | None:
     return Span(start, end)
 
 
-def _qid(text: str) -> Qid:
-    """Raises _WrongRecord if it is none, whatever its length."""
+def _qid(text: str) -> EntityId:
+    """Raises _WrongRecord if it is none."""
     try:
         return parse_qid(text)
-    except (MelError, ValueError):
-        raise _WrongRecord(f"{shown(text)} is not a QID") from None
+    except MelError as error:
+        raise _WrongRecord(str(error)) from None
 
 
 def _title(record: dict, wiki: dict) -> str:

@@ -28,7 +28,7 @@ from mel.corpora.malformed import Malformed
 from mel.corpora.names import check_language, check_name, shown
 from mel.corpora.redirects import Redirects
 from mel.corpora.tables import read_table
-from mel.types import NIL, MelError, Mention, Qid, Span, parse_qid
+from mel.types import NIL_ID, EntityId, MelError, Mention, Span, parse_qid
 
 MAX_TEXT_BYTES = 64 << 20
 # The mentions of each language of Mewsli-9, the unusable one included.
@@ -67,7 +67,7 @@ class _Row(NamedTuple):
     position: int
     length: int
     surface_form: str
-    gold: Qid
+    gold: EntityId
     frequency_bin: int
     in_references: bool | None
 
@@ -121,8 +121,8 @@ def read_documents(
                 continue
             span = Span(row.position, row.position + row.length)
             mention_id = f"{docid}:{row.position}:{row.length}"
-            mention = Mention(mention_id, language, text, span, row.gold, title, row.frequency_bin, row.in_references)
-            mentions.append(mention)
+            about = {"document": docid, "frequency_bin": row.frequency_bin, "in_references": row.in_references}
+            mentions.append(Mention(mention_id, language, text, span, row.gold, title=title, **about))
         yield Document(docid, title, text, tuple(mentions), dropped)
 
 
@@ -176,7 +176,7 @@ def _read_mentions(path: pathlib.Path, malformed: Malformed, redirects: Redirect
         try:
             docid = check_name(row["docid"], "docid")
             position, length = _whole(row["position"]), _whole(row["length"])
-            gold = NIL if (qid := row["qid"].strip()) == "NIL" else redirects.resolve(_qid(qid))
+            gold = _gold(row["qid"].strip(), redirects)
         except (ValueError, MelError) as error:
             malformed.add(str(path), line, str(error))
             continue
@@ -189,11 +189,9 @@ def _read_mentions(path: pathlib.Path, malformed: Malformed, redirects: Redirect
     return by_docid
 
 
-def _qid(text: str) -> Qid:
-    try:
-        return parse_qid(text)
-    except (ValueError, MelError):
-        raise ValueError(f"{shown(text)} is not a QID, nor NIL") from None
+def _gold(text: str, redirects: Redirects) -> EntityId:
+    """Raises MelError if it is neither a QID nor NIL."""
+    return NIL_ID if text == NIL_ID else redirects.resolve(parse_qid(text))
 
 
 def _whole(text: str) -> int:

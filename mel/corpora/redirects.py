@@ -8,30 +8,30 @@ import os
 import pathlib
 from collections.abc import Iterable, Mapping
 
-from mel.types import MelError, Qid, format_qid, parse_qid
+from mel.types import EntityId, MelError, parse_qid
 
 
 class Redirects:
     """Where each merged QID went, chains followed to their end.
 
     Example:
-      Redirects({900: 901, 901: 100}).resolve(900)  # 100
+      Redirects({"Q900": "Q901", "Q901": "Q100"}).resolve("Q900")  # "Q100"
     """
 
-    def __init__(self, targets: Mapping[Qid, Qid] | None = None):
+    def __init__(self, targets: Mapping[EntityId, EntityId] | None = None):
         """Follows all chains; a QID that is its own target was not moved.
 
         Raises:
           MelError: QIDs lead to each other in a cycle.
         """
         targets = {old: new for old, new in (targets or {}).items() if old != new}
-        self._ends: dict[Qid, Qid] = {}
+        self._ends: dict[EntityId, EntityId] = {}
         for old in targets:
             chain = dict.fromkeys([old])
             while (last := next(reversed(chain))) in targets and last not in self._ends:
                 if (target := targets[last]) in chain:
                     cycle = list(chain)[list(chain).index(target) :]
-                    names = " → ".join(format_qid(qid) for qid in (*cycle[:5], target))
+                    names = " → ".join((*cycle[:5], target))
                     raise MelError(f"Redirects lead in a cycle of {len(cycle)} QIDs, {names}: take one of them out.")
                 chain[target] = None
             self._ends.update((qid, self._ends.get(last, last)) for qid in chain if qid in targets)
@@ -56,17 +56,17 @@ class Redirects:
     def __len__(self) -> int:
         return len(self._ends)
 
-    def __contains__(self, qid: Qid) -> bool:
+    def __contains__(self, qid: EntityId) -> bool:
         return qid in self._ends
 
-    def resolve(self, qid: Qid) -> Qid:
+    def resolve(self, qid: EntityId) -> EntityId:
         """The QID that stands for this one now: itself where it was not moved."""
         return self._ends.get(qid, qid)
 
     @property
     def digest(self) -> str:
         """Equal for two maps that move the same QIDs to the same ends, in whatever steps; hexadecimal."""
-        lines = sorted(f"{format_qid(old)} {format_qid(new)}\n" for old, new in self._ends.items())
+        lines = sorted(f"{old} {new}\n" for old, new in self._ends.items())
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 

@@ -144,8 +144,8 @@ class BatchSource:
             mention_row_B=places[:count_b].astype(np.int32),
             candidate_row_C=np.pad(places[count_b:], (0, padding)).astype(np.int32),
             gold_column_B=np.searchsorted(entity_rows_c, self.mentions.entity_rows_N[mention_rows_B]).astype(np.int32),
-            mention_qid_B=self.mentions.qids_N[mention_rows_B].astype(np.int32),
-            candidate_qid_C=np.pad(self.entities.qids_N[entity_rows_c], (0, padding)).astype(np.int32),
+            gold_B=self.mentions.entities_N[mention_rows_B].astype(np.int32),
+            entity_C=np.pad(self.entities.entities_N[entity_rows_c], (0, padding)).astype(np.int32),
             log_q_C=np.pad(
                 self._log_q_E[entity_rows_c] if self.log_q else np.zeros(len(entity_rows_c)), (0, padding)
             ).astype(np.float32),

@@ -49,8 +49,8 @@ def softmax_loss(
     mention_BD: jax.Array,
     candidate_CD: jax.Array,
     gold_column_B: jax.Array,
-    mention_qid_B: jax.Array,
-    candidate_qid_C: jax.Array,
+    gold_B: jax.Array,
+    entity_C: jax.Array,
     log_q_C: jax.Array | None,
     logit_scale: jax.Array | float,
     config: LossConfig = LossConfig(),
@@ -60,14 +60,14 @@ def softmax_loss(
     `-log(exp(s * m.g) / sum_c exp(s * m.c))` with unit-length embeddings and logit scale s (van den
     Oord et al., "Representation learning with contrastive predictive coding", 2018). A column whose
     QID is the mention's gold but which is not its gold column is a false negative: it is left out
-    of the sum, as is every padding column (QID 0).
+    of the sum, as is every padding column (NIL).
 
     Args:
       mention_BD: unit-length embeddings of the mentions, float32.
       candidate_CD: unit-length embeddings of the candidate entities, float32.
       gold_column_B: the column of each mention's gold.
-      mention_qid_B: the gold QID of each mention.
-      candidate_qid_C: the QID of each column, 0 where it is padding.
+      gold_B: the entity that each mention means.
+      entity_C: the entity of each column, NIL where it is padding.
       log_q_C: the logarithm of the probability that a batch has the column, no gradient flows into
         it; read only for the log-q correction.
       logit_scale: what the cosine is multiplied with.
@@ -78,12 +78,12 @@ def softmax_loss(
       highest, without log-q correction.
     """
     log_q_C = jax.lax.stop_gradient(log_q_C) if config.log_q_correction else None
-    mentions = _Rows(mention_BD, gold_column_B, mention_qid_B)
-    loss_B, hit_B = _row_losses(mentions, _Columns(candidate_CD, candidate_qid_C, log_q_C), logit_scale, config)
+    mentions = _Rows(mention_BD, gold_column_B, gold_B)
+    loss_B, hit_B = _row_losses(mentions, _Columns(candidate_CD, entity_C, log_q_C), logit_scale, config)
     loss = jnp.mean(loss_B)
     if config.bidirectional:
-        golds = _Rows(candidate_CD[gold_column_B], jnp.arange(len(mention_qid_B)), mention_qid_B)
-        loss_B, _ = _row_losses(golds, _Columns(mention_BD, mention_qid_B, None), logit_scale, config)
+        golds = _Rows(candidate_CD[gold_column_B], jnp.arange(len(gold_B)), gold_B)
+        loss_B, _ = _row_losses(golds, _Columns(mention_BD, gold_B, None), logit_scale, config)
         loss = (loss + jnp.mean(loss_B)) / 2
     return loss, {"loss": loss, "accuracy": jnp.mean(hit_B)}
 

@@ -72,7 +72,7 @@ def make_step(
         scale = jnp.exp(params[LOG_LOGIT_SCALE]) if LOG_LOGIT_SCALE in params else logit_scale
         loss, metrics = softmax_loss(
             embeddings_ND[batch.mention_row_B], embeddings_ND[batch.candidate_row_C],
-            batch.gold_column_B, batch.mention_qid_B, batch.candidate_qid_C, batch.log_q_C, scale, loss_config,
+            batch.gold_column_B, batch.gold_B, batch.entity_C, batch.log_q_C, scale, loss_config,
         )  # fmt: skip
         real_tokens = sum(jnp.count_nonzero(group) for group in batch.tokens)
         return loss, {**metrics, "logit_scale": jnp.asarray(scale, jnp.float32), "real_tokens": real_tokens}

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import shutil
 
-import numpy as np
 import pytest
 
 from mel.artifacts import Workdir, open_artifact
@@ -66,16 +65,17 @@ def test_what_is_published_fits_together(config, capsys):
     rows, mentions = open_rows(tokens, work.cache(tokens)), lines(work.mentions("train"))
     entities = list(read_entities(kb.path))
     assert len(rows) == len(mentions) == tokens.facts["rows"]
-    assert [f"Q{qid}" for qid in rows.qids_N] == [mention["qid"] for mention in mentions]
-    golds = [entities[row] for row in rows.entity_rows_N]
-    assert [entity.qid for entity in golds] == rows.qids_N.tolist()
     kb_rows = KnowledgeBase.read(kb.path, kb.facts["languages"])
-    both = {qid for qid in kb_rows.qids_E if (kb_rows.qids_E == qid).sum() == 2}
-    assert all(entity.language == mention["language"] for entity, mention in zip(golds, mentions) if entity.qid in both)
+    assert [kb_rows.ids[number] for number in rows.entities_N] == [mention["gold"] for mention in mentions]
+    golds = [entities[row] for row in rows.entity_rows_N]
+    assert [entity.entity_id for entity in golds] == [mention["gold"] for mention in mentions]
+    both = {kb_rows.ids[number] for number in kb_rows.entities_E if (kb_rows.entities_E == number).sum() == 2}
+    in_both = [(gold, mention) for gold, mention in zip(golds, mentions) if gold.entity_id in both]
+    assert in_both and all(gold.language == mention["language"] for gold, mention in in_both)
     table = AliasTable.read(work.alias_table)
     assert all(table.candidates(mention["surface_form"]) for mention in mentions)
     entity_tokens = open_artifact(work.entity_tokens, "tokens")
-    assert open_rows(entity_tokens, work.cache(entity_tokens)).qids_N.tolist() == [entity.qid for entity in entities]
+    assert open_rows(entity_tokens, work.cache(entity_tokens)).entities_N.tolist() == kb_rows.entities_E.tolist()
     assert f"| en | {kb.facts['entities']['en']:,} |" in capsys.readouterr().out
 
 
@@ -101,22 +101,21 @@ def test_held_out_pages_are_in_no_training_mention_and_in_no_alias(config):
     prepare_data.main(config)
     work = Workdir(config.workdir)
     pages = {
-        split: {int(line["id"].split("-")[1][1:]) for line in lines(work.mentions(split))}
+        split: {line["document"].split("-")[1] for line in lines(work.mentions(split))}
         for split in ("train", "held_out")
     }
-    assert all(is_held_out(qid, 0.3) for qid in pages["held_out"]) and pages["held_out"]
-    assert not any(is_held_out(qid, 0.3) for qid in pages["train"]) and pages["train"]
+    assert all(is_held_out(page, 0.3) for page in pages["held_out"]) and pages["held_out"]
+    assert not any(is_held_out(page, 0.3) for page in pages["train"]) and pages["train"]
 
 
 def test_redirects_are_followed_to_the_end_and_counted(config, tmp_path):
     prepare_data.main(config)
-    qids = np.load(Workdir(config.workdir).kb / "qids.npy")
-    old, between, new = int(qids[0]), 999_998, 999_999
-    (tmp_path / "redirects.json").write_text(json.dumps({f"Q{old}": f"Q{between}", f"Q{between}": f"Q{new}"}))
+    old, between, new = next(read_entities(Workdir(config.workdir).kb)).entity_id, "Q999998", "Q999999"
+    (tmp_path / "redirects.json").write_text(json.dumps({old: between, between: new}))
     moved = dataclasses.replace(config, workdir=config.workdir + "2", redirects=str(tmp_path / "redirects.json"))
     prepare_data.main(moved)
-    qids = np.load(Workdir(moved.workdir).kb / "qids.npy")
-    assert new in qids and not {old, between} & set(qids.tolist())
+    names = {entity.entity_id for entity in read_entities(Workdir(moved.workdir).kb)}
+    assert new in names and not {old, between} & names
     assert open_artifact(Workdir(moved.workdir).kb, "kb").facts["redirected"] > 1
 
 
@@ -169,13 +168,17 @@ def test_the_record_of_the_target_itself_wins_over_a_merged_stub(config, tmp_pat
     )  # fmt: skip
     prepare_data.main(config)
     work = Workdir(config.workdir)
-    assert [(entity.qid, entity.title) for entity in read_entities(work.kb)] == [(100, "Word and Void"), (5, "Reader")]
+    assert [(entity.entity_id, entity.title) for entity in read_entities(work.kb)] == [
+        ("Q100", "Word and Void"),
+        ("Q5", "Reader"),
+    ]
     assert open_artifact(work.kb, "kb").facts["duplicates"] == {"en": 1}
     for split in ("train", "mewsli"):
         assert golds(config.workdir, split) == [("Word and Void", "Word and Void is a series of novels by a writer .")]
         assert open_artifact(work.mentions(split), "mentions").facts["gold outside the KB"] == {"en": 0}
-    table = AliasTable.read(work.alias_table)
-    assert [candidate.qid for candidate in table.candidates("Word and Void")] == [100]
+    ids = KnowledgeBase.read(work.kb, ("en",)).ids
+    candidates = AliasTable.read(work.alias_table).candidates("Word and Void")
+    assert [ids[candidate.entity] for candidate in candidates] == ["Q100"]
 
 
 def test_a_stub_stands_for_a_target_that_has_no_record(config, tmp_path):
@@ -186,7 +189,9 @@ def test_a_stub_stands_for_a_target_that_has_no_record(config, tmp_path):
         redirects=str(tmp_path / "redirects.json"),
     )  # fmt: skip
     prepare_data.main(config)
-    assert [(entity.qid, entity.title) for entity in read_entities(Workdir(config.workdir).kb)] == [(100, "One")]
+    assert [(entity.entity_id, entity.title) for entity in read_entities(Workdir(config.workdir).kb)] == [
+        ("Q100", "One")
+    ]
 
 
 def test_a_record_without_a_name_is_no_row_and_the_first_language_with_one_stands_for_it(config, tmp_path):
@@ -222,7 +227,7 @@ def test_golds_outside_every_kb_are_kept_and_counted(config, tmp_path):
     prepare_data.main(dataclasses.replace(config, mewsli=str(tmp_path / "mewsli"), languages=("en",)))
     facts = open_artifact(Workdir(config.workdir).mentions("mewsli"), "mentions").facts
     assert facts["counts"] == {"en": len(rows)} == facts["gold outside the KB"]
-    assert {line["qid"] for line in lines(Workdir(config.workdir).mentions("mewsli"))} == {"NIL"}
+    assert {line["gold"] for line in lines(Workdir(config.workdir).mentions("mewsli"))} == {"NIL"}
     assert set(golds(config.workdir, "mewsli")) == {None}
 
 

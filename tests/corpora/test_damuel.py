@@ -42,11 +42,11 @@ def read(tmp_path, *records, malformed=None, redirects=None):
 
 def test_a_link_in_tokens_becomes_a_mention_in_characters(tmp_path):
     (page,) = read(tmp_path, record("¡Ñu 🐄🐄 y Río Paraná!", [link(3, 5), link(1, 2, qid="Q8")]))
-    assert page.entity == Entity(1, "es", "Lugar", "¡Ñu 🐄🐄 y Río Paraná!")
+    assert page.entity == Entity("Q1", "es", "Lugar", "¡Ñu 🐄🐄 y Río Paraná!")
     first, second = page.mentions
-    assert (first.mention_id, first.language, first.title, first.gold) == ("es-Q1-0", "es", "Lugar", 7)
+    assert (first.mention_id, first.language, first.title, first.gold) == ("es-Q1-0", "es", "Lugar", "Q7")
     assert (first.span, first.surface_form) == (Span(9, 20), "Río Paraná!")
-    assert (second.mention_id, second.gold, second.surface_form) == ("es-Q1-1", 8, "🐄🐄")
+    assert (second.mention_id, second.gold, second.surface_form) == ("es-Q1-1", "Q8", "🐄🐄")
     assert first.context is second.context is page.text
     assert first.frequency_bin == -1
 
@@ -174,7 +174,7 @@ def test_the_description_is_the_first_paragraph_or_what_stands_for_it(tmp_path, 
 def test_a_record_without_a_name_is_no_entity_and_is_counted(tmp_path, values):
     malformed = Malformed(0)
     (page,) = read(tmp_path, {"qid": "Q5", "lang": "es"} | values, malformed=malformed)
-    assert (page.entity, page.qid, page.names, page.mentions) == (None, 5, (), ())
+    assert (page.entity, page.qid, page.names, page.mentions) == (None, "Q5", (), ())
     assert malformed.dropped == {"record without a name": 1} and malformed.well_formed == 1
 
 
@@ -183,18 +183,19 @@ def test_the_links_of_a_page_without_a_name_are_mentions(tmp_path):
     nameless["wiki"] |= {"title": None, "redirects": ["Otro"]}
     (page,) = read(tmp_path, nameless)
     assert (page.entity, page.names) == (None, ())
-    assert [(mention.surface_form, mention.title, mention.gold) for mention in page.mentions] == [("dos", "", 7)]
+    assert [(mention.surface_form, mention.title, mention.gold) for mention in page.mentions] == [("dos", "", "Q7")]
 
 
 def test_redirects_move_entities_and_golds_to_the_end_of_the_chain_and_are_counted(tmp_path):
     links = [link(0, 1, qid="Q1"), link(1, 2, qid="Q2"), link(2, 3, qid="Q4")]
-    redirects = Redirects({1: 2, 2: 3})
+    redirects = Redirects({"Q1": "Q2", "Q2": "Q3"})
     moved, own = read(tmp_path, record("uno dos tres", links), record("tres", qid="Q3"), redirects=redirects)
-    assert (moved.qid, moved.entity.qid, moved.redirected_entity) == (3, 3, True)
-    assert [mention.gold for mention in moved.mentions] == [3, 3, 4]
+    assert (moved.qid, moved.entity.entity_id, moved.redirected_entity) == ("Q3", "Q3", True)
+    assert [mention.gold for mention in moved.mentions] == ["Q3", "Q3", "Q4"]
+    assert {mention.document for mention in moved.mentions} == {"es-Q1"}
     assert [mention.mention_id for mention in moved.mentions] == ["es-Q1-0", "es-Q1-1", "es-Q1-2"]
     assert moved.redirected == 3
-    assert (own.qid, own.redirected_entity, own.redirected) == (3, False, 0)
+    assert (own.qid, own.redirected_entity, own.redirected) == ("Q3", False, 0)
 
 
 def test_records_of_other_languages_are_dropped_and_counted(tmp_path):
@@ -223,7 +224,7 @@ def test_records_of_other_languages_are_dropped_and_counted(tmp_path):
 def test_a_malformed_record_is_reported_with_its_line_and_skipped(tmp_path, bad, reason):
     malformed = Malformed(1)
     pages = read(tmp_path, record("uno"), bad, record("dos", qid="Q2"), malformed=malformed)
-    assert [page.entity.qid for page in pages] == [1, 2]
+    assert [page.qid for page in pages] == ["Q1", "Q2"]
     (found,) = malformed.records
     assert (found.place, found.line) == (str(tmp_path / "part-00000"), 2)
     assert found.reason.startswith(reason)
@@ -244,7 +245,7 @@ def test_a_line_over_the_bound_is_a_malformed_record(tmp_path, monkeypatch):
     monkeypatch.setattr("mel.corpora.lines.MAX_LINE_BYTES", 1 << 20)
     malformed = Malformed(1)
     pages = read(tmp_path, record("uno"), "0" * (3 << 20), record("dos", qid="Q2"), malformed=malformed)
-    assert [page.qid for page in pages] == [1, 2]
+    assert [page.qid for page in pages] == ["Q1", "Q2"]
     assert [(one.line, one.reason) for one in malformed.records] == [(2, "it is longer than 1 MB")]
 
 
@@ -269,7 +270,7 @@ def test_the_real_samples_lose_nothing():
         ["Pakistán", "Anthicidae", "especie", "familia", "coleóptero"]
     )
     assert beetle.entity.description == "Mecynotarsus bordonii es una especie de coleóptero de la familia Anthicidae."
-    assert pages[0].qid == 18601266 and pages[0].entity is None  # it has a description only
+    assert pages[0].qid == "Q18601266" and pages[0].entity is None  # it has a description only
 
 
 @needs_mdn

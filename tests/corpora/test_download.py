@@ -175,7 +175,7 @@ def test_a_server_that_brings_nothing_is_given_up_and_the_draft_stays(server, tm
 
 def test_a_server_that_is_silent_is_given_up(server, tmp_path):
     server.script = ["mute", "mute", "mute"]
-    with pytest.raises(MelError, match=f"3 tries brought nothing .nothing came for {SILENCE_S} s"):
+    with pytest.raises(MelError, match=f"3 tries brought nothing .nothing came for {SILENCE_S:g} s"):
         fetch(server, tmp_path)
 
 

@@ -8,7 +8,7 @@ import pytest
 from mel.corpora.malformed import Malformed
 from mel.corpora.mewsli import MEWSLI_9, check_counts, list_languages, read_documents
 from mel.corpora.redirects import Redirects
-from mel.types import NIL, MelError
+from mel.types import NIL_ID, MelError
 
 SHARED_DATA = pathlib.Path(__file__).resolve().parents[2].parent / "shared" / "data"
 SAMPLES = SHARED_DATA / "samples" / "mewsli9"
@@ -55,7 +55,7 @@ def test_positions_count_code_points_and_quotes_and_line_ends_are_text(tmp_path)
     assert (first.docid, first.title, first.text) == ("sr-1", 'Наслов "sr-1', TEXTS["sr-1"])
     assert [mention.surface_form for mention in first.mentions] == ['"Зенит"', "🐄"]
     assert [mention.mention_id for mention in first.mentions] == ["sr-1:4:7", "sr-1:15:1"]
-    assert [(mention.gold, mention.frequency_bin) for mention in first.mentions] == [(9, 0), (5, 3)]
+    assert [(mention.gold, mention.frequency_bin) for mention in first.mentions] == [("Q9", 0), ("Q5", 3)]
     assert first.mentions[0].context is first.mentions[1].context is first.text
     (mention,) = second.mentions
     assert (mention.language, mention.title, mention.surface_form) == ("sr", 'Наслов "sr-2', "Сад")
@@ -82,7 +82,7 @@ def test_without_docs_there_are_no_titles_and_without_freq_bin_no_bins(tmp_path)
     header = "qid\tdocid\tposition\tlength\tmention"
     (document,) = read(write_tree(tmp_path, ["Q5\tsr-2\t5\t3\tСад"], header, docs=False))
     (mention,) = document.mentions
-    assert (document.title, mention.title, mention.frequency_bin, mention.gold) == ("", "", -1, 5)
+    assert (document.title, mention.title, mention.frequency_bin, mention.gold) == ("", "", -1, "Q5")
 
 
 @pytest.mark.parametrize(
@@ -110,8 +110,8 @@ def test_a_mention_that_is_not_in_its_text_is_dropped_counted_and_logged(tmp_pat
         (row("sr-2", "", 3, "Сад"), "invalid literal for int"),
         (row("sr-2", "5.5", 3, "Сад"), "'5.5' is not a whole number"),
         (row("sr-2", 5, "9" * 5000, "Сад"), "'9999"),
-        (row("sr-2", 5, 3, "Сад", qid="5"), "'5' is not a QID, nor NIL"),
-        (row("sr-2", 5, 3, "Сад", qid=""), "'' is not a QID, nor NIL"),
+        (row("sr-2", 5, 3, "Сад", qid="5"), "'5' is not a QID"),
+        (row("sr-2", 5, 3, "Сад", qid=""), "'' is not a QID"),
         (row("sr-2", 5, 3, "Сад", qid="Q" + "9" * 5000), "'Q999"),
         (row("../../secret", 5, 3, "Сад"), "The docid '../../secret' cannot be used as a name: it holds '/'"),
         (row("..", 5, 3, "Сад"), "The docid '..' cannot be used as a name"),
@@ -201,7 +201,7 @@ def test_a_tree_that_a_data_frame_library_wrote(tmp_path):
     (document,) = read_documents(write_pandas_tree(tmp_path), "en", Malformed(0))
     assert document.title == '"Big" news'
     assert [mention.surface_form for mention in document.mentions] == ['"Moon Song"', "the Moon", '"odd" Zed Band']
-    assert [mention.gold for mention in document.mentions] == [2, 3, 1] and not document.dropped
+    assert [mention.gold for mention in document.mentions] == ["Q2", "Q3", "Q1"] and not document.dropped
 
 
 def test_a_mention_may_span_lines(tmp_path, warnings):
@@ -230,13 +230,13 @@ def test_a_gold_outside_every_kb_is_nil(tmp_path):
     malformed = Malformed(0)
     rows = [row("sr-2", 5, 3, "Сад", "NIL"), row("sr-2", 0, 4, "Нови", "Q5")]
     (document,) = read(write_tree(tmp_path, rows), malformed)
-    assert [mention.gold for mention in document.mentions] == [NIL, 5] and len(malformed) == 0
+    assert [mention.gold for mention in document.mentions] == [NIL_ID, "Q5"] and len(malformed) == 0
 
 
 def test_a_merged_gold_is_what_it_was_merged_into(tmp_path):
     rows = [row("sr-2", 5, 3, "Сад", "Q900"), row("sr-2", 0, 4, "Нови", "Q5")]
-    (document,) = read(write_tree(tmp_path, rows), redirects=Redirects({900: 901, 901: 100}))
-    assert [mention.gold for mention in document.mentions] == [100, 5]
+    (document,) = read(write_tree(tmp_path, rows), redirects=Redirects({"Q900": "Q901", "Q901": "Q100"}))
+    assert [mention.gold for mention in document.mentions] == ["Q100", "Q5"]
 
 
 def test_a_file_of_which_a_large_share_cannot_be_used_is_refused(tmp_path):
@@ -371,7 +371,7 @@ def test_the_real_samples_parse():
         ["Lérida", "España", "Lérida", "antidisturbios", "Públic", "Barcelona"],
         ["misil balístico", "Pyongsong", "Seúl"],
     ]
-    assert documents[0].mentions[4].gold == 1835391
+    assert documents[0].mentions[4].gold == "Q1835391"
     assert not documents[0].dropped and not documents[1].dropped
 
 
