@@ -37,6 +37,7 @@ from mel.types import MelError
 LINDAT = "https://lindat.mff.cuni.cz/repository/server/api/core/bitstreams/handle/11234/1-5047"
 
 _PIECE = 1 << 16
+_MD5_TRIES = 3
 _MD5 = re.compile(r"\s*([0-9a-fA-F]{32})\b")
 _RANGE = re.compile(r"bytes (?:\*|(?P<first>\d+)-\d+)/(?P<total>\d+)")
 _BUSY = (408, 425, 429, 500, 502, 503, 504)
@@ -79,13 +80,19 @@ def fetch_archives(
         raise MelError(f"--download_from={address} is no address: it must begin with http:// or https://.")
     folder.mkdir(parents=True, exist_ok=True)
     for language in map(check_language, languages):
-        with contextlib.suppress(MelError):
-            logging.info("%s is there already.", find_archive(folder, language))
+        if _is_there(folder, language):
             continue
         name = f"damuel_1.0_{language}.tar"
         with requests.Session() as session:
             session.headers["Accept-Encoding"] = "identity"
             _fetch(session, f"{address.rstrip('/')}/{name}", folder / name, patience)
+
+
+def _is_there(folder: pathlib.Path, language: str) -> bool:
+    """Whether the folder has an archive of the language, or several."""
+    with contextlib.suppress(MelError):
+        return bool(find_archive(folder, language))
+    return any(True for ending in ("", ".tar") for _ in folder.glob(f"damuel_*_{language}{ending}"))
 
 
 def _fetch(session: requests.Session, url: str, target: pathlib.Path, patience: Patience) -> None:
@@ -220,14 +227,21 @@ def _check(session: requests.Session, url: str, draft: pathlib.Path, target: pat
 def _md5_beside(session: requests.Session, url: str, target: pathlib.Path, patience: Patience) -> str:
     """The md5 in `<name>.md5` in the folder, or else on the server; "" if there is none."""
     beside = target.with_name(f"{target.name}.md5")
-    text = beside.read_text("utf-8", "replace") if beside.is_file() else ""
-    if not text:
-        with contextlib.suppress(*_FAULTS):
-            response = session.get(f"{url}.md5", timeout=patience.silence_s)
-            text = response.text if response.status_code == 200 else ""
+    text = beside.read_text("utf-8", "replace") if beside.is_file() else _text_at(session, f"{url}.md5", patience)
     if match := _MD5.match(text):
         return match[1].lower()
     logging.warning("%s: no md5 is published beside it, so only its length and its layout are checked.", url)
+    return ""
+
+
+def _text_at(session: requests.Session, url: str, patience: Patience) -> str:
+    """The text at an address, "" if there is none or it cannot be had."""
+    for number in range(_MD5_TRIES):
+        time.sleep(number * patience.wait_s)
+        with contextlib.suppress(*_FAULTS):
+            response = session.get(url, timeout=patience.silence_s)
+            if response.status_code not in _BUSY:
+                return response.text if response.status_code == 200 else ""
     return ""
 
 

@@ -1,5 +1,9 @@
 """A tree in the layout of Mewsli-9 -> documents: `<language>/{docs.tsv, mentions.tsv, text/<docid>}`.
 
+Mewsli-9 is published as its TSVs and scripts that cut the texts out of dumps of WikiNews: in
+dense_representations_for_entity_retrieval/mel of github.com/google-research/google-research,
+get-mewsli-9.sh makes the tree mewsli-9/output/dataset. `check_counts` says whether all of it is there.
+
 How the TSVs are read is stated in `mel.corpora.tables`. Of a mention, `docid`, `position`,
 `length`, `mention` and `qid` are needed; every other column may be missing, blank or unreadable and
 costs nothing. A number that went through a data frame is one: `3.0` is 3. The QID of a mention whose
@@ -38,6 +42,7 @@ MEWSLI_9 = {
 }  # fmt: skip
 
 _DOCUMENT_COLUMNS = ("docid", "title", "text_md5")
+_BESIDE_MENTIONS = ("docs.tsv", "text", "mentions.tsv?*")
 _MENTION_COLUMNS = ("docid", "position", "length", "mention", "qid")
 _IN_REFERENCES = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 _FREQUENCY_BINS = range(6)
@@ -73,11 +78,19 @@ class _Row(NamedTuple):
 
 
 def list_languages(directory: str | os.PathLike) -> list[str]:
-    """The languages of a tree, sorted.
+    """The languages of a tree, sorted; a folder that holds texts or descriptions and no mentions is named.
 
     Raises:
       MelError: it has none, or a folder's name cannot be one.
     """
+    languages = _languages(directory)
+    beside = {path.parent.name for name in _BESIDE_MENTIONS for path in pathlib.Path(directory).glob(f"*/{name}")}
+    if without := sorted(beside - set(languages)):
+        logging.warning("%s: not read, for they hold no mentions.tsv: %s.", directory, ", ".join(without))
+    return languages
+
+
+def _languages(directory: str | os.PathLike) -> list[str]:
     languages = sorted(path.parent.name for path in pathlib.Path(directory).glob("*/mentions.tsv"))
     if not languages:
         raise MelError(f"{directory} is no Mewsli-9 tree: it has no <language>/mentions.tsv.")
@@ -99,7 +112,7 @@ def read_documents(
       MelError: the language, a column or a text is missing, a text is not the one that docs.tsv
         describes, or too many rows are malformed.
     """
-    if language not in (languages := list_languages(directory)):
+    if language not in (languages := _languages(directory)):
         raise MelError(f"{directory} has no language {shown(language)}, only {', '.join(languages)}.")
     folder = pathlib.Path(directory) / language
     path = folder / "mentions.tsv"
@@ -133,7 +146,7 @@ def check_counts(directory: str | os.PathLike, counts: Mapping[str, int]) -> Non
       directory: the tree.
       counts: how many mentions each language gave, those that were dropped included.
     """
-    there = set(list_languages(directory))
+    there = set(_languages(directory))
     expected = {language: MEWSLI_9[language] for language in counts if language in MEWSLI_9}
     if there != set(MEWSLI_9) or not expected or sum(counts.values()) < _WHOLE_SHARE * sum(expected.values()):
         return

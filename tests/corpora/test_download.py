@@ -42,6 +42,7 @@ class Server:
     def __init__(self):
         self.files = {"/damuel_1.0_es.tar": TAR}
         self.script = []
+        self.busy = 0  # how often the md5 is not to be had
         self.asked = []  # (path, range) of each request
         self.closing = threading.Event()
         outer = self
@@ -70,6 +71,8 @@ class Server:
         data = self.files.get(request.path)
         word = self.script.pop(0) if self.script and request.path.endswith(".tar") else None
         status, first, headers = 404 if data is None else 200, 0, {}
+        if self.busy and request.path.endswith(".md5"):
+            self.busy, word = self.busy - 1, "503"
         if isinstance(word, str) and word.isdigit():
             status, headers = int(word), {"Retry-After": "0"}
         elif data is not None and asked and word != "whole":
@@ -210,6 +213,23 @@ def test_the_md5_that_stands_beside_it_is_compared(server, tmp_path, caplog, tex
     with caplog.at_level("WARNING", logger="absl"):
         fetch(server, tmp_path)
     assert not caplog.messages
+
+
+def test_an_md5_is_asked_for_again_where_the_server_is_busy(server, tmp_path, caplog):
+    server.files["/damuel_1.0_es.tar.md5"], server.busy = MD5.encode(), 2
+    with caplog.at_level("WARNING", logger="absl"):
+        fetch(server, tmp_path)
+    assert not caplog.messages and [path for path, _ in server.asked].count("/damuel_1.0_es.tar.md5") == 3
+
+
+def test_nothing_is_fetched_beside_archives_that_are_there(server, tmp_path):
+    for names in (["damuel_1.0_es.tar", "damuel_1.1_es.tar"], ["damuel_1.0_es"], ["part-00000"]):
+        folder = tmp_path / names[0].replace(".", "-")
+        folder.mkdir()
+        for name in names:
+            (folder / name).touch() if name.endswith(("tar", "0000")) else (folder / name).mkdir()
+        fetch_archives(folder, ["es"], server.url, PATIENCE)
+    assert not server.asked
 
 
 def test_another_md5_is_refused_and_takes_the_draft_away(server, tmp_path):

@@ -204,11 +204,11 @@ def test_a_tree_that_a_data_frame_library_wrote(tmp_path):
     assert [mention.gold for mention in document.mentions] == ["Q2", "Q3", "Q1"] and not document.dropped
 
 
-def test_a_mention_may_span_lines(tmp_path, warnings):
+def test_a_mention_may_span_lines(tmp_path):
     rows = [row("sr-1", 4, 10, '"""Зенит""\r\nи"'), row("sr-2", 5, 4, "Сад")]
     first, second = read(write_tree(tmp_path, rows))
     assert [mention.surface_form for mention in first.mentions] == ['"Зенит"\r\nи']
-    assert not second.mentions and warnings()[-1].startswith(f"{tmp_path}/sr/mentions.tsv:4: dropped a mention")
+    assert not second.mentions and second.dropped == {"span outside its text": 1}
 
 
 @pytest.mark.parametrize(
@@ -332,6 +332,16 @@ def test_missing_descriptions_are_said(tmp_path, warnings):
 def test_a_language_without_mentions_is_said(tmp_path, warnings):
     assert read(write_tree(tmp_path, [])) == []
     assert warnings() == [f"{tmp_path}/sr/mentions.tsv holds no mention: nothing is read of 'sr'."]
+
+
+def test_a_folder_with_texts_and_no_mentions_is_named(tmp_path, warnings):
+    tree = write_tree(tmp_path, [])
+    (tree / "de" / "text").mkdir(parents=True)
+    (tree / "en").mkdir()
+    (tree / "en" / "mentions.tsv.gz").touch()
+    (tree / "wiki").mkdir()
+    assert list_languages(tree) == ["sr"]
+    assert warnings() == [f"{tree}: not read, for they hold no mentions.tsv: de, en."]
 
 
 def test_a_folder_that_cannot_be_a_language_is_refused(tmp_path):
