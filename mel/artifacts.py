@@ -160,7 +160,7 @@ def is_disk_full(error: BaseException) -> bool:
     return any(words in str(error) for words in ("No space left on device", "Disk quota exceeded"))
 
 
-def allocate(path: pathlib.Path, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+def allocate(path: pathlib.Path, shape: tuple[int, ...], dtype: Any) -> np.memmap:
     """A new .npy file mapped into memory for writing, with all its space taken at once.
 
     Writing to a mapped file that the disk has no room for would kill the process.

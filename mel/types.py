@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import Any, NamedTuple, NewType
+from typing import Any, NamedTuple
 
 import numpy as np
 
-EntityId = NewType("EntityId", str)
+EntityId = str
 """The name of an entity at the rims: in archives, mentions, reports, links. Inside, entities are numbered."""
 
-NIL_ID = EntityId("NIL")
+NIL_ID: EntityId = "NIL"
 NIL = 0  # the number of no entity
 OUTSIDE = -1  # the number of an entity that the knowledge base does not know
 
@@ -38,7 +38,7 @@ def parse_qid(text: str) -> EntityId:
     if match is None:
         shown = repr(text) if len(repr(text)) <= 50 else f"{repr(text)[:50]}… ({len(repr(text))} characters)"
         raise MelError(f"{shown} is not a QID: expected 'Q' and a positive number, as in 'Q42'.")
-    return EntityId(f"Q{match[1]}")
+    return f"Q{match[1]}"
 
 
 def id_order(entity_id: EntityId) -> tuple[int, int, str]:

@@ -16,7 +16,6 @@ Example:
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
 
 import numpy as np
 from absl import logging
@@ -35,14 +34,14 @@ from mel.systems.trained import Trained
 from mel.training.checkpoint import open_checkpoint
 from mel.types import MelError
 
-Negatives = Literal["hard", "random", "by_frequency", "same_surface"]
-
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     workdir: str = flag(REQUIRED, "Folder that the rounds are in.")
     round: int = flag(0, "Round whose checkpoint mines; -1 is the untrained encoder.", driven=True)
-    negatives: Negatives = flag("hard", "Mine near wrong entities, or draw wrong ones without an encoder.", driven=True)
+    negatives: mining.Negatives = flag(
+        "hard", "Mine the nearest wrong entities, or draw some without an encoder.", driven=True
+    )
     index: IndexKind = flag("scann", "How neighbours are searched.")
     negatives_per_mention: int = flag(3, "Hard negatives of each mention.")
     pool: int = flag(12, "Draw them from so many nearest wrong entities.")

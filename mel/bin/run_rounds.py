@@ -21,6 +21,7 @@ from mel.bin import mine_negatives, train
 from mel.bin.launch import launch
 from mel.config import REQUIRED, flag, group
 from mel.reports.evaluate import EvaluationConfig, evaluate
+from mel.retrieval.mining import Negatives
 from mel.systems.system import Model, SystemConfig
 from mel.systems.trained import LAST
 from mel.training.hosts import join_hosts, on_lead
@@ -29,7 +30,7 @@ from mel.training.hosts import join_hosts, on_lead
 @dataclasses.dataclass(frozen=True)
 class Config:
     workdir: str = flag(REQUIRED, "Folder that mel-prepare-data published into.")
-    first_negatives: Literal["in_batch", mine_negatives.Negatives] = flag(
+    first_negatives: Literal["in_batch", Negatives] = flag(
         "in_batch", "Negatives of round 0: the batch's other entities only, or drawn or mined ones as well."
     )
     evaluate_on: Literal["mewsli", "held_out"] = flag("mewsli", "Split that every round is evaluated on.")

@@ -71,7 +71,7 @@ def _write(path: pathlib.Path, counts: AliasCounts, numbers: Mapping[EntityId, i
     numbered = ((string, language, -count, numbers[name]) for (string, language, name), count in counts.items())
     with open(path, "wb") as file:
         for (string, language), items in itertools.groupby(sorted(numbered), key=lambda item: item[:2]):
-            entities, shares = zip(*((entity, -count) for _, _, count, entity in items))
+            entities, shares = zip(*((entity, -count) for _, _, count, entity in items), strict=True)
             row = {"surface_form": string, "language": language, "entities": entities, "counts": shares}
             file.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
             lines += 1
@@ -96,7 +96,7 @@ class _Lookup:
         counts: Counter[int] = Counter()
         for row in self._rows.get(string, []):
             if language in (None, row.language):
-                counts.update(dict(zip(row.entities, row.counts)))
+                counts.update(dict(zip(row.entities, row.counts, strict=True)))
         return counts
 
     def lower(self, string: str, language: str | None = None) -> Counter[int]:

@@ -1,7 +1,7 @@
 """The knowledge base on disk: one row an entity and language, addressed by position.
 
 entities.jsonl                what each language says about each entity, a line a row
-entities.npy, languages.npy   the number of each row's entity, and the place of its language
+entities.npy, languages.npy   the number of each row's entity, and the number of its language
 titles.npy, titles_ends.npy   the title of each row
 ids.npy, ids_ends.npy         the id of each entity number, NIL first; number_of.npy finds a number by its id
 
@@ -58,7 +58,7 @@ class KnowledgeBase:
         """A knowledge base in memory.
 
         Args:
-          rows: entity and place of the language of each row.
+          rows: entity of each row, and the number of its language.
           titles: of each row.
           languages: in the order of preference.
           linked: entities to be numbered whether they have a row or not.
@@ -67,7 +67,7 @@ class KnowledgeBase:
         numbers = {name: number for number, name in enumerate([NIL_ID, *names])}
         return cls(
             np.fromiter((numbers[name] for name, _ in rows), np.int32, len(rows)),
-            np.fromiter((place for _, place in rows), np.int32, len(rows)),
+            np.fromiter((language for _, language in rows), np.int32, len(rows)),
             tuple(languages),
             Strings.of(numbers),
             Strings.of(titles),
@@ -79,7 +79,9 @@ class KnowledgeBase:
         """Maps the columns of a knowledge base, or of a bundle, into memory."""
         folder = pathlib.Path(folder)
         arrays = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in (*COLUMNS, NUMBER_OF)]
-        return cls(*arrays[:2], tuple(languages), Strings.read(folder, IDS), Strings.read(folder, TITLES), arrays[2])
+        entities_E, languages_E, number_of_I = arrays
+        ids, titles = Strings.read(folder, IDS), Strings.read(folder, TITLES)
+        return cls(entities_E, languages_E, tuple(languages), ids, titles, number_of_I)
 
     def write(self, folder: str | os.PathLike) -> None:
         """Writes what `read` reads."""
@@ -107,10 +109,10 @@ class KnowledgeBase:
         """The row of each entity in `language`, or else in the first language that has it, or else -1; int32."""
         keys, order = self._keys
         count, entities_n = len(self.languages), np.asarray(entities_n, np.int64)
-        place = self.languages.index(language) if language in self.languages else 0
-        exact_n = np.minimum(np.searchsorted(keys, entities_n * count + place), len(keys) - 1)
+        number = self.languages.index(language) if language in self.languages else 0
+        exact_n = np.minimum(np.searchsorted(keys, entities_n * count + number), len(keys) - 1)
         first_n = np.minimum(np.searchsorted(keys, entities_n * count), len(keys) - 1)
-        in_language_n = keys[exact_n] == entities_n * count + place
+        in_language_n = keys[exact_n] == entities_n * count + number
         in_any_n = keys[first_n] // count == entities_n
         return np.where(in_language_n, order[exact_n], np.where(in_any_n, order[first_n], -1)).astype(np.int32)
 
@@ -139,7 +141,7 @@ class KnowledgeBaseWriter:
     def __init__(self, folder: str | os.PathLike, languages: Sequence[str]):
         self._folder = pathlib.Path(folder)
         self._file = open(self._folder / FILE, "wb")
-        self._languages = {language: place for place, language in enumerate(languages)}
+        self._languages = {language: number for number, language in enumerate(languages)}
         self._rows: dict[tuple[EntityId, int], str] = {}
         self.counts = dict.fromkeys(languages, 0)
         self.duplicates = dict.fromkeys(languages, 0)

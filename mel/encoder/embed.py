@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -75,13 +75,13 @@ class Encoder:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _embed(config: EncoderConfig, compute: Compute, params: Params, tokens_nL: jax.Array) -> jax.Array:
+def _embed(config: EncoderConfig, compute: Compute, params: Params, tokens_nL: np.ndarray) -> Any:
     return BertEncoder(config, compute, remat=False).apply({"params": params}, tokens_nL)
 
 
-def _store(row_ids_n: np.ndarray, embedding_nD: jax.Array, out_ND: np.ndarray, progress: Progress | None) -> None:
+def _store(row_ids_n: np.ndarray, on_device_nD: jax.Array, out_ND: np.ndarray, progress: Progress | None) -> None:
     kept = row_ids_n >= 0
-    row_ids_n, embedding_nD = row_ids_n[kept], np.asarray(embedding_nD)[kept]
+    row_ids_n, embedding_nD = row_ids_n[kept], np.asarray(on_device_nD)[kept]
     finite = np.isfinite(embedding_nD).all(axis=1)
     if not finite.all():
         raise MelError(

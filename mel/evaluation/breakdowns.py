@@ -66,8 +66,8 @@ def group_mentions(mentions: EvaluationSet, table: AliasTable, kb: KnowledgeBase
 def script(text: str) -> str:
     """The script that most letters of a text are written in, of equally many the first; one of `GROUPS[SCRIPT]`."""
     letters = [letter for letter in unicodedata.normalize("NFKC", text) if letter.isalpha()]
-    found = Counter(SCRIPTS.get(unicodedata.name(letter, "").partition(" ")[0], OTHER) for letter in letters)
-    return max(found, key=found.__getitem__, default=OTHER)
+    counts = Counter(SCRIPTS.get(unicodedata.name(letter, "").partition(" ")[0], OTHER) for letter in letters)
+    return max(counts, key=counts.__getitem__, default=OTHER)
 
 
 def in_order(heading: str, names: Iterable[str]) -> list[str]:

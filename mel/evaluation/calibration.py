@@ -108,7 +108,8 @@ def fit_calibration(scores_QK: np.ndarray, right_Q: np.ndarray, depth: int = DEP
     temperature = round(_best_temperature(scores_QK, target_Q), DIGITS)
     offset_Q = _softmax_log_odds(scores_QK, temperature)
     weights = (round(weight, DIGITS) for weight in _logistic(_features(scores_QK), offset_Q, target_Q).tolist())
-    return Calibration(temperature, *weights, depth)
+    score_weight, margin_weight, bias = weights
+    return Calibration(temperature, score_weight, margin_weight, bias, depth)
 
 
 def cross_fitted(
@@ -139,9 +140,9 @@ def cross_fitted(
         calibration = fit_calibration(ranking.scores_QK[~in_fold_Q], right_Q[~in_fold_Q])
         probability_Q = calibration.probability(ranking.scores_QK)
         result.probability_Q[in_fold_Q] = probability_Q[in_fold_Q]
-        for place, precision in enumerate(precisions):
+        for level, precision in enumerate(precisions):
             threshold = threshold_for_precision(probability_Q[~in_fold_Q], right_Q[~in_fold_Q], precision)
-            result.threshold_PQ[place, in_fold_Q] = np.inf if threshold is None else threshold
+            result.threshold_PQ[level, in_fold_Q] = np.inf if threshold is None else threshold
     return result
 
 
@@ -188,8 +189,8 @@ def calibrate(ranking: Ranking, gold_Q: np.ndarray, documents: Sequence[str], kb
     thresholds = {precision: threshold_for_precision(probability_Q, right_Q, precision) for precision in PRECISIONS}
     crossed = cross_fitted(ranking, gold_Q, documents)
     operating = [
-        {"precision": precision, "threshold": threshold, **_reached(right_Q, crossed, place)}
-        for place, (precision, threshold) in enumerate(thresholds.items())
+        {"precision": precision, "threshold": threshold, **_reached(right_Q, crossed, level)}
+        for level, (precision, threshold) in enumerate(thresholds.items())
     ]
     curve = risk_coverage(crossed.probability_Q, right_Q)
     return dataclasses.asdict(calibration) | {
@@ -234,8 +235,8 @@ def _scores_without_some(
     }
 
 
-def _reached(right_Q: np.ndarray, crossed: CrossFitted, place: int) -> dict[str, float]:
-    answered_Q = crossed.probability_Q >= crossed.threshold_PQ[place]
+def _reached(right_Q: np.ndarray, crossed: CrossFitted, level: int) -> dict[str, float]:
+    answered_Q = crossed.probability_Q >= crossed.threshold_PQ[level]
     answered = np.count_nonzero(answered_Q)
     return {
         "reached": np.count_nonzero(right_Q & answered_Q) / max(answered, 1),
@@ -281,7 +282,7 @@ def _logistic(features_QF: np.ndarray, offset_Q: np.ndarray, target_Q: np.ndarra
         log_odds_Q = offset_Q + features_QF @ weights_F
         loss = np.mean(np.logaddexp(0, log_odds_Q) - target_Q * log_odds_Q) + RIDGE * weights_F @ weights_F
         error_Q = special.expit(log_odds_Q) - target_Q
-        return loss, features_QF.T @ error_Q / len(error_Q) + 2 * RIDGE * weights_F
+        return float(loss), features_QF.T @ error_Q / len(error_Q) + 2 * RIDGE * weights_F
 
     def curvature(weights_F: np.ndarray) -> np.ndarray:
         probability_Q = special.expit(offset_Q + features_QF @ weights_F)

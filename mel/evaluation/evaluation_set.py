@@ -150,5 +150,5 @@ def _evaluation_set(
 
 def _digest(lines: Iterable[MentionLine], rows: TokenRows) -> str:
     digest = hashlib.sha256(b"".join(map(write_line, lines)))
-    digest.update(np.ascontiguousarray(rows.tokens_T))
+    digest.update(np.ascontiguousarray(rows.tokens_T).data)
     return digest.hexdigest()

@@ -89,12 +89,15 @@ def nil_scores(ranking: Ranking, gold_Q: np.ndarray, answered_Q: np.ndarray) -> 
       answered_Q: whether the best candidate is given as the answer; NIL otherwise.
     """
     is_nil_Q = gold_Q == NIL
-    count = np.count_nonzero
-    right = count(is_right(ranking, gold_Q) & answered_Q)
+    right = _count(is_right(ranking, gold_Q) & answered_Q)
     return {
-        "nil": _precision_recall(count(is_nil_Q & ~answered_Q), count(~answered_Q), count(is_nil_Q)),
-        "links": _precision_recall(right, count(answered_Q), count(~is_nil_Q)),
+        "nil": _precision_recall(_count(is_nil_Q & ~answered_Q), _count(~answered_Q), _count(is_nil_Q)),
+        "links": _precision_recall(right, _count(answered_Q), _count(~is_nil_Q)),
     }
+
+
+def _count(chosen_Q: np.ndarray) -> int:
+    return int(np.count_nonzero(chosen_Q))
 
 
 def _precision_recall(right: int, given: int, wanted: int) -> dict[str, float]:

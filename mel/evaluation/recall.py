@@ -6,6 +6,7 @@ Every figure is a fraction of *all* mentions it is about, so a gold that the KB 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from mel.types import NIL
 DEPTHS = (1, 10, 100)
 METRICS = (*(f"r@{depth}" for depth in DEPTHS), "mrr")
 
-Scores = dict[str, float]
+Scores = dict[str, Any]  # figures, and where they have one their interval
 
 
 def gold_rank(ranking: Ranking, gold_Q: np.ndarray) -> np.ndarray:

@@ -106,14 +106,14 @@ def _nif(text: LinkedText) -> str:
 
 def _hipe(text: LinkedText) -> str:
     links = list(_without_overlaps(text.links))
-    cuts = {place for link in links for place in (link.mention.span.start, link.mention.span.end)}
+    cuts = {position for link in links for position in (link.mention.span.start, link.mention.span.end)}
     tokens = list(_tokens(text.text, cuts))
     lines = [
         f"{DOCUMENT}{_without_space(str(text.text_id))}",
         f"# hipe2022:language = {_without_space(text.language)}",
         "# hipe2022:applicable_columns = TOKEN NE-COARSE-LIT NEL-LIT MISC",
     ]
-    covering = {place: link for link in links for place in range(link.mention.span.start, link.mention.span.end)}
+    covering = {position: link for link in links for position in range(link.mention.span.start, link.mention.span.end)}
     before = None
     for token, following in itertools.zip_longest(tokens, tokens[1:]):
         tag, entity, link = "O", "_", covering.get(token.start)
@@ -137,15 +137,15 @@ def _without_overlaps(links: Iterable[Link]) -> Iterator[Link]:
 
 def _tokens(text: str, cuts: set[int]) -> Iterator[Span]:
     start = None
-    for place, character in enumerate(text):
+    for position, character in enumerate(text):
         in_word = character == "_" or character.isalnum() or unicodedata.category(character).startswith("M")
-        if start is not None and (not in_word or place in cuts):
-            yield Span(start, place)
+        if start is not None and (not in_word or position in cuts):
+            yield Span(start, position)
             start = None
         if in_word:
-            start = place if start is None else start
+            start = position if start is None else start
         elif not character.isspace():
-            yield Span(place, place + 1)
+            yield Span(position, position + 1)
     if start is not None:
         yield Span(start, len(text))
 
@@ -154,11 +154,11 @@ def _tac(texts: Iterable[LinkedText]) -> Iterator[str]:
     links = ((text, link) for text in texts for link in text.links)
     nils = itertools.count(1)
     for number, (text, link) in enumerate(links, 1):
-        place = f"{_without_space(str(text.text_id))}:{link.mention.span.start}-{link.mention.span.end - 1}"
+        span = f"{_without_space(str(text.text_id))}:{link.mention.span.start}-{link.mention.span.end - 1}"
         surface_form = " ".join(link.mention.surface_form.split())
         entity = _without_space(link.entity_id) if link.entity_id != NIL_ID else f"NIL{next(nils):05d}"
         confidence = max(_confidence(link), 1e-6)
-        columns = "mel", f"mel-{number:07d}", surface_form, place, entity, "NA", "NAM", f"{confidence:.6f}"
+        columns = "mel", f"mel-{number:07d}", surface_form, span, entity, "NA", "NAM", f"{confidence:.6f}"
         yield "\t".join(columns) + "\n"
 
 

@@ -86,7 +86,7 @@ def _link(
     rows_k = kb.rows_of(entities_k, mention.language)
     named = zip(entities_k.tolist(), rows_k.tolist(), scores_k.tolist(), strict=True)
     candidates = tuple(NamedCandidate(kb.ids[entity], kb.titles[row], score) for entity, row, score in named)
-    withheld = not candidates or (judge is not None and probability < judge.threshold)
+    withheld = not candidates or (judge is not None and probability is not None and probability < judge.threshold)
     return Link(mention, candidates, NIL_ID if withheld else candidates[0].entity_id, probability)
 
 

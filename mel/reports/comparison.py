@@ -98,7 +98,9 @@ def outcomes_of(evaluation: Evaluation) -> Outcomes:
 
 
 def _outcomes(lines: Iterable[tuple]) -> Outcomes:
-    ids, golds, documents, languages, groups, ranks = map(list, zip(*sorted(lines, key=lambda line: line[:2])))
+    ids, golds, documents, languages, groups, ranks = map(
+        list, zip(*sorted(lines, key=lambda line: line[:2]), strict=True)
+    )
     by_heading = {heading: [names[heading] for names in groups] for heading in groups[0]}
     named = list(zip(ids, golds, strict=True))
     return Outcomes(named, documents, all_headings(languages, by_heading), np.asarray(ranks))
@@ -127,8 +129,8 @@ def differences_to_first(compared: Iterable[Compared]) -> tuple[list[Report], di
         if other.outcomes.mentions != first.outcomes.mentions:
             raise MelError(
                 f"Reports {first.report['name']!r} ({len(first.outcomes.mentions):,} mentions) and "
-                f"{other.report['name']!r} ({len(other.outcomes.mentions):,}) are not about the same mentions: evaluate "
-                "both on the same data, with the same --languages and --limit."
+                f"{other.report['name']!r} ({len(other.outcomes.mentions):,}) are not about the same mentions: "
+                "evaluate both on the same data, with the same --languages and --limit."
             )
         differences[other.report["name"]] = paired_differences(first.outcomes, other.outcomes)
     return [each.report for each in ordered], differences

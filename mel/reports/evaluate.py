@@ -80,7 +80,7 @@ def evaluate(config: EvaluationConfig) -> str:
     else:
         with record_cost(work.path, f"evaluate {config.name}", mentions=len(mentions)):
             ranking, tuned = system.rank(mentions)
-            evaluation = Evaluation(mentions, group_mentions(mentions, table, kb), ranking, kb)
+            evaluation = Evaluation(mentions, group_mentions(mentions, table(), kb), ranking, kb)
             figures = about | _figures(config, evaluation) | ({"tuned": tuned} if tuned else {})
         write = functools.partial(_write_page, work=work, evaluation=evaluation, others=others)
         report = publish_report(path, figures, evaluation, config, write)
@@ -153,8 +153,8 @@ def _write_page(
     ]
     examples = choose_examples(read_predictions(folder), seed=0, count=EXAMPLES)
     html = page(
-        report, others=beside, curves=read_curves(work), examples=examples, contexts=_contexts(work, evaluation, examples),
-        titles=_titles(evaluation.kb, examples), costs=read_cost(work.path),
+        report, others=beside, curves=read_curves(work), examples=examples, costs=read_cost(work.path),
+        contexts=_contexts(work, evaluation, examples), titles=_titles(evaluation.kb, examples),
     )  # fmt: skip
     write_text(folder / "index.html", html)
 

@@ -27,7 +27,7 @@ COVERAGES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5)
 RIGHT_TO_LEFT = frozenset("ar arc arz azb ckb dv fa glk he ku-arab lrc mzn nqo pnb ps sd ug ur yi".split())
 
 Report = Mapping[str, Any]
-Prediction = Mapping[str, Any]
+Prediction = dict[str, Any]
 
 
 class Other(NamedTuple):
@@ -89,12 +89,12 @@ def choose_examples(predictions: Iterable[Prediction], seed: int, count: int) ->
     shuffled = {}
     for cell in sorted(cells):
         errors = list(cells[cell].values())
-        shuffled[cell] = [errors[place] for place in generator.permutation(len(errors))]
-    languages, groups = (sorted(set(names)) for names in zip(*cells)) if cells else ([], [])
+        shuffled[cell] = [errors[number] for number in generator.permutation(len(errors))]
+    languages, groups = (sorted(set(names)) for names in zip(*cells, strict=True)) if cells else ([], [])
     turns = [
-        (language, groups[(place + turn) % len(groups)])
+        (language, groups[(number + turn) % len(groups)])
         for turn in range(len(groups))
-        for place, language in enumerate(languages)
+        for number, language in enumerate(languages)
     ]
     rounds = itertools.zip_longest(*(shuffled.get(cell, ()) for cell in turns))
     chosen = itertools.islice((error for each in rounds for error in each if error is not None), count)
@@ -130,25 +130,25 @@ def _plots(
 ) -> dict[str, str]:
     """SVG by name, of what there is."""
     rows = {published.label(row): row["r@1"] for row in beside}
-    found = {"language": plots.scores_plot("R@k by language", report["by_language"], rows)}
+    drawn = {"language": plots.scores_plot("R@k by language", report["by_language"], rows)}
     if frequencies := report["breakdowns"].get(breakdowns.FREQUENCY):
-        found["frequency"] = plots.scores_plot(f"R@k by {breakdowns.FREQUENCY}", frequencies)
+        drawn["frequency"] = plots.scores_plot(f"R@k by {breakdowns.FREQUENCY}", frequencies)
     if curves:
-        found["curves"] = plots.curves_plot("Loss and in-batch accuracy by step", curves)
+        drawn["curves"] = plots.curves_plot("Loss and in-batch accuracy by step", curves)
     if rounds := _rounds([report, *(other.report for other in others)]):
-        found["rounds"] = plots.rounds_plot("R@1 by round", rounds)
+        drawn["rounds"] = plots.rounds_plot("R@1 by round", rounds)
     if calibration := report.get("calibration"):
-        found["risk"] = plots.risk_coverage_plot("Risk by coverage", **calibration["risk_coverage"])
-    return found
+        drawn["risk"] = plots.risk_coverage_plot("Risk by coverage", **calibration["risk_coverage"])
+    return drawn
 
 
 def _rounds(reports: Iterable[Report]) -> dict[str, Mapping]:
     """The micro scores of the checkpoints by round, where there is more than one round."""
-    found: dict[int, Mapping] = {}
+    by_round: dict[int, Mapping] = {}
     for report in reports:
         if report["model"] == "checkpoint":
-            found.setdefault(report["round"], report["micro"])
-    return {_round_name(number): found[number] for number in sorted(found)} if len(found) > 1 else {}
+            by_round.setdefault(report["round"], report["micro"])
+    return {_round_name(number): by_round[number] for number in sorted(by_round)} if len(by_round) > 1 else {}
 
 
 def _round_name(number: int) -> str:
@@ -163,7 +163,7 @@ def _last(lines: Sequence[Mapping]) -> dict[str, float]:
 
 def _risks(curve: Mapping[str, Sequence[float]]) -> list[tuple[float, float]]:
     """(coverage, risk) at the points of a risk-coverage curve that are nearest to `COVERAGES`."""
-    points = list(zip(curve["coverage"], curve["risk"]))
+    points = list(zip(curve["coverage"], curve["risk"], strict=True))
     nearest = (min(points, key=lambda point: abs(point[0] - wanted)) for wanted in COVERAGES if points)
     return list(dict.fromkeys(nearest))
 
@@ -172,14 +172,14 @@ def _example(
     prediction: Prediction, contexts: Mapping[str, tuple[str, str, str]], titles: Mapping[str, str]
 ) -> dict[str, Any]:
     """What the page says of one error; the gold's line is there wherever it is ranked."""
-    gold, rank = prediction["gold"], prediction["rank"]
+    gold = prediction["gold"]
     lines = [
-        {"place": place + 1, "id": name, "title": titles.get(name, ""), "score": score, "gold": name == gold}
-        for place, (name, score) in enumerate(prediction["candidates"])
-        if place < SHOWN or name == gold
+        {"place": rank + 1, "id": name, "title": titles.get(name, ""), "score": score, "gold": name == gold}
+        for rank, (name, score) in enumerate(prediction["candidates"])
+        if rank < SHOWN or name == gold
     ]
     if not any(line["gold"] for line in lines):
-        place = rank + 1 if rank >= 0 else None
+        place = prediction["rank"] + 1 if prediction["rank"] >= 0 else None
         lines.append({"place": place, "id": gold, "title": titles.get(gold, ""), "score": None, "gold": True})
     left, focus, right = contexts.get(prediction["id"], ("", prediction["surface_form"], ""))
     language = prediction["language"]

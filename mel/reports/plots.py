@@ -22,7 +22,7 @@ POINTS = 120  # of one round's curve
 # Wong, "Points of view: Color blindness", Nature Methods 8 (2011); page.css gives the values.
 VARIABLES = ("ink", "muted", "rule", "blue", "orange", "green", "vermillion", "purple", "sky")
 METRICS = {"r@1": ("R@1", "blue", "o"), "r@10": ("R@10", "orange", "s"), "r@100": ("R@100", "green", "D")}
-PUBLISHED = tuple(zip(("vermillion", "purple", "sky", "muted", "ink"), "^v<>P"))
+PUBLISHED = tuple(zip(("vermillion", "purple", "sky", "muted", "ink"), "^v<>P", strict=True))
 
 Metrics = Mapping[str, Any]
 
@@ -37,21 +37,22 @@ def scores_plot(title: str, groups: Mapping[str, Metrics], published: Mapping[st
     """
     groups = {name: scores for name, scores in groups.items() if scores["mentions"]}
     step = 1.5 if published else 1.0
-    places = {name: -step * place for place, name in enumerate(groups)}
+    places = {name: -step * number for number, name in enumerate(groups)}
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
         for metric, (label, name, marker) in METRICS.items():
             values = [scores[metric] for scores in groups.values()]
-            axes.plot(values, places.values(), marker, color=_colour(name), label=label, zorder=3)
+            axes.plot(values, list(places.values()), marker, color=_colour(name), label=label, zorder=3)
         for name, scores in groups.items():
             axes.hlines(places[name], scores["r@1"], scores["r@100"], color=_colour("rule"), zorder=1)
             if interval := scores.get("r@1_interval"):
                 axes.hlines(places[name], *interval, color=_colour("blue"), linewidth=3, zorder=2)
-        for (system, values), (name, marker) in zip(published.items(), PUBLISHED):
+        for (system, values), (name, marker) in zip(published.items(), PUBLISHED, strict=False):
             points = [(values[group], places[group] - 0.55) for group in places if group in values]
             hollow = {"color": _colour(name), "markerfacecolor": "none"}
-            axes.plot(*zip(*points), marker, label=f"R@1 of {system}", zorder=3, **hollow)
+            shares, heights = zip(*points, strict=True)
+            axes.plot(shares, heights, marker, label=f"R@1 of {system}", zorder=3, **hollow)
         axes.set_yticks(list(places.values()), list(places))
         axes.set_ylim(-step * len(places) + 0.4 * step, 0.6 * step)
         axes.set_xlabel("share of mentions")
@@ -67,9 +68,9 @@ def curves_plot(title: str, curves: Mapping[int, Sequence[Metrics]]) -> str:
 
     def draw(figure: Figure) -> None:
         panels = figure.subplots(2, 1, sharex=True)
-        for axes, metric, label in zip(panels, ("loss", "accuracy"), ("loss", "in-batch accuracy")):
+        for axes, metric, label in zip(panels, ("loss", "accuracy"), ("loss", "in-batch accuracy"), strict=True):
             for number, lines in curves.items():
-                axes.plot(*zip(*smooth(lines, metric)), color=_colour("blue"))
+                axes.plot(*zip(*smooth(lines, metric), strict=True), color=_colour("blue"))
                 axes.axvline(lines[0]["step"], color=_colour("muted"), linestyle=":", linewidth=1)
             axes.set_ylabel(label)
             axes.grid(axis="y")
@@ -91,9 +92,9 @@ def rounds_plot(title: str, rounds: Mapping[str, Metrics]) -> str:
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
         axes.plot(range(len(rounds)), [scores["r@1"] for scores in rounds.values()], "o-", color=_colour("blue"))
-        for place, scores in enumerate(rounds.values()):
+        for number, scores in enumerate(rounds.values()):
             if interval := scores.get("r@1_interval"):
-                axes.vlines(place, *interval, color=_colour("blue"), linewidth=3)
+                axes.vlines(number, *interval, color=_colour("blue"), linewidth=3)
         axes.set_xticks(range(len(rounds)), list(rounds))
         axes.set_xlabel("round")
         axes.set_ylabel("R@1")
@@ -122,8 +123,8 @@ def smooth(lines: Sequence[Metrics], metric: str) -> Iterator[tuple[float, float
     """Yields (mean step, mean value) of at most `POINTS` runs of neighbouring lines."""
     size = -(-len(lines) // POINTS)
     for start in range(0, len(lines), size):
-        some = lines[start : start + size]
-        yield tuple(sum(line[name] for line in some) / len(some) for name in ("step", metric))
+        run = lines[start : start + size]
+        yield sum(line["step"] for line in run) / len(run), sum(line[metric] for line in run) / len(run)
 
 
 def _logarithmic(axes: Axes) -> None:
@@ -136,7 +137,7 @@ def _logarithmic(axes: Axes) -> None:
 
 
 def _colour(variable: str) -> str:
-    """A colour that stands for a CSS variable until `_inline` puts the variable in its place."""
+    """A colour that stands for a CSS variable until `_inline` puts the variable in its number."""
     return f"#0000{VARIABLES.index(variable) + 1:02x}"
 
 
@@ -188,5 +189,5 @@ def _inline(svg: str, title: str) -> str:
 
 def _themed(style: str) -> str:
     """Colours become variables, and the page chooses the font."""
-    style = re.sub(r"#0000(0\d)", lambda found: f"var(--{VARIABLES[int(found[1], 16) - 1]})", style)
+    style = re.sub(r"#0000(0\d)", lambda match: f"var(--{VARIABLES[int(match[1], 16) - 1]})", style)
     return re.sub(r"font-family: [^;]+; ", "", style)

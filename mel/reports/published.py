@@ -20,8 +20,8 @@ def published_beside(report: Mapping[str, Any]) -> list[dict[str, Any]]:
       compared with the paper; "r@1" by language, "micro" and "macro"; "r@10" and "r@100" where they are known.
     """
     rows = _read()
-    asked = report["dataset"], sorted(report["by_language"]), report["limit"]
-    return rows["systems"] if asked == (rows["dataset"], rows["languages"], 0) else []
+    data = report["dataset"], sorted(report["by_language"]), report["limit"]
+    return rows["systems"] if data == (rows["dataset"], rows["languages"], 0) else []
 
 
 def label(row: Mapping[str, Any]) -> str:

@@ -230,7 +230,7 @@ def _predictions(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
     ids, ranking = evaluation.kb.ids, evaluation.ranking
     ranks, shown = evaluation.gold_rank_Q.tolist(), (ranking.entities_QK[:, :SHOWN], ranking.scores_QK[:, :SHOWN])
     for number, (line, entities_K, scores_K) in enumerate(zip(evaluation.mentions.lines, *shown, strict=True)):
-        candidates = zip(entities_K[entities_K != NIL].tolist(), scores_K.tolist())
+        candidates = zip(entities_K[entities_K != NIL].tolist(), scores_K.tolist(), strict=False)
         yield {
             "id": line.mention_id,
             "language": line.language,

@@ -49,9 +49,9 @@ def write_run(path: str | os.PathLike, mention_ids: Iterable[str], ranking: Rank
     tag, columns = _word(tag), (ranking.entities_QK, _strictly_falling(ranking.scores_QK))
     with _open(path) as file:
         for name, entities_K, scores_K in zip(names_of(mention_ids), *columns, strict=True):
-            candidates = enumerate(zip(entities_K[entities_K != NIL].tolist(), scores_K.tolist()), 1)
+            candidates = enumerate(zip(entities_K[entities_K != NIL].tolist(), scores_K.tolist(), strict=False), 1)
             file.writelines(
-                f"{name} Q0 {_word(ids[entity])} {place} {score:.9g} {tag}\n" for place, (entity, score) in candidates
+                f"{name} Q0 {_word(ids[entity])} {rank} {score:.9g} {tag}\n" for rank, (entity, score) in candidates
             )
 
 
@@ -71,9 +71,9 @@ def _open(path: str | os.PathLike) -> io.TextIOBase:
 def _strictly_falling(scores_QK: np.ndarray) -> np.ndarray:
     """Single precision scores, each below the one before it and otherwise as they are."""
     scores_QK = scores_QK.astype(np.float32)
-    for place in range(1, scores_QK.shape[1]):
-        below_Q = np.nextafter(scores_QK[:, place - 1], np.float32(-np.inf))
-        np.minimum(scores_QK[:, place], below_Q, out=scores_QK[:, place])
+    for rank in range(1, scores_QK.shape[1]):
+        below_Q = np.nextafter(scores_QK[:, rank - 1], np.float32(-np.inf))
+        np.minimum(scores_QK[:, rank], below_Q, out=scores_QK[:, rank])
     return scores_QK
 
 

@@ -105,8 +105,8 @@ def publish_or_open_index(path: str | os.PathLike, kind: IndexKind, embeddings: 
     if not exists(path):
         publish_index(path, kind, embeddings)
     artifact = open_artifact(path, KIND)
-    if (found := artifact.facts["kind"]) != kind:
-        raise MelError(f"{path} was built with --index={found}, not {kind}: delete it to build it again.")
+    if (built_as := artifact.facts["kind"]) != kind:
+        raise MelError(f"{path} was built with --index={built_as}, not {kind}: delete it to build it again.")
     return artifact, open_index(path, embeddings)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from mel.types import NIL, MelError
 KIND = "negatives"
 NEGATIVES = "negatives.npy"
 MENTIONS_AT_ONCE = 8192
+Negatives = Literal["hard", "random", "by_frequency", "same_surface"]
 NUMBER_BITS = 31  # an entity number is below 2**31, so that a surface form's number and it make one int64
 
 

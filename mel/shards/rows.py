@@ -69,8 +69,8 @@ class TokenRows:
             block = max(1, token_budget // int(width))
             for start in range(first, last, block):
                 row_ids = np.full(block, -1, np.int64)
-                found = order_N[start : min(start + block, last)]
-                row_ids[: len(found)] = found
+                members = order_N[start : min(start + block, last)]
+                row_ids[: len(members)] = members
                 yield row_ids, self.gather(row_ids, int(width))
 
 

@@ -19,7 +19,7 @@ def rank_by_alias_table(table: AliasTable, mentions: EvaluationSet) -> Ranking:
 
 def rank_by_prior(table: AliasTable, mentions: EvaluationSet, with_names: bool) -> Ranking:
     """The entities most linked in the mention's own language, then by broader evidence; see `AliasTable.prior`."""
-    return _rank_each(mentions, lambda *lookup: _best_first(table.prior(*lookup, with_names)[0]))
+    return _rank_each(mentions, lambda *lookup: _best_first(table.prior(*lookup, with_names=with_names)[0]))
 
 
 def rank_by_similarity(table: AliasTable, mentions: EvaluationSet) -> Ranking:
@@ -33,8 +33,8 @@ def _rank_each(mentions: EvaluationSet, candidates_of: Callable[[str, str, str],
     ranking = Ranking.empty(len(mentions))
     candidates_of = functools.cache(candidates_of)  # the same surface form is asked again and again
     for mention, lookup in enumerate(mentions.lookups):
-        for place, candidate in enumerate(candidates_of(*lookup)[:DEPTH]):
-            ranking.entities_QK[mention, place], ranking.scores_QK[mention, place] = candidate
+        for rank, candidate in enumerate(candidates_of(*lookup)[:DEPTH]):
+            ranking.entities_QK[mention, rank], ranking.scores_QK[mention, rank] = candidate
     return ranking
 
 

@@ -63,7 +63,7 @@ def pool_candidates(
         best = sorted(known & probable.keys() - encoded, key=lambda entity: (-probable[entity], entity))[:DEPTH]
         entities_QC[mention, DEPTH : DEPTH + len(best)] = best
         log_priors_QC[mention] = np.log([probable.get(entity, other) for entity in entities_QC[mention].tolist()])
-        added += [(mention, DEPTH + place) for place in range(len(best))]
+        added += [(mention, DEPTH + rank) for rank in range(len(best))]
     if added:
         mention_P, column_P = np.array(added).T
         cosines_QC[mention_P, column_P] = best_cosines(

@@ -34,10 +34,10 @@ def best_cosines(
     sorted_E = entities_E[order_E]
     first_P, end_P = (np.searchsorted(sorted_E, entity_P, side) for side in ("left", "right"))
     cosines_P = np.full(len(entity_P), -np.inf, np.float32)
-    for place in range(int((end_P - first_P).max(initial=0))):  # an entity has a row in each of its languages
-        pairs = np.flatnonzero(first_P + place < end_P)
+    for offset in range(int((end_P - first_P).max(initial=0))):  # an entity has a row in each of its languages
+        pairs = np.flatnonzero(first_P + offset < end_P)
         for pair_p in np.array_split(pairs, -(-len(pairs) // PAIRS_AT_ONCE)):
-            rows_pD = embeddings_ED[order_E[first_P[pair_p] + place]]
+            rows_pD = embeddings_ED[order_E[first_P[pair_p] + offset]]
             cosines_p = np.einsum("pd,pd->p", queries_QD[mention_P[pair_p]], rows_pD)
             cosines_P[pair_p] = np.maximum(cosines_P[pair_p], cosines_p)
     return cosines_P

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from mel.artifacts import Workdir, open_artifact
+from mel.artifacts import Artifact, Workdir, open_artifact
 from mel.config import flag
 from mel.corpora.alias_table import AliasTable
 from mel.corpora.kb import KnowledgeBase
@@ -71,25 +71,23 @@ class System(NamedTuple):
 
 def open_system(
     config: SystemConfig, work: Workdir, kb: KnowledgeBase, precision: Precision = "auto"
-) -> tuple[System, AliasTable]:
-    """The system that is asked for, and the alias table that tells its mentions apart.
+) -> tuple[System, Callable[[], AliasTable]]:
+    """The system that is asked for, and what reads the alias table, once: it tells mentions apart, too.
 
     Raises:
       MelError: the alias table, or the checkpoint that the system needs, is missing or damaged.
     """
     aliases = open_artifact(work.alias_table, "alias table", {"kb": open_artifact(work.kb, "kb")})
-    table = AliasTable.read(aliases.path)
-    if config.model in WITH_NAMES:
-        table.add_titles(kb)
+    table = functools.cache(functools.partial(_read_table, aliases, kb, with_titles=config.model in WITH_NAMES))
     match config.model:
         case "alias_table":
-            system = _untrained(functools.partial(alias_tables.rank_by_alias_table, table))
+            system = _untrained(lambda mentions: alias_tables.rank_by_alias_table(table(), mentions))
         case "alias_table_language":
-            system = _untrained(functools.partial(alias_tables.rank_by_prior, table, with_names=False))
+            system = _untrained(lambda mentions: alias_tables.rank_by_prior(table(), mentions, with_names=False))
         case "alias_table_names":
-            system = _untrained(functools.partial(alias_tables.rank_by_prior, table, with_names=True))
+            system = _untrained(lambda mentions: alias_tables.rank_by_prior(table(), mentions, with_names=True))
         case "string_similarity":
-            system = _untrained(functools.partial(alias_tables.rank_by_similarity, table))
+            system = _untrained(lambda mentions: alias_tables.rank_by_similarity(table(), mentions))
         case "olpeat":
             system = _olpeat(open_trained(work, config.round, precision), work, table)
         case "checkpoint" | "fusion":
@@ -97,20 +95,27 @@ def open_system(
     return system._replace(inputs=system.inputs | {"alias_table": aliases.digest}), table
 
 
+def _read_table(aliases: Artifact, kb: KnowledgeBase, with_titles: bool) -> AliasTable:
+    table = AliasTable.read(aliases.path)
+    if with_titles:
+        table.add_titles(kb)
+    return table
+
+
 def _untrained(rank: Callable[[EvaluationSet], Ranking]) -> System:
     return System(lambda mentions: (rank(mentions), {}), {"round": None, "search": "exact", "seed": None}, {})
 
 
-def _olpeat(trained: Trained, work: Workdir, table: AliasTable) -> System:
+def _olpeat(trained: Trained, work: Workdir, table: Callable[[], AliasTable]) -> System:
     tokenizer = Tokenizer.load(open_artifact(work.tokenizer, "tokenizer").path)
 
     def rank(mentions: EvaluationSet) -> tuple[Ranking, dict[str, Any]]:
-        return rank_by_olpeat(trained.encoder, tokenizer, table, mentions), {}
+        return rank_by_olpeat(trained.encoder, tokenizer, table(), mentions), {}
 
     return System(rank, _facts(trained, "exact"), {"checkpoint": trained.checkpoint.artifact.digest})
 
 
-def _encoder(config: SystemConfig, trained: Trained, kb: KnowledgeBase, table: AliasTable) -> System:
+def _encoder(config: SystemConfig, trained: Trained, kb: KnowledgeBase, table: Callable[[], AliasTable]) -> System:
     """A round's encoder alone, or with contexts, or fused with the alias table."""
     embeddings, _ = trained.entity_embeddings
     index, digests = trained.entity_index(config.index)
@@ -128,9 +133,9 @@ def _encoder(config: SystemConfig, trained: Trained, kb: KnowledgeBase, table: A
 
 
 def _rank_by_encoder(
-    config: SystemConfig, trained: Trained, kb: KnowledgeBase, table: AliasTable, index: Index,
+    config: SystemConfig, trained: Trained, kb: KnowledgeBase, table: Callable[[], AliasTable], index: Index,
     contexts: Index | None, mentions: EvaluationSet,
-) -> tuple[Ranking, Mapping[str, Any]]:  # fmt: skip
+) -> tuple[Ranking, dict[str, Any]]:  # fmt: skip
     _, embeddings_ED = trained.entity_embeddings
     queries_QD = trained.encoder.embed(mentions.rows, "mentions")
     ranking = rank_by_embeddings(queries_QD, index, kb.entities_E)
@@ -141,7 +146,7 @@ def _rank_by_encoder(
         )  # fmt: skip
     if config.model == "checkpoint":
         return ranking, {}
-    prior = similarity_prior(table, mentions.lookups, outside=1 / len(np.unique(kb.entities_E)))
+    prior = similarity_prior(table(), mentions.lookups, outside=1 / len(np.unique(kb.entities_E)))
     pool = fusion.pool_candidates(mentions.lookups, ranking, prior, queries_QD, embeddings_ED, kb.entities_E)
     if config.fusion_weight == FITTED:
         return fusion.fuse_cross_fitted(pool, mentions.gold_Q, mentions.documents)
