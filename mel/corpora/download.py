@@ -109,13 +109,17 @@ def _fetch(session: requests.Session, url: str, target: pathlib.Path, patience: 
 
 @contextlib.contextmanager
 def _only_writer(draft: pathlib.Path) -> Iterator[BinaryIO]:
-    """The draft, at its end; only one process has it, and for as long as it lives."""
+    """The draft, at its end; only one process has it, and for as long as it lives. One without content goes away."""
     with open(draft, "ab") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise MelError(f"Another process is fetching {draft}: wait until it is done.") from None
-        yield file
+        try:
+            yield file
+        finally:
+            if not file.tell():
+                draft.unlink(missing_ok=True)
 
 
 def _fill(session: requests.Session, url: str, file: BinaryIO, patience: Patience) -> None:

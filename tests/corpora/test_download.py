@@ -187,7 +187,7 @@ def test_what_the_server_does_not_have_is_refused_at_once(server, tmp_path):
         MelError, match="_xx.tar cannot be fetched: the server answers 404 Not Found; check --languages"
     ):
         fetch_archives(tmp_path, ["xx"], server.url, PATIENCE)
-    assert len(server.asked) == 1
+    assert len(server.asked) == 1 and list(tmp_path.iterdir()) == []
 
 
 def test_no_server_and_no_address_are_refused(server, tmp_path):
