@@ -168,6 +168,7 @@ class Batch(NamedTuple):
       gold_column_B: int32, the column of each mention's gold.
       gold_B: int32, the entity that each mention means.
       entity_C: int32, the entity of each candidate, NIL for a padding column.
+      twin_C: int32, equal for columns whose texts are equal token by token, -1 for a padding column.
       log_q_C: float32, the log-probability that a batch has the candidate; 0 where nobody asks.
     """
 
@@ -177,6 +178,7 @@ class Batch(NamedTuple):
     gold_column_B: np.ndarray
     gold_B: np.ndarray
     entity_C: np.ndarray
+    twin_C: np.ndarray
     log_q_C: np.ndarray
 
 
