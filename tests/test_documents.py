@@ -13,10 +13,9 @@ from collections.abc import Iterator, Sequence
 from unittest import mock
 
 import pytest
-from absl import flags
 
-from experiments import run_grid
-from mel.bin.launch import config_from_flags, define_flags, flag_names
+from experiments import programs, run_grid
+from mel.bin.launch import flag_names
 from mel.types import MelError
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -112,12 +111,9 @@ def _of_command(command: Sequence[str], complete: bool) -> Iterator[str]:
 def _of_binary(program: str, arguments: Sequence[str], complete: bool) -> Iterator[str]:
     name = _module(program)
     if complete:
-        config_class, values = _config_class(name), flags.FlagValues()
-        define_flags(config_class, values)
         try:
-            values([program, *arguments])
-            config_from_flags(config_class, values)
-        except (flags.Error, MelError) as error:
+            programs.parse(name, arguments)
+        except MelError as error:
             yield f"{program}: {error}"
     else:
         yield from (f"{program} {flag}" for flag in arguments if flag[:2] == "--" and not _has_flag(name, flag))
@@ -130,7 +126,7 @@ def _of_script(module: str, arguments: Sequence[str]) -> Iterator[str]:
         parser = _parser_of(main) if main else argparse.ArgumentParser()
         _, unknown = parser.parse_known_args(arguments)
         if module == run_grid.__name__:
-            run_grid.parse([*unknown, "--workdir=W"])
+            programs.parse("run_rounds", [*unknown, "--workdir=W"])
             unknown = []
         yield from (f"{module} {argument}" for argument in unknown)
     except (ModuleNotFoundError, MelError) as error:
@@ -160,14 +156,10 @@ def _module(program: str) -> str:
     return program.removeprefix("mel-").replace("-", "_")
 
 
-def _config_class(binary: str) -> type:
-    return importlib.import_module(f"mel.bin.{binary}").Config
-
-
 def _name(flag: str) -> str:
     return flag.partition("=")[0]
 
 
 def _has_flag(binary: str, flag: str) -> bool:
-    names = [*flag_names(_config_class(binary)), "help", "flagfile"]
+    names = [*flag_names(importlib.import_module(f"mel.bin.{binary}").Config), "help", "flagfile"]
     return _name(flag).removeprefix("--") in [*names, *(f"no{name}" for name in names)]
