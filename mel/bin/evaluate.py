@@ -45,7 +45,8 @@ import numpy as np
 from absl import logging
 
 from mel.artifacts import START, Artifact, Workdir, exists, open_artifact, write_text
-from mel.bin.launch import REQUIRED, flag, launch
+from mel.bin.launch import launch
+from mel.config import REQUIRED, flag
 from mel.corpora.alias_table import AliasTable
 from mel.corpora.kb import KnowledgeBase, read_entities
 from mel.cost import read_cost, record_cost

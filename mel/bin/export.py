@@ -25,7 +25,8 @@ from absl import logging
 
 from mel.artifacts import Artifact, Workdir, exists, open_artifact
 from mel.bin.evaluate import LAST, Trained, open_trained, open_windows
-from mel.bin.launch import REQUIRED, flag, launch
+from mel.bin.launch import launch
+from mel.config import REQUIRED, flag
 from mel.corpora.kb import KnowledgeBase
 from mel.evaluation import calibration
 from mel.evaluation.questions import Questions, read_prepared

@@ -32,7 +32,8 @@ from typing import Any
 
 from absl import logging
 
-from mel.bin.launch import REQUIRED, flag, launch
+from mel.bin.launch import launch
+from mel.config import REQUIRED, flag
 from mel.evaluation.calibration import Calibration, threshold_of
 from mel.linking.bundle import open_bundle
 from mel.linking.linker import Format, Judge, link_file

@@ -24,7 +24,8 @@ import orjson
 from absl import logging
 
 from mel.artifacts import START, Artifact, Workdir, exists, open_artifact, require_settings
-from mel.bin.launch import REQUIRED, flag, launch
+from mel.bin.launch import launch
+from mel.config import REQUIRED, flag
 from mel.corpora.kb import KnowledgeBase
 from mel.cost import record_cost
 from mel.encoder.backend import keep_compiled

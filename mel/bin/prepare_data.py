@@ -23,7 +23,8 @@ from collections import Counter
 from absl import logging
 
 from mel.artifacts import Artifact, Workdir, exists, open_artifact, publish, require_settings
-from mel.bin.launch import REQUIRED, flag, launch
+from mel.bin.launch import launch
+from mel.config import REQUIRED, flag
 from mel.corpora import mewsli
 from mel.corpora.malformed import Malformed
 from mel.cost import record_cost

@@ -18,7 +18,8 @@ from absl import logging
 
 from mel.artifacts import START
 from mel.bin import evaluate, mine_negatives, train
-from mel.bin.launch import REQUIRED, flag, launch
+from mel.bin.launch import launch
+from mel.config import REQUIRED, flag
 from mel.training.hosts import join_hosts, on_lead
 
 

@@ -31,7 +31,8 @@ import jax
 from absl import logging
 
 from mel.artifacts import START, Artifact, Round, Workdir, exists, open_artifact, require_settings, write_text
-from mel.bin.launch import REQUIRED, flag, launch
+from mel.bin.launch import launch
+from mel.config import REQUIRED, flag
 from mel.cost import record_cost
 from mel.encoder.backend import Compute, choose_compute, keep_compiled, tokens_at_once
 from mel.encoder.config import EncoderConfig
