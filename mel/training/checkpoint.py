@@ -82,6 +82,7 @@ class Checkpoint:
           MelError: the state in the checkpoint has other shapes than `like`, or is damaged.
         """
         path = self.artifact.path
+        self.artifact.check("opt_state/*")
         opt_state = _restore(path / "opt_state", like.opt_state)
         _verify(path, "opt_state", opt_state, self.artifact)
         params = _restore(path / "params", like.params)
@@ -172,9 +173,9 @@ def open_checkpoint(work: Workdir, number: int, inputs: dict[str, Artifact] | No
     Raises:
       MelError: it is missing, damaged, or was trained on other inputs or from another start.
     """
-    start = open_artifact(work.round(START).checkpoint, KIND)
+    start = open_artifact(work.round(START).checkpoint, KIND, reads=(f"{TOKEN_IDS}.npy",))
     by_name = dict(inputs or {}) if number == START else {"start": start, **(inputs or {})}
-    artifact = open_artifact(work.round(number).checkpoint, KIND, by_name)
+    artifact = open_artifact(work.round(number).checkpoint, KIND, by_name, reads=("params/*",))
     token_ids_v, table_VD = (np.load(start / f"{name}.npy", mmap_mode="r") for name in (TOKEN_IDS, TOKEN_TABLE))
     _verify(start.path, TOKEN_IDS, token_ids_v, start)
     params = _restore(artifact / "params", None)
