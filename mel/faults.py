@@ -17,7 +17,7 @@ _SENTENCES = {
     errno.ENOTDIR: "{path} leads through a file where a folder has to be: choose another path",
     errno.EISDIR: "{path} is a folder, and a file has to be there: choose another path",
     errno.EEXIST: "{path} is in the way: choose another path, or move it",
-    errno.ENOENT: "{path} is not there: it was deleted or never made",
+    errno.ENOENT: "{path} is not there: make it, or choose another path",
     errno.ENAMETOOLONG: "{path} is too long a name for its file system: choose a shorter one",
     errno.ELOOP: "{path} is a circle of symbolic links: mend it",
     errno.EMFILE: "this process may not open more files ({path}): raise the limit (ulimit -n) or lower --workers",
