@@ -26,9 +26,12 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from mel.artifacts import START, Artifact, Workdir, digest_of, is_disk_full, open_artifact, publish
+from mel.checks import CHECKS
 from mel.encoder.config import EncoderConfig
 from mel.encoder.vocabulary import Vocabulary
+from mel.training.hosts import on_lead
 from mel.training.state import LOG_LOGIT_SCALE
+from mel.training.step_digests import drop_damaged, write_digests
 from mel.types import MelError, TrainState
 
 KIND = "checkpoint"
@@ -90,11 +93,17 @@ class Checkpoint:
 
 
 class StepCheckpoints:
-    """Checkpoints by step in a working folder; saving goes on in the background."""
+    """Checkpoints by step in a working folder; saving goes on in the background.
+
+    Damaged ones are deleted when the folder is opened, so that the latest is sound.
+    """
 
     def __init__(self, folder: pathlib.Path):
         _quiet_orbax()
-        options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, cleanup_tmp_directories=True)
+        on_lead("sound checkpoints", lambda: drop_damaged(folder))
+        self._saving = 0
+        digests = ocp.options.AsyncOptions(post_finalization_callback=lambda: write_digests(folder, self._saving))
+        options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, cleanup_tmp_directories=True, async_options=digests)
         self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
 
     @property
@@ -105,10 +114,13 @@ class StepCheckpoints:
         """Starts saving `state`; its buffers may be donated as soon as this returns.
 
         Raises:
-          MelError: the disk has no room for it.
+          MelError: the disk has no room for it, or something that was read is damaged.
         """
         _require_room(self._manager.directory, state)
+        CHECKS.settle()  # nobody goes on from what was made from a damaged file
         with _disk_full_in_a_sentence(self._manager.directory):
+            self._manager.wait_until_finished()
+            self._saving = step
             self._manager.save(step, args=ocp.args.StandardSave(state))
 
     def restore(self, step: int, like: TrainState) -> TrainState:
