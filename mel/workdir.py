@@ -61,11 +61,6 @@ class Workdir:
     def mention_tokens(self, split: str) -> pathlib.Path:
         return self.path / "tokens" / "mentions" / split
 
-    @property
-    def compiled(self) -> pathlib.Path:
-        """Compiled programs, kept from one process to the next; never an artefact."""
-        return self.path / "cache" / "compiled"
-
     def cache(self, tokens: Artifact) -> pathlib.Path:
         """Where the token shards `tokens` stand decoded, for memory mapping."""
         return self.path / "cache" / f"{tokens.path.name}-{tokens.digest[:12]}"

@@ -19,6 +19,7 @@ from mel.artifacts import Workdir, open_artifact
 from mel.bin import evaluate, export, link, mine_negatives, prepare_data, run_rounds, train
 from mel.corpora import mewsli
 from mel.corpora.malformed import Malformed
+from mel.training.state import OptimizerConfig
 from mel.types import MelError, format_qid
 
 STEPS = 8
@@ -30,7 +31,7 @@ def config_for(workdir, **mining):
         first_negatives="hard",
         train=train.Config(
             workdir=str(workdir), rounds=2, steps_per_round=STEPS, batch_size=16, encoder="random:1x16x2",
-            optimizer=train.Optimizer(learning_rate=1e-2), save_every=2,
+            optimizer=OptimizerConfig(learning_rate=1e-2), save_every=2,
         ),
         mine=mine_negatives.Config(workdir=str(workdir), negatives_per_mention=2, pool=4, **mining),
     )  # fmt: skip
@@ -203,7 +204,7 @@ def test_linking_gives_the_answers_of_the_evaluation(finished, tiny_world, tmp_p
 
 def test_another_recipe_in_the_same_workdir_is_refused_by_flag_and_value(finished):
     config = config_for(finished, index="exact")
-    fast = dataclasses.replace(config.train, optimizer=train.Optimizer(learning_rate=0.5))
+    fast = dataclasses.replace(config.train, optimizer=OptimizerConfig(learning_rate=0.5))
     with pytest.raises(MelError, match="was made with --learning_rate=0.01, not 0.5"):
         run_rounds.main(dataclasses.replace(config, train=fast))
     approximate = dataclasses.replace(config, mine=dataclasses.replace(config.mine, index="scann"))

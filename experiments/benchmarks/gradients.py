@@ -61,7 +61,7 @@ def error_side(turn, spec: Spec, folder: str) -> None:
     chunk_tokens = 4 * LONGEST  # small, so that every width has several chunks
     everything = Ours(compact=True, chunk_tokens=chunk_tokens, tile_rows=tile_rows, keep_gradients=True)
     state, step, batches = our_step(work, spec, folder, everything)
-    ours = jax.device_get(step(state, next(batches))[0].opt_state.trace["encoder"])
+    ours = jax.device_get(step(state, next(batches))[0].opt_state.trace)
     naive = jax.device_get(naive_gradients(work, spec, folder))
     turn(relative_error(_with_full_table(ours, work), naive))
 

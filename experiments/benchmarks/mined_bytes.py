@@ -19,8 +19,8 @@ import numpy as np
 from experiments.benchmarks.harness import Target, options, parser, publish
 from experiments.benchmarks.rivals import open_tokens, open_workdir
 from mel.artifacts import Artifact, Draft, Workdir, exists, open_artifact
-from mel.retrieval.mining import open_negatives
 from mel.shards.datasets import RowSet, write_rows
+from mel.shards.negatives import open_negatives
 
 TARGET = Target(passes=1 / 30, stretch=1 / 60, at_least=False)
 MENTIONS_AT_ONCE = 4096

@@ -139,8 +139,8 @@ def _zipf(generator: np.random.Generator, ranks: int, count: int) -> np.ndarray:
 
 def _prepared(spec: Spec) -> Work:
     from mel.artifacts import Workdir, exists, open_artifact
-    from mel.retrieval.mining import open_negatives
     from mel.shards.datasets import open_rows
+    from mel.shards.negatives import open_negatives
     from mel.types import MelError
 
     work = Workdir(spec.workdir)
@@ -227,7 +227,7 @@ def our_step(work: Work, spec: Spec, folder: str, ours: Ours):
     from mel.encoder import pretrained
     from mel.encoder.backend import choose_compute, tokens_at_once
     from mel.encoder.vocabulary import Vocabulary
-    from mel.training.loss import LossConfig
+    from mel.training.loss import LossConfig, batch_loss
     from mel.training.prefetch import prefetch
     from mel.training.state import OptimizerConfig, create_state, learning_rate_schedule, make_optimizer
     from mel.training.step import make_mesh, make_step, put_batch, replicated
@@ -243,13 +243,13 @@ def our_step(work: Work, spec: Spec, folder: str, ours: Ours):
     layouts = source.plan()
     compute = choose_compute("auto", encoder.hidden_size // encoder.num_heads)
     compute = compute if ours.keep_states else dataclasses.replace(compute, kept_bytes=0)
-    config = OptimizerConfig(LEARNING_RATE, 0, 1000, "constant", 0.0)
-    optimizer, mesh = optax.trace(0.0) if ours.keep_gradients else make_optimizer(config), make_mesh()
+    config, total_steps = OptimizerConfig(learning_rate=LEARNING_RATE), 1000
+    optimizer, mesh = optax.trace(0.0) if ours.keep_gradients else make_optimizer(config, total_steps), make_mesh()
     step = make_step(
-        encoder, optimizer, learning_rate_schedule(config), LOGIT_SCALE, chunk_tokens, mesh, spec.seed,
-        LossConfig(tile_rows=ours.tile_rows), compute,
+        encoder, batch_loss(LossConfig(LOGIT_SCALE, loss_tile_rows=ours.tile_rows)), optimizer,
+        learning_rate_schedule(config, total_steps), chunk_tokens, mesh, spec.seed, compute,
     )  # fmt: skip
-    state = jax.device_put(create_state(params, optimizer, LOGIT_SCALE, False), replicated(mesh))
+    state = jax.device_put(create_state(params, optimizer), replicated(mesh))
     batches = prefetch(lambda n: put_batch(source.batch_at(n, layouts), mesh), 0, 1_000_000)
     return state, step, (batch for _, batch in batches)
 

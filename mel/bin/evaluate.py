@@ -46,11 +46,11 @@ from absl import logging
 
 from mel.artifacts import START, Artifact, Workdir, exists, open_artifact, write_text
 from mel.bin.launch import launch
-from mel.config import REQUIRED, flag
+from mel.config import REQUIRED, flag, group
 from mel.corpora.alias_table import AliasTable
 from mel.corpora.kb import KnowledgeBase, read_entities
 from mel.cost import read_cost, record_cost
-from mel.encoder.backend import keep_compiled
+from mel.encoder.backend import CompilationConfig, keep_compiled
 from mel.evaluation import baselines, breakdowns, calibration, fusion, olpeat, systems
 from mel.evaluation import report as reports
 from mel.evaluation.comparison import compare, paired_differences, read_outcomes
@@ -92,6 +92,7 @@ class Config:
     max_malformed: int = flag(1000, "Most malformed records of --mewsli to skip before stopping.")
     context_weight: float = flag(0.0, "Weight of the nearest training mentions beside descriptions; 0 for none.")
     fusion_weight: float = flag(FITTED, "Weight of the prior in a fusion; -1 fits it, two-fold over documents.")
+    compute: CompilationConfig = group(CompilationConfig)
 
 
 class System(NamedTuple):
@@ -193,7 +194,7 @@ def command(config: Config, number: int | None) -> str:
     flags = []
     for field in dataclasses.fields(config):
         value = said[field.name]
-        if value not in (None, field.default):
+        if value not in (None, field.default) and not isinstance(value, dict):  # where programs are kept says nothing
             value = ",".join(value) if isinstance(value, tuple) else str(value)
             flags.append(f"--{field.name}={shlex.quote(value)}")
     return f"mel-evaluate {' '.join(flags)}"
@@ -226,7 +227,6 @@ def open_round(work: Workdir, number: int) -> tuple[int, Checkpoint]:
             number += 1
     if not exists(work.round(number).checkpoint):
         raise MelError(f"Round {number} of {work.path} has no checkpoint: run mel-train --round={number} first.")
-    keep_compiled(work.compiled)
     return number, open_checkpoint(work, number, {"entity_tokens": open_artifact(work.entity_tokens, "tokens")})
 
 
@@ -269,6 +269,7 @@ def _without_checkpoint(rank: Callable[[Questions], Ranking]) -> System:
 
 
 def _olpeat(config: Config, work: Workdir, table: AliasTable) -> System:
+    keep_compiled(config.compute.compilation_cache)
     number, checkpoint = open_round(work, config.round)
     tokenizer = Tokenizer.load(open_artifact(work.tokenizer, "tokenizer").path)
     facts = {"round": number, "search": "exact", "seed": checkpoint.artifact.facts["settings"]["seed"]}
@@ -286,6 +287,7 @@ def _checkpoint(config: Config, work: Workdir, table: AliasTable, qids_E: np.nda
         raise MelError(f"--fusion_weight={weight} is no weight: state 0 or more, or {FITTED:g} to fit it.")
     if not 0 <= config.context_weight < math.inf:
         raise MelError(f"--context_weight={config.context_weight} is no weight: state 0 or more.")
+    keep_compiled(config.compute.compilation_cache)
     trained = open_trained(work, config.round)
     this = work.round(trained.round)
     inputs = {"checkpoint": trained.checkpoint.artifact.digest, "entity_embeddings": trained.embeddings.digest}

@@ -25,15 +25,16 @@ from absl import logging
 
 from mel.artifacts import START, Artifact, Workdir, exists, open_artifact, require_settings
 from mel.bin.launch import launch
-from mel.config import REQUIRED, flag
+from mel.config import REQUIRED, flag, group
 from mel.corpora.kb import KnowledgeBase
 from mel.cost import record_cost
-from mel.encoder.backend import keep_compiled
+from mel.encoder.backend import CompilationConfig, keep_compiled
 from mel.progress import Progress
 from mel.retrieval import mining
 from mel.retrieval.embeddings import publish_or_open
 from mel.retrieval.index import open_index, publish_index
 from mel.shards.datasets import RowSet, open_rows
+from mel.shards.negatives import publish_negatives
 from mel.training.checkpoint import open_checkpoint
 from mel.types import MelError
 
@@ -49,6 +50,7 @@ class Config:
     negatives_per_mention: int = flag(3, "Hard negatives of each mention.")
     pool: int = flag(12, "Draw them from so many nearest wrong entities.")
     seed: int = flag(0, "Of the draw.")
+    compute: CompilationConfig = group(CompilationConfig)
 
 
 def main(config: Config) -> None:
@@ -72,14 +74,14 @@ def main(config: Config) -> None:
             rows_NK, found = _mine(config, work, inputs, entities, mentions)
         else:
             rows_NK, found = _draw(config, work, kb, inputs["mention_tokens"], entities, mentions)
-        mining.publish_negatives(path, rows_NK, inputs | found, {"settings": settings})
+        publish_negatives(path, rows_NK, inputs | found, {"settings": settings})
     logging.info("Published %s", path)
 
 
 def _mine(
     config: Config, work: Workdir, tokens: dict[str, Artifact], entities: RowSet, mentions: RowSet
 ) -> tuple[np.ndarray, dict[str, Artifact]]:
-    keep_compiled(work.compiled)
+    keep_compiled(config.compute.compilation_cache)
     this = work.round(config.round)
     checkpoint = open_checkpoint(work, config.round, tokens)
     _, mentions_ND = publish_or_open(

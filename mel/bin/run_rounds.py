@@ -62,7 +62,7 @@ def _evaluate(
 ) -> str:  # fmt: skip
     evaluation = evaluate.Config(
         workdir=config.workdir, name=name, model=model, round=number, split=config.evaluate_on,
-        dataset=config.dataset, against=against,
+        dataset=config.dataset, against=against, compute=config.mine.compute,
     )  # fmt: skip
     on_lead(f"evaluation of {name}", lambda: evaluate.main(evaluation))
     return name

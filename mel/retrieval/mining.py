@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from mel.artifacts import Artifact, open_artifact, publish
 from mel.corpora.kb import KnowledgeBase
 from mel.retrieval.index import Index, first_of_each, keep_first, search_distinct
 from mel.types import NIL, MelError
 
-KIND = "negatives"
-NEGATIVES = "negatives.npy"
 MENTIONS_AT_ONCE = 8192
 QID_BITS = 31  # a QID is below 2**31, so that a surface form's number and a QID make one int64
 
@@ -161,34 +156,6 @@ def same_surface_negatives(
         spoken_Q = np.asarray(languages_Q) == language
         rows_QK[spoken_Q] = kb.rows_of(qids_QK[spoken_Q], language)
     return _fill_up(rows_QK, gold_qid_Q, np.arange(len(kb.qids_E)), kb.qids_E, generator)
-
-
-def publish_negatives(
-    path: str | os.PathLike, rows_NK: np.ndarray, inputs: Mapping[str, Artifact], facts: Mapping[str, Any]
-) -> Artifact:
-    """Publishes the hard negatives of N training mentions as entity rows.
-
-    Args:
-      path: where.
-      rows_NK: int32.
-      inputs: what they were made from; "mention_tokens" must be among them, for `open_negatives`.
-      facts: how they were made.
-    """
-    with publish(path, KIND) as draft:
-        for name, artifact in inputs.items():
-            draft.reads(name, artifact)
-        draft.facts = {**facts, "mentions": rows_NK.shape[0], "negatives_per_mention": rows_NK.shape[1]}
-        np.save(draft / NEGATIVES, np.asarray(rows_NK, np.int32))
-    return open_artifact(path, KIND)
-
-
-def open_negatives(path: str | os.PathLike, mention_tokens: Artifact) -> np.ndarray:
-    """Maps the published hard negatives into memory: int32 [N, K], line i for row i of `mention_tokens`.
-
-    Raises:
-      MelError: there are none, or they were made for other mention tokens.
-    """
-    return np.load(open_artifact(path, KIND, {"mention_tokens": mention_tokens}) / NEGATIVES, mmap_mode="r")
 
 
 def _fill_up(

@@ -14,7 +14,6 @@ import dataclasses
 import functools
 import hashlib
 import logging as python_logging
-import math
 import os
 import pathlib
 import shutil
@@ -30,7 +29,6 @@ from mel.checks import CHECKS
 from mel.encoder.config import EncoderConfig
 from mel.encoder.vocabulary import Vocabulary
 from mel.training.hosts import on_lead
-from mel.training.state import LOG_LOGIT_SCALE
 from mel.training.step_digests import drop_damaged, write_digests
 from mel.types import MelError, TrainState
 
@@ -65,7 +63,7 @@ class Checkpoint:
           MelError: the table is damaged, or another run's.
         """
         _verify(self.start.path, TOKEN_TABLE, self.vocabulary.table_VD, self.start)
-        return self.vocabulary.full(self.trained["encoder"])
+        return self.vocabulary.full(self.trained)
 
     @property
     def step(self) -> int:
@@ -73,9 +71,7 @@ class Checkpoint:
 
     @property
     def logit_scale(self) -> float:
-        """The one that was learned, or stated."""
-        if LOG_LOGIT_SCALE in self.trained:
-            return math.exp(self.trained[LOG_LOGIT_SCALE])
+        """What the cosines were multiplied with in training."""
         return self.artifact.facts["settings"]["logit_scale"]
 
     def train_state(self, like: TrainState) -> TrainState:

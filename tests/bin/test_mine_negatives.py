@@ -4,8 +4,8 @@ import pytest
 from mel.artifacts import Workdir, open_artifact
 from mel.bin import mine_negatives, prepare_data
 from mel.corpora.kb import KnowledgeBase
-from mel.retrieval.mining import open_negatives
 from mel.shards.datasets import open_rows
+from mel.shards.negatives import open_negatives
 
 
 @pytest.fixture(scope="module")

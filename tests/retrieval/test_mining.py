@@ -6,8 +6,6 @@ from mel.retrieval.exact import ExactIndex
 from mel.retrieval.mining import (
     mine,
     negatives_by_frequency,
-    open_negatives,
-    publish_negatives,
     random_negatives,
     same_surface_negatives,
 )
@@ -203,22 +201,3 @@ class TestSameSurface:
     def test_does_not_depend_on_the_block(self):
         whole, blocks = self.draw(3), self.draw(3, block=3)
         np.testing.assert_array_equal(whole, blocks)
-
-
-class TestPublished:
-    def test_reads_back_as_a_map_of_row_ids(self, publish_tokens, tmp_path):
-        mention_tokens, entity_tokens = publish_tokens("mentions", "m"), publish_tokens("entities", "e")
-        inputs = {"mention_tokens": mention_tokens, "entity_tokens": entity_tokens}
-        rows_NK = np.arange(6).reshape(3, 2)
-        artifact = publish_negatives(tmp_path / "negatives", rows_NK, inputs, {"pool": 12})
-        assert artifact.facts == {"pool": 12, "mentions": 3, "negatives_per_mention": 2}
-        found_NK = open_negatives(tmp_path / "negatives", mention_tokens)
-        assert found_NK.dtype == np.int32 and isinstance(found_NK, np.memmap)
-        np.testing.assert_array_equal(found_NK, rows_NK)
-
-    def test_refuses_negatives_of_other_tokens(self, publish_tokens, tmp_path):
-        mention_tokens, entity_tokens = publish_tokens("mentions", "m"), publish_tokens("entities", "e")
-        inputs = {"mention_tokens": mention_tokens, "entity_tokens": entity_tokens}
-        publish_negatives(tmp_path / "negatives", np.zeros((3, 2), np.int32), inputs, {})
-        with pytest.raises(MelError, match="was not made from the mention_tokens at .*entities"):
-            open_negatives(tmp_path / "negatives", entity_tokens)
