@@ -40,9 +40,21 @@ PACKAGES = (
 ).split()
 
 
+_opened_at: dict[str, pathlib.Path] = {}  # where this process found what has a digest
+
+
 @dataclasses.dataclass(frozen=True)
 class Artifact:
-    """A published folder: its path, its kind, the facts stated in its manifest, its digest."""
+    """A published folder, as its manifest tells.
+
+    Attributes:
+      path, kind: where it stands and what it is.
+      facts: what its readers have to know.
+      digest: of its content.
+      inputs: the digests of what it was made from, by name.
+      files: the size and digest of each file.
+      places: where its inputs stood, by name, relative to the folder that it stands in; for people.
+    """
 
     path: pathlib.Path
     kind: str
@@ -50,6 +62,7 @@ class Artifact:
     digest: str
     inputs: Mapping[str, str]
     files: Mapping[str, Mapping[str, Any]]
+    places: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __truediv__(self, name: str) -> pathlib.Path:
         return self.path / name
@@ -75,8 +88,8 @@ class Artifact:
         CHECKS.settle(self.path)
 
     def _expected(self, names: Sequence[str]) -> list[Expected]:
-        remedy = _remedy(self.path, self.kind)
-        return [Expected(self.path / name, self.files[name]["sha256"], remedy) for name in names]
+        advice = remedy(self.path, self.kind)
+        return [Expected(self.path / name, self.files[name]["sha256"], advice) for name in names]
 
 
 class Draft:
@@ -86,7 +99,6 @@ class Draft:
       path: where it is written.
       facts: what its readers have to know.
       inputs: the digests of what it was made from, by name.
-      places: where these stood, relative to the folder that it will stand in.
       content_digest: what its digest covers instead of its files, where these differ from run to run.
     """
 
@@ -94,7 +106,6 @@ class Draft:
         self.path = path
         self.facts: dict[str, Any] = {}
         self.inputs: dict[str, str] = {}
-        self.places: dict[str, str] = {}
         self.content_digest: str | None = None
 
     def __truediv__(self, name: str) -> pathlib.Path:
@@ -103,7 +114,6 @@ class Draft:
     def reads(self, name: str, artifact: Artifact) -> None:
         """Records that this output was made from `artifact`."""
         self.inputs[name] = artifact.digest
-        self.places[name] = os.path.relpath(artifact.path, self.path.parent)
 
 
 @contextlib.contextmanager
@@ -142,7 +152,7 @@ def publish(path: str | os.PathLike, kind: str, config: Any = None) -> Iterator[
                     f"The disk is full while writing {path}; nothing of it was kept: free some space and run again."
                 ) from error
             raise
-        CHECKS.trust(Expected(path / name, entry["sha256"], _remedy(path, kind)) for name, entry in files.items())
+        CHECKS.trust(Expected(path / name, entry["sha256"], remedy(path, kind)) for name, entry in files.items())
 
 
 def open_artifact(
@@ -162,22 +172,28 @@ def open_artifact(
         made from other inputs.
     """
     path = pathlib.Path(path)
-    artifact = _read_manifest(path, kind)
+    artifact = read_manifest(path, kind)
     for name, expected in artifact.files.items():
         file = path / name
         size = file.stat().st_size if file.is_file() else None
         if size != expected["bytes"]:
             state = "is missing" if size is None else f"has {size} bytes instead of {expected['bytes']}"
-            raise MelError(f"{file} {state}: {_remedy(path, kind)}.")
+            raise MelError(f"{file} {state}: {remedy(path, kind)}.")
     for name, wanted in (inputs or {}).items():
         if artifact.inputs.get(name) != wanted.digest:
-            raise MelError(f"{path} was not made from the {name} at {wanted.path}: {_remedy(path, kind)}.")
+            raise MelError(f"{path} was not made from the {name} at {wanted.path}: {remedy(path, kind)}.")
     artifact.check(*reads)
+    _opened_at[artifact.digest] = path.absolute()
     return artifact
 
 
-def _read_manifest(path: pathlib.Path, kind: str) -> Artifact:
-    damaged = MelError(f"{path / MANIFEST} is damaged: {_remedy(path, kind)}.")
+def read_manifest(path: pathlib.Path, kind: str) -> Artifact:
+    """What a manifest says of an artefact, whose files nobody has looked at; any kind if `kind` is "".
+
+    Raises:
+      MelError: as `open_artifact`, for what a manifest can tell.
+    """
+    damaged = MelError(f"{path / MANIFEST} is damaged: {remedy(path, kind)}.")
     try:
         manifest = read_json(path / MANIFEST)
         found_kind, version = manifest["kind"], manifest["format_version"]
@@ -187,20 +203,20 @@ def _read_manifest(path: pathlib.Path, kind: str) -> Artifact:
         raise damaged from None
     if version != FORMAT_VERSION:
         raise MelError(
-            f"{path} has format version {version}, this program reads {FORMAT_VERSION}: {_remedy(path, kind)}."
+            f"{path} has format version {version}, this program reads {FORMAT_VERSION}: {remedy(path, kind)}."
         )
     if seal(manifest) != manifest:
         raise damaged
-    if found_kind != kind:
+    if kind and found_kind != kind:
         raise MelError(f"{path} holds {found_kind}, not {kind}.")
-    return Artifact(path, kind, *(manifest[name] for name in ("facts", "digest", "inputs", "files")))
+    return Artifact(path, found_kind, *(manifest[name] for name in ("facts", "digest", "inputs", "files", "places")))
 
 
-def _remedy(path: pathlib.Path, kind: str) -> str:
+def remedy(path: pathlib.Path, kind: str) -> str:
     """What to do where an artefact is damaged, as the end of a sentence; one that stands in another goes with it."""
     if (path.parent / MANIFEST).is_file():
         with contextlib.suppress(MelError, OSError):
-            return _remedy(path.parent, str(read_json(path.parent / MANIFEST).get("kind")))
+            return remedy(path.parent, str(read_json(path.parent / MANIFEST).get("kind")))
     return f"delete {path} and {rerun(kind)}"
 
 
@@ -280,7 +296,11 @@ def _write_manifest(draft: Draft, kind: str, config: Any) -> dict[str, dict[str,
         "digest": digest_of([FORMAT_VERSION, kind, draft.facts, content]),
         "facts": draft.facts,
         "inputs": draft.inputs,
-        "places": draft.places,
+        "places": {
+            name: os.path.relpath(_opened_at[digest], draft.path.parent.absolute())
+            for name, digest in draft.inputs.items()
+            if digest in _opened_at
+        },
         "config": dataclasses.asdict(config) if dataclasses.is_dataclass(config) else config,
         "packages": _package_versions(),
         "files": files,
