@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from experiments.run_grid import MADE_WITH, Run, grid, read_settings
 from mel.artifacts import Workdir, write_text
 from mel.cost import read_cost
-from mel.evaluation.report import Report, open_report
+from mel.reports.report import Report, open_report
 from mel.types import MelError
 
 if TYPE_CHECKING:

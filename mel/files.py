@@ -16,7 +16,7 @@ DRAFT = ".draft-"  # begins the name of what is being written
 MOST_BYTES_OF_JSON = 256 << 20
 
 
-def allocate(path: pathlib.Path, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+def allocate(path: pathlib.Path, shape: tuple[int, ...], dtype: Any) -> np.memmap:
     """A new .npy file mapped into memory for writing, with all its space taken at once.
 
     Writing to a mapped file that the disk has no room for would kill the process.

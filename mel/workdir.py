@@ -69,6 +69,11 @@ class Workdir:
         """Round 0, 1, ...; START is the untrained encoder."""
         return Round(self.path / "rounds" / ("start" if number == START else str(number)))
 
+    def rounds(self) -> list[int]:
+        """The numbers of all rounds that were begun, in order; START is not among them."""
+        folders = (self.path / "rounds").glob("[0-9]*")
+        return sorted(int(folder.name) for folder in folders if folder.name.isdecimal())
+
     def report(self, name: str) -> pathlib.Path:
         return self.path / "reports" / name
 

@@ -21,7 +21,7 @@ from experiments.transfer import matrix
 from mel.artifacts import START, Workdir, exists
 from mel.bin import evaluate, prepare_data
 from mel.cost import FILE
-from mel.evaluation.report import open_report
+from mel.reports.report import open_report
 from mel.types import MelError
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]

@@ -73,9 +73,9 @@ def plain_side(turn: Callable[..., None], spec: Spec, folder: str) -> None:
         embeddings_ND = jnp.concatenate(
             [model.apply({"params": params}, group) for group in batch.tokens if len(group)]
         )
-        is_gold_BC = np.arange(len(batch.candidate_qid_C)) == batch.gold_column_B[:, None]
-        same_BC = batch.candidate_qid_C == batch.mention_qid_B[:, None]
-        left_out_BC = (same_BC & ~is_gold_BC) | (batch.candidate_qid_C == 0)
+        is_gold_BC = np.arange(len(batch.entity_C)) == batch.gold_column_B[:, None]
+        same_BC = batch.entity_C == batch.gold_B[:, None]
+        left_out_BC = (same_BC & ~is_gold_BC) | (batch.entity_C == 0)
         mention_BD, candidate_CD = embeddings_ND[batch.mention_row_B], embeddings_ND[batch.candidate_row_C]
         return plain_loss(mention_BD, candidate_CD, batch.gold_column_B, left_out_BC)
 

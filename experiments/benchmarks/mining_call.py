@@ -123,7 +123,7 @@ def ours(turn: Callable[[Any], None], task: Task) -> None:
         clock.append(time.perf_counter())
         index, _ = approximate.tune(approximate.build(embeddings_ED, settings), embeddings_ED, settings.least_recall)
         clock.append(time.perf_counter())
-        mine(index, queries_QD, mentions.qids_N[ids_Q], entities.qids_N, NEGATIVES, POOL, seed=0)
+        mine(index, queries_QD, mentions.entities_N[ids_Q], entities.entities_N, NEGATIVES, POOL, seed=0)
         clock.append(time.perf_counter())
         stages = dict(zip(("embed", "index", "search and draw"), np.diff(clock).tolist()))
         rows = len(ids_Q), len(entities)

@@ -209,13 +209,13 @@ def _loss(embeddings_ND, rows, batch):
     import torch
 
     device = embeddings_ND.device
-    gold_B, mention_qid_B, qid_C = (
+    gold_B, gold_B, qid_C = (
         torch.from_numpy(array).to(device).long()
-        for array in (batch.gold_column_B, batch.mention_qid_B, batch.candidate_qid_C)
+        for array in (batch.gold_column_B, batch.gold_B, batch.entity_C)
     )
     mention_BD, candidate_CD = (embeddings_ND[places] for places in rows)
     is_gold_BC = torch.arange(len(qid_C), device=device) == gold_B[:, None]
-    left_out_BC = ((qid_C == mention_qid_B[:, None]) & ~is_gold_BC) | (qid_C == 0)
+    left_out_BC = ((qid_C == gold_B[:, None]) & ~is_gold_BC) | (qid_C == 0)
     logits_BC = (LOGIT_SCALE * mention_BD @ candidate_CD.T).masked_fill(left_out_BC, -torch.inf)
     return torch.nn.functional.cross_entropy(logits_BC, gold_B)
 

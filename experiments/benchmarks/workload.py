@@ -112,12 +112,12 @@ def _synthetic(spec: Spec) -> Work:
     entity_of_rank_E = generator.permutation(entities)
     golds_N = entity_of_rank_E[_zipf(generator, entities, mentions)]
     offsets_NK = generator.random((mentions, NEIGHBOURS)).argpartition(spec.negatives, axis=1)[:, : spec.negatives] + 2
-    qids_E = np.arange(entities) // 2 + 1  # so the next row but one has another QID
+    entities_E = np.arange(entities) // 2 + 1  # so the next row but one has another QID
     rows = [_texts(generator, vocabulary_w, count, spec.fixed) for count in (mentions, entities)]
     return Work(
         _lealla_small(vocabulary, spec.tiny),
-        RowSet(rows[0], qids_E[golds_N], np.zeros(mentions, np.int32), golds_N),
-        RowSet(rows[1], qids_E, np.zeros(entities, np.int32), np.arange(entities)),
+        RowSet(rows[0], entities_E[golds_N], np.zeros(mentions, np.int32), golds_N),
+        RowSet(rows[1], entities_E, np.zeros(entities, np.int32), np.arange(entities)),
         (golds_N[:, None] + offsets_NK) % entities,
     )
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 
 from experiments import curves
 from experiments.curves import Finished
-from mel.evaluation.report import Report
+from mel.reports.report import Report
 
 EXPERIMENT = pathlib.Path(__file__).resolve().parent
 ALL = "all"  # the setting that trains on every language

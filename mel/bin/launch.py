@@ -1,6 +1,6 @@
 """What every binary shares: flags derived from a frozen dataclass, logging, one-sentence errors.
 
-A binary is `main(config)`. Its config is a frozen dataclass whose fields `mel.config.flag` makes, and
+A binary is `main(config)`. Its config is a frozen dataclass whose fields are made by `mel.config.flag`, and
 `launch` derives the absl flags from it, so a field is stated once. A field that is itself such a
 dataclass contributes its own fields; a name that several share is one flag, set in all of them.
 """

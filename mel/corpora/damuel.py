@@ -12,7 +12,7 @@ from absl import logging
 
 from mel.corpora.archives import Part, read_lines
 from mel.corpora.malformed import Malformed
-from mel.types import Entity, MelError, Mention, Qid, Span, format_qid, parse_qid
+from mel.types import Entity, EntityId, MelError, Mention, Span, parse_qid
 
 DESCRIPTION_CHARACTERS = 2000
 
@@ -42,7 +42,7 @@ class Page(NamedTuple):
 
 
 def read_pages(
-    part: Part, language: str, malformed: Malformed, redirects: Mapping[Qid, Qid] | None = None
+    part: Part, language: str, malformed: Malformed, redirects: Mapping[EntityId, EntityId] | None = None
 ) -> Iterator[Page]:
     """Yields one page for each usable record of a part.
 
@@ -76,7 +76,7 @@ class _WrongRecord(Exception):
     """Why a record cannot be used."""
 
 
-def _page(record: dict, language: str, redirects: Mapping[Qid, Qid], place: str) -> Page:
+def _page(record: dict, language: str, redirects: Mapping[EntityId, EntityId], place: str) -> Page:
     """Raises _WrongRecord if a value that is needed has the wrong type."""
     wiki = _get(record, "wiki", dict)
     text = _get(wiki, "text", str)
@@ -88,6 +88,7 @@ def _page(record: dict, language: str, redirects: Mapping[Qid, Qid], place: str)
     title = _title(record, wiki, qid)
     entity = Entity(redirects.get(qid, qid), language, title, _description(record, wiki, text, tokens))
 
+    document = f"{language}-{qid}"
     mentions, dropped, redirected = [], Counter(), int(qid in redirects)
     for ordinal, link in enumerate(_get(wiki, "links", list)):
         link = _object(link, "a link")
@@ -99,13 +100,13 @@ def _page(record: dict, language: str, redirects: Mapping[Qid, Qid], place: str)
             continue
         span, gold, lemma = found
         redirected += gold in redirects
-        mention_id = f"{language}-{format_qid(qid)}-{ordinal}"
+        mention_id = f"{document}-{ordinal}"
         gold = redirects.get(gold, gold)
-        mentions.append(Mention(mention_id, language, text, span, gold, title, lemma=lemma))
+        mentions.append(Mention(mention_id, language, text, span, gold, document, title, lemma=lemma))
     return Page(entity, text, tuple(mentions), dropped, redirected, _names(record, wiki))
 
 
-def _link(link: dict, text: str, tokens: list) -> tuple[Span, Qid, str] | str:
+def _link(link: dict, text: str, tokens: list) -> tuple[Span, EntityId, str] | str:
     """The span, the gold and the lemma of a link, or the reason why it is not a mention."""
     if link.get("origin") != "wiki":
         return _NOT_WIKI
@@ -146,10 +147,10 @@ def _covered(focus: dict, text: str, tokens: list) -> Span | None:
     return Span(start, end)
 
 
-def _title(record: dict, wiki: dict, qid: Qid) -> str:
+def _title(record: dict, wiki: dict, qid: EntityId) -> str:
     aliases = _get(record, "aliases", list)
     names = (_get(wiki, "title", str), _get(record, "label", str), *(name for name in aliases if isinstance(name, str)))
-    return next((name.strip() for name in names if name.strip()), format_qid(qid))
+    return next((name.strip() for name in names if name.strip()), qid)
 
 
 def _names(record: dict, wiki: dict) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from absl import logging
 
 from mel.corpora.malformed import Malformed
-from mel.types import MelError, Mention, Qid, Span, parse_qid
+from mel.types import EntityId, MelError, Mention, Span, parse_qid
 
 _DOCUMENT_COLUMNS = ("docid", "title", "text_md5")
 _MENTION_COLUMNS = ("docid", "position", "length", "mention", "qid")
@@ -42,7 +42,7 @@ class _Row(NamedTuple):
     position: int
     length: int
     surface_form: str
-    gold: Qid
+    gold: EntityId
     frequency_bin: int
     in_references: bool | None
 
@@ -87,8 +87,8 @@ def read_documents(directory: str | os.PathLike, language: str, malformed: Malfo
                 continue
             span = Span(row.position, row.position + row.length)
             mention_id = f"{docid}:{row.position}:{row.length}"
-            mention = Mention(mention_id, language, text, span, row.gold, title, row.frequency_bin, row.in_references)
-            mentions.append(mention)
+            about = {"document": docid, "frequency_bin": row.frequency_bin, "in_references": row.in_references}
+            mentions.append(Mention(mention_id, language, text, span, row.gold, title=title, **about))
         yield Document(docid, title, text, tuple(mentions), dropped)
 
 

@@ -25,19 +25,13 @@ Precision = Literal["auto", "float32", "bfloat16"]
 
 
 @dataclasses.dataclass(frozen=True)
-class CompilationConfig:
-    """Where programs are kept that the machine compiled; no result depends on it."""
-
-    compilation_cache: str = flag("", "Folder of compiled programs; that of the user where it is empty.")
-
-
-@dataclasses.dataclass(frozen=True)
-class ComputeConfig(CompilationConfig):
-    """How training computes."""
+class ComputeConfig:
+    """How an encoder computes, and where the programs are kept that this needs."""
 
     precision: Precision = flag(
         "auto", "Of dense layers and attention; auto is bfloat16 on accelerators and float32 on CPUs."
     )
+    compilation_cache: str = flag("", "Folder of compiled programs; that of the user where it is empty.")
 
 
 @dataclasses.dataclass(frozen=True)

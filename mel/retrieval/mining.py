@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -11,14 +12,15 @@ from mel.retrieval.index import Index, first_of_each, keep_first, search_distinc
 from mel.types import NIL, MelError
 
 MENTIONS_AT_ONCE = 8192
-QID_BITS = 31  # a QID is below 2**31, so that a surface form's number and a QID make one int64
+Negatives = Literal["hard", "random", "by_frequency", "same_surface"]
+NUMBER_BITS = 31  # an entity number is below 2**31, so that a surface form's number and it make one int64
 
 
 def mine(
     index: Index,
     queries_QD: np.ndarray,
-    gold_qid_Q: np.ndarray,
-    qids_E: np.ndarray,
+    gold_Q: np.ndarray,
+    entities_E: np.ndarray,
     negatives_per_mention: int,
     pool: int,
     seed: int,
@@ -27,15 +29,15 @@ def mine(
 ) -> np.ndarray:
     """Draws hard negatives from the nearest wrong entities of each mention.
 
-    No row with the mention's gold QID is ever chosen, and no QID twice for one mention.
+    No row of the mention's gold is ever chosen, and no entity twice for one mention.
 
     Args:
       index: over the E entity rows.
       queries_QD: the embeddings of the mentions.
-      gold_qid_Q: their gold QIDs.
-      qids_E: the QID of each entity row.
+      gold_Q: their golds.
+      entities_E: the entity of each entity row.
       negatives_per_mention: how many are drawn (K).
-      pool: from how many of the nearest wrong QIDs, without replacement; equal to
+      pool: from how many of the nearest wrong entities, without replacement; equal to
         `negatives_per_mention` it takes the nearest.
       seed: of the draw.
       progress: told how many more mentions are done.
@@ -53,9 +55,9 @@ def mine(
     rows_QK = np.empty((len(queries_QD), negatives_per_mention), np.int32)
     for start in range(0, len(queries_QD), block):
         mentions = slice(start, min(start + block, len(queries_QD)))
-        # A gold takes up at most one of the distinct QIDs, so one more than the pool is enough.
-        qids_qk, _, neighbours_qk = search_distinct(index, queries_QD[mentions], qids_E, pool + 1)
-        wrong_qk = (neighbours_qk >= 0) & (qids_qk != gold_qid_Q[mentions, None])
+        # A gold takes up at most one of the distinct entities, so one more than the pool is enough.
+        entities_qk, _, neighbours_qk = search_distinct(index, queries_QD[mentions], entities_E, pool + 1)
+        wrong_qk = (neighbours_qk >= 0) & (entities_qk != gold_Q[mentions, None])
         pool_qp = keep_first(wrong_qk, neighbours_qk, pool, -1)
         _check_enough(pool_qp, negatives_per_mention, start)
         # Drawn line by line from one stream, whatever the size of a block.
@@ -67,8 +69,8 @@ def mine(
     return rows_QK
 
 
-def random_negatives(gold_qid_Q: np.ndarray, qids_E: np.ndarray, negatives_per_mention: int, seed: int) -> np.ndarray:
-    """Draws entity rows uniformly, never a gold, no QID twice for one mention.
+def random_negatives(gold_Q: np.ndarray, entities_E: np.ndarray, negatives_per_mention: int, seed: int) -> np.ndarray:
+    """Draws entity rows uniformly, never a gold, no entity twice for one mention.
 
     Returns:
       int32 [Q, K].
@@ -76,21 +78,21 @@ def random_negatives(gold_qid_Q: np.ndarray, qids_E: np.ndarray, negatives_per_m
     Raises:
       MelError: the KB has too few wrong entities.
     """
-    rows_QK = np.full((len(gold_qid_Q), negatives_per_mention), -1, np.int32)
-    return _fill_up(rows_QK, gold_qid_Q, np.arange(len(qids_E)), qids_E, np.random.default_rng(seed))
+    rows_QK = np.full((len(gold_Q), negatives_per_mention), -1, np.int32)
+    return _fill_up(rows_QK, gold_Q, np.arange(len(entities_E)), entities_E, np.random.default_rng(seed))
 
 
 def negatives_by_frequency(
-    gold_qid_Q: np.ndarray, gold_rows_Q: np.ndarray, qids_E: np.ndarray, negatives_per_mention: int, seed: int
+    gold_Q: np.ndarray, gold_rows_Q: np.ndarray, entities_E: np.ndarray, negatives_per_mention: int, seed: int
 ) -> np.ndarray:
     """Draws the gold rows of random mentions, and so each entity as often as it is gold.
 
-    Never a gold of the mention itself, no QID twice for one mention.
+    Never a gold of the mention itself, no entity twice for one mention.
 
     Args:
-      gold_qid_Q: the gold QIDs of the mentions.
+      gold_Q: the golds of the mentions.
       gold_rows_Q: the rows of their golds, -1 where the KB lacks them.
-      qids_E: the QID of each entity row.
+      entities_E: the entity of each entity row.
       negatives_per_mention: how many are drawn (K).
       seed: of the draw.
 
@@ -100,14 +102,14 @@ def negatives_by_frequency(
     Raises:
       MelError: the mentions have too few different golds.
     """
-    rows_QK = np.full((len(gold_qid_Q), negatives_per_mention), -1, np.int32)
+    rows_QK = np.full((len(gold_Q), negatives_per_mention), -1, np.int32)
     drawn_from = np.asarray(gold_rows_Q)[np.asarray(gold_rows_Q) >= 0]
-    return _fill_up(rows_QK, gold_qid_Q, drawn_from, qids_E, np.random.default_rng(seed))
+    return _fill_up(rows_QK, gold_Q, drawn_from, entities_E, np.random.default_rng(seed))
 
 
 def same_surface_negatives(
     surface_forms: Iterable[str],
-    gold_qid_Q: np.ndarray,
+    gold_Q: np.ndarray,
     languages_Q: np.ndarray | Sequence[str],
     kb: KnowledgeBase,
     negatives_per_mention: int,
@@ -118,11 +120,11 @@ def same_surface_negatives(
 
     First come entities that some mention with the same surface form is linked to, then those where
     it is the same lower-cased only; each group in random order. What is missing then is drawn
-    uniformly. Never a gold, no QID twice for one mention.
+    uniformly. Never a gold, no entity twice for one mention.
 
     Args:
       surface_forms: of the Q mentions.
-      gold_qid_Q: their gold QIDs.
+      gold_Q: their golds.
       languages_Q: their languages.
       kb: of the entity rows; golds that it lacks are no candidates.
       negatives_per_mention: how many are drawn (K).
@@ -137,37 +139,37 @@ def same_surface_negatives(
     """
     generator = np.random.default_rng(seed)
     form_Q, lower_Q = _numbered(surface_forms)
-    known_Q = kb.rows_of(gold_qid_Q, kb.languages[0]) >= 0
-    exact, lower = (np.unique(_key(number_Q, gold_qid_Q)[known_Q]) for number_Q in (form_Q, lower_Q))
-    qids_QK = np.full((len(gold_qid_Q), negatives_per_mention), NIL, np.int64)
-    for start in range(0, len(gold_qid_Q), block):
+    known_Q = kb.rows_of(gold_Q, kb.languages[0]) >= 0
+    exact, lower = (np.unique(_key(number_Q, gold_Q)[known_Q]) for number_Q in (form_Q, lower_Q))
+    entities_QK = np.full((len(gold_Q), negatives_per_mention), NIL, np.int64)
+    for start in range(0, len(gold_Q), block):
         mentions = slice(start, start + block)
         keys_p, mention_p = _ranges(lower, _key(lower_Q[mentions], 0), _key(lower_Q[mentions] + 1, 0))
-        qid_p = keys_p & (2**QID_BITS - 1)
-        inexact_p = ~_holds(exact, _key(form_Q[mentions][mention_p], qid_p))
-        order_p = np.lexsort((generator.random(len(qid_p)), inexact_p, mention_p))
-        order_p = order_p[qid_p[order_p] != gold_qid_Q[mentions][mention_p[order_p]]]
-        mention_p, qid_p = mention_p[order_p], qid_p[order_p]
-        place_p = np.arange(len(qid_p)) - np.searchsorted(mention_p, mention_p)
+        entity_p = keys_p & (2**NUMBER_BITS - 1)
+        inexact_p = ~_holds(exact, _key(form_Q[mentions][mention_p], entity_p))
+        order_p = np.lexsort((generator.random(len(entity_p)), inexact_p, mention_p))
+        order_p = order_p[entity_p[order_p] != gold_Q[mentions][mention_p[order_p]]]
+        mention_p, entity_p = mention_p[order_p], entity_p[order_p]
+        place_p = np.arange(len(entity_p)) - np.searchsorted(mention_p, mention_p)
         drawn_p = place_p < negatives_per_mention
-        qids_QK[start + mention_p[drawn_p], place_p[drawn_p]] = qid_p[drawn_p]
-    rows_QK = np.full(qids_QK.shape, -1, np.int32)
+        entities_QK[start + mention_p[drawn_p], place_p[drawn_p]] = entity_p[drawn_p]
+    rows_QK = np.full(entities_QK.shape, -1, np.int32)
     for language in np.unique(languages_Q).tolist():
         spoken_Q = np.asarray(languages_Q) == language
-        rows_QK[spoken_Q] = kb.rows_of(qids_QK[spoken_Q], language)
-    return _fill_up(rows_QK, gold_qid_Q, np.arange(len(kb.qids_E)), kb.qids_E, generator)
+        rows_QK[spoken_Q] = kb.rows_of(entities_QK[spoken_Q], language)
+    return _fill_up(rows_QK, gold_Q, np.arange(len(kb.entities_E)), kb.entities_E, generator)
 
 
 def _fill_up(
     rows_QK: np.ndarray,
-    gold_qid_Q: np.ndarray,
+    gold_Q: np.ndarray,
     drawn_from: np.ndarray,
-    qids_E: np.ndarray,
+    entities_E: np.ndarray,
     generator: np.random.Generator,
 ) -> np.ndarray:
-    """Replaces -1 by rows drawn uniformly from `drawn_from`, until each line holds K distinct wrong QIDs."""
+    """Replaces -1 by rows drawn uniformly from `drawn_from`, until each line holds K distinct wrong entities."""
     negatives_per_mention = rows_QK.shape[1]
-    distinct = len(np.unique(qids_E[drawn_from]))
+    distinct = len(np.unique(entities_E[drawn_from]))
     if distinct < negatives_per_mention + 1:
         raise MelError(_too_small(distinct - 1, negatives_per_mention))
     waiting = np.flatnonzero((rows_QK < 0).any(axis=1))
@@ -175,8 +177,8 @@ def _fill_up(
         rows_qK = rows_QK[waiting]
         empty_qK = rows_qK < 0
         rows_qK[empty_qK] = drawn_from[generator.integers(len(drawn_from), size=np.count_nonzero(empty_qK))]
-        qids_qK = qids_E[rows_qK]
-        rejected_qK = ~first_of_each(qids_qK) | (qids_qK == gold_qid_Q[waiting, None])
+        entities_qK = entities_E[rows_qK]
+        rejected_qK = ~first_of_each(entities_qK) | (entities_qK == gold_Q[waiting, None])
         rows_QK[waiting] = np.where(rejected_qK, -1, rows_qK)
         waiting = waiting[rejected_qK.any(axis=1)]
     return rows_QK
@@ -191,8 +193,8 @@ def _numbered(surface_forms: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
     return form_Q, lower_F[form_Q]
 
 
-def _key(number_Q: np.ndarray, qid_Q: np.ndarray | int) -> np.ndarray:
-    return (number_Q << QID_BITS) + qid_Q
+def _key(number_Q: np.ndarray, entity_Q: np.ndarray | int) -> np.ndarray:
+    return (number_Q << NUMBER_BITS) + entity_Q
 
 
 def _ranges(keys: np.ndarray, low_q: np.ndarray, high_q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -17,22 +17,23 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal, NamedTuple
 
 import numpy as np
-import orjson
 
-from mel.artifacts import Artifact, publish
-from mel.corpora import alias_table, damuel, mewsli
+from mel.artifacts import Artifact, Workdir, open_artifact, publish
+from mel.corpora import alias_table, damuel, mentions, mewsli
 from mel.corpora.archives import Part, find_archive, list_parts
 from mel.corpora.kb import KnowledgeBase, KnowledgeBaseWriter, read_entities
 from mel.corpora.malformed import Malformed
+from mel.corpora.mentions import MentionLine
 from mel.corpora.workers import map_in_order
 from mel.progress import Progress
 from mel.shards.datasets import RowSet, write_rows
 from mel.shards.rows import TokenRows
 from mel.text.marking import mark_entity, mark_mention
 from mel.text.tokenizer import Tokenizer
-from mel.types import Entity, Mention, Qid, format_qid
+from mel.types import Entity, EntityId, Mention
 
 ENTITIES_AT_ONCE = 8192
+DOCUMENTS_AT_ONCE = 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Archives:
     """
 
     parts: tuple[tuple[str, Part], ...]
-    redirects: Mapping[Qid, Qid]
+    redirects: Mapping[EntityId, EntityId]
     held_out: float
     max_malformed: int
     workers: int
@@ -61,12 +62,11 @@ class Archives:
 
 
 class MentionBlock(NamedTuple):
-    """Mentions of one language: their rows, golds, and their lines for the mentions artefact."""
+    """Mentions of one language: their rows, their lines for the mentions artefact, and why others were dropped."""
 
     language: str
     rows: TokenRows
-    golds_N: np.ndarray
-    lines: list[bytes]
+    lines: list[MentionLine]
     dropped: Counter[str]
 
 
@@ -77,30 +77,38 @@ class Windows(NamedTuple):
     max_tokens: int
     title_in_window: bool
 
+    @classmethod
+    def of(cls, work: Workdir) -> Windows:
+        """How the mentions that training reads were cut."""
+        facts = open_artifact(work.mention_tokens("train"), "tokens").facts
+        return cls(work.tokenizer, facts["max_tokens"], facts["title_in_window"])
+
 
 def publish_kb(
     kb_path: pathlib.Path, alias_path: pathlib.Path, archives: Archives, languages: tuple[str, ...], settings: dict
 ) -> None:
-    """Publishes the alias table of the training mentions and the knowledge base, in one reading."""
+    """Publishes the knowledge base and the alias table of the training mentions, in one reading."""
     malformed = Malformed(archives.max_malformed)
     counts = alias_table.Counts(Counter(), Counter(), Counter())
     redirected = 0
-    with publish(kb_path, "kb") as kb, publish(alias_path, "alias table") as aliases:
+    with publish(kb_path, "kb") as kb:
         writer = KnowledgeBaseWriter(kb.path, languages)
         survey = functools.partial(_survey_part, archives=archives)
         for entities, part_counts, moved, part_malformed in _each_part(survey, archives, "entities"):
             malformed.merge(part_malformed)
             writer.add(entities)
-            for count, part_count in zip(counts, part_counts):
+            for count, part_count in zip(counts, part_counts, strict=True):
                 count.update(part_count)
             redirected += moved
-        rows = writer.close()
+        numbers = {name: number for number, name in enumerate(writer.close(_linked(counts)).ids)}
         kb.facts |= {
-            "settings": settings, "languages": list(languages), "rows": rows, "entities": writer.counts,
-            "duplicates": writer.duplicates, "redirected": redirected, "malformed": len(malformed),
-            "dropped": dict(sorted(malformed.dropped.items())),
+            "settings": settings, "languages": list(languages), "rows": sum(writer.counts.values()),
+            "entities": writer.counts, "duplicates": writer.duplicates, "redirected": redirected,
+            "malformed": len(malformed), "dropped": dict(sorted(malformed.dropped.items())),
         }  # fmt: skip
-        aliases.facts |= {"settings": settings, "rows": alias_table.write(aliases.path, counts)}
+    with publish(alias_path, "alias table") as aliases:
+        aliases.reads("kb", open_artifact(kb_path, "kb"))
+        aliases.facts |= {"settings": settings, "rows": alias_table.write(aliases.path, counts, numbers)}
 
 
 def publish_entity_rows(path: pathlib.Path, kb: Artifact, tokenizer: Artifact, max_tokens: int) -> None:
@@ -112,7 +120,7 @@ def publish_entity_rows(path: pathlib.Path, kb: Artifact, tokenizer: Artifact, m
         for entities in _groups(read_entities(kb.path), ENTITIES_AT_ONCE):
             rows = TokenRows.from_rows(loaded.rows([mark_entity(entity) for entity in entities], max_tokens))
             ids = np.arange(first, first + len(rows))
-            yield RowSet(rows, kb_rows.qids_E[ids], kb_rows.languages_E[ids], ids)
+            yield RowSet(rows, kb_rows.entities_E[ids], kb_rows.languages_E[ids], ids)
             first += len(rows)
 
     with publish(path, "tokens") as draft:
@@ -134,16 +142,25 @@ def damuel_mentions(
 
 
 def mewsli_mentions(
-    tree: pathlib.Path, languages: Iterable[str], windows: Windows, malformed: Malformed
+    tree: pathlib.Path, languages: Iterable[str], windows: Windows, malformed: Malformed, limit: int = 0
 ) -> Iterator[MentionBlock]:
-    """The mentions of a Mewsli-9 tree, language by language."""
+    """The mentions of a Mewsli-9 tree, language by language; the first `limit` of each if it is not 0."""
     tokenizer = Tokenizer.load(windows.tokenizer)
     for language in languages:
         documents = mewsli.read_documents(tree, language, malformed)
-        for some in _groups(documents, 256):
-            mentions = [mention for document in some for mention in document.mentions]
-            dropped = sum((document.dropped for document in some), Counter())
-            yield _block(language, mentions, dropped, tokenizer, windows)
+        for group in _groups(_first_mentions(documents, limit) if limit else documents, DOCUMENTS_AT_ONCE):
+            in_group = [mention for document in group for mention in document.mentions]
+            dropped = sum((document.dropped for document in group), Counter())
+            yield _block(language, in_group, dropped, tokenizer, windows)
+
+
+def _first_mentions(documents: Iterable[mewsli.Document], limit: int) -> Iterator[mewsli.Document]:
+    """The documents up to the first `limit` mentions; no text after them is read."""
+    for document in documents:
+        yield document._replace(mentions=document.mentions[:limit])
+        limit -= len(document.mentions)
+        if limit <= 0:
+            return
 
 
 def publish_mentions(
@@ -155,31 +172,36 @@ def publish_mentions(
     Mentions whose gold the KB lacks are kept and counted: in an evaluation they are misses, and
     training leaves them out.
     """
-    kb_rows = KnowledgeBase.read(kb.path, kb.facts["languages"])
+    known = KnowledgeBase.read(kb.path, kb.facts["languages"])
     counts: dict[str, int] = {}
     outside: dict[str, int] = {}
     dropped: dict[str, Counter] = {}
 
     def row_sets(folder: pathlib.Path) -> Iterator[RowSet]:
         for block in blocks:
-            gold_rows_N = kb_rows.rows_of(block.golds_N, block.language)
+            golds_N = known.numbers_of([line.gold for line in block.lines])
+            gold_rows_N = known.rows_of(golds_N, block.language)
             counts[block.language] = counts.get(block.language, 0) + len(block.lines)
             outside[block.language] = outside.get(block.language, 0) + int((gold_rows_N < 0).sum())
             dropped.setdefault(block.language, Counter()).update(block.dropped)
-            with open(folder / f"{block.language}.jsonl", "ab") as file:
-                file.writelines(block.lines)
-            number_N = np.full(len(block.lines), list(counts).index(block.language))
-            yield RowSet(block.rows, block.golds_N, number_N, gold_rows_N)
+            with open(folder / mentions.file_name(block.language), "ab") as file:
+                file.writelines(map(mentions.write_line, block.lines))
+            languages_N = np.full(len(block.lines), list(counts).index(block.language))
+            yield RowSet(block.rows, golds_N, languages_N, gold_rows_N)
 
-    with publish(mentions_path, "mentions") as mentions, publish(tokens_path, "tokens") as tokens:
-        rows = write_rows(tokens, row_sets(mentions.path))
+    with publish(mentions_path, mentions.KIND) as published, publish(tokens_path, "tokens") as tokens:
+        rows = write_rows(tokens, row_sets(published.path))
         facts = {"settings": settings, "languages": list(counts), "rows": rows}
         by_reason = {language: dict(sorted(reasons.items())) for language, reasons in dropped.items()}
-        mentions.facts |= facts | {"counts": counts, "dropped": by_reason, "gold outside the KB": outside}
+        published.facts |= facts | {"counts": counts, "dropped": by_reason, "gold outside the KB": outside}
         tokens.facts |= facts | {"max_tokens": windows.max_tokens, "title_in_window": windows.title_in_window}
-        mentions.reads("kb", kb)
+        published.reads("kb", kb)
         tokens.reads("kb", kb)
         tokens.reads("tokenizer", tokenizer)
+
+
+def _linked(counts: alias_table.Counts) -> Iterator[EntityId]:
+    return (entity_id for count in counts for _, _, entity_id in count)
 
 
 def _survey_part(item: tuple[str, Part], archives: Archives) -> tuple[list[Entity], alias_table.Counts, int, Malformed]:
@@ -189,10 +211,10 @@ def _survey_part(item: tuple[str, Part], archives: Archives) -> tuple[list[Entit
     for page in damuel.read_pages(part, language, malformed, archives.redirects):
         entities.append(page.entity)
         redirected += page.redirected
-        if not is_held_out(page.entity.qid, archives.held_out):
+        if not is_held_out(page.entity.entity_id, archives.held_out):
             counts.links.update(alias_table.count_aliases(page.mentions))
             counts.lemmas.update(alias_table.count_lemmas(page.mentions))
-        counts.names.update((name, language, page.entity.qid) for name in page.names)
+        counts.names.update((name, language, page.entity.entity_id) for name in page.names)
     return entities, counts, redirected, malformed
 
 
@@ -201,32 +223,21 @@ def _mentions_of_part(
 ) -> tuple[MentionBlock, Malformed]:
     language, part = item
     malformed = Malformed(archives.max_malformed, log=False)
-    mentions: list[Mention] = []
+    in_split: list[Mention] = []
     dropped: Counter[str] = Counter()
     for page in damuel.read_pages(part, language, malformed, archives.redirects):
-        if is_held_out(page.entity.qid, archives.held_out) == (split == "held_out"):
-            mentions.extend(page.mentions)
+        if is_held_out(page.entity.entity_id, archives.held_out) == (split == "held_out"):
+            in_split.extend(page.mentions)
             dropped.update(page.dropped)
-    return _block(language, mentions, dropped, _tokenizer(windows.tokenizer), windows), malformed
+    return _block(language, in_split, dropped, _tokenizer(windows.tokenizer), windows), malformed
 
 
 def _block(
-    language: str, mentions: list[Mention], dropped: Counter, tokenizer: Tokenizer, windows: Windows
+    language: str, with_contexts: list[Mention], dropped: Counter, tokenizer: Tokenizer, windows: Windows
 ) -> MentionBlock:
-    marked = [mark_mention(mention, windows.title_in_window) for mention in mentions]
+    marked = [mark_mention(mention, windows.title_in_window) for mention in with_contexts]
     rows = TokenRows.from_rows(tokenizer.rows(marked, windows.max_tokens))
-    golds = np.fromiter((mention.gold for mention in mentions), np.int64, len(mentions))
-    return MentionBlock(language, rows, golds, [_line(mention) for mention in mentions], dropped)
-
-
-def _line(mention: Mention) -> bytes:
-    record = {
-        "id": mention.mention_id, "language": mention.language, "surface_form": mention.surface_form,
-        "start": mention.span.start, "end": mention.span.end, "qid": format_qid(mention.gold),
-        "title": mention.title, "frequency_bin": mention.frequency_bin, "document": mention.document,
-        "in_references": mention.in_references, "lemma": mention.lemma,
-    }  # fmt: skip
-    return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
+    return MentionBlock(language, rows, [mentions.line_of(mention) for mention in with_contexts], dropped)
 
 
 @functools.cache
@@ -237,7 +248,7 @@ def _tokenizer(folder: pathlib.Path) -> Tokenizer:
 
 def _each_part(function, archives: Archives, what: str) -> Iterator:
     progress = Progress(f"reading {what}", len(archives.parts), "parts")
-    for item, result in zip(archives.parts, map_in_order(function, archives.parts, archives.workers)):
+    for item, result in zip(archives.parts, map_in_order(function, archives.parts, archives.workers), strict=True):
         progress.add(note=item[0])
         yield result
     progress.close()
@@ -249,6 +260,6 @@ def _groups(items: Iterable, size: int) -> Iterator[list]:
         yield group
 
 
-def is_held_out(qid: Qid, share: float) -> bool:
+def is_held_out(entity_id: EntityId, share: float) -> bool:
     """Whether the page of an entity, in all languages alike, is held out."""
-    return zlib.crc32(format_qid(qid).encode()) < share * 2**32
+    return zlib.crc32(entity_id.encode()) < share * 2**32

@@ -21,6 +21,12 @@ class TokenRows:
         tokens = np.concatenate(rows).astype(np.int32) if rows else np.zeros(0, np.int32)
         return cls(tokens, np.concatenate([[0], np.cumsum(lengths)]))
 
+    @classmethod
+    def concatenate(cls, parts: Sequence[TokenRows]) -> TokenRows:
+        """The rows of all parts, in order."""
+        lengths = np.concatenate([np.zeros(1, np.int64), *(part.lengths_N for part in parts)])
+        return cls(np.concatenate([np.zeros(0, np.int32), *(part.tokens_T for part in parts)]), np.cumsum(lengths))
+
     def __len__(self) -> int:
         return len(self.offsets_N1) - 1
 
@@ -63,8 +69,8 @@ class TokenRows:
             block = max(1, token_budget // int(width))
             for start in range(first, last, block):
                 row_ids = np.full(block, -1, np.int64)
-                found = order_N[start : min(start + block, last)]
-                row_ids[: len(found)] = found
+                members = order_N[start : min(start + block, last)]
+                row_ids[: len(members)] = members
                 yield row_ids, self.gather(row_ids, int(width))
 
 

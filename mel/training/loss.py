@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from mel.config import flag
-from mel.types import Batch, MelError
+from mel.types import NIL, Batch, MelError
 
 EXACT = jax.lax.Precision.HIGHEST
 
@@ -28,8 +28,8 @@ class LossConfig:
       bidirectional: the mean of mention -> entity and entity -> mention (the symmetric loss of
         Radford et al., "Learning transferable visual models from natural language supervision",
         2021). In the second direction the gold column of each mention is ranked against the
-        mentions of other QIDs; a column that is no mention's gold takes no part.
-      multi_positive: what has the same QID as the gold is not masked but a positive too:
+        mentions of other entities; a column that is no mention's gold takes no part.
+      multi_positive: every row of the gold's entity is not masked but a positive too:
         `-log(sum_positives exp / sum_all exp)`, in either direction (Miech et al., "End-to-end
         learning of visual representations from uncurated instructional videos", MIL-NCE, 2020).
       log_q_correction: mention -> entity logits are lowered by log_q_C (Bengio & Senécal, "Adaptive
@@ -41,7 +41,7 @@ class LossConfig:
 
     logit_scale: float = flag(20.0, "What cosines are multiplied with; 20 is a temperature of 0.05.")
     bidirectional: bool = flag(False, "Average with the loss of finding an entity's mention among the batch's.")
-    multi_positive: bool = flag(False, "Take every entity row with the gold's QID as right, instead of masking it.")
+    multi_positive: bool = flag(False, "Take every entity row of the gold as right, instead of masking it.")
     log_q_correction: bool = flag(False, "Lower an entity's score by the log-probability that a batch has it.")
     loss_tile_rows: int = flag(0, "Hold the scores of so many mentions at once, for huge batches; 0 for all.")
 
@@ -58,7 +58,7 @@ def batch_loss(config: LossConfig) -> Loss:
     def loss(embeddings_ND: jax.Array, batch: Batch) -> tuple[jax.Array, dict[str, jax.Array]]:
         return softmax_loss(
             embeddings_ND[batch.mention_row_B], embeddings_ND[batch.candidate_row_C],
-            batch.gold_column_B, batch.mention_qid_B, batch.candidate_qid_C, batch.log_q_C, config,
+            batch.gold_column_B, batch.gold_B, batch.entity_C, batch.log_q_C, config,
         )  # fmt: skip
 
     return loss
@@ -68,8 +68,8 @@ def softmax_loss(
     mention_BD: jax.Array,
     candidate_CD: jax.Array,
     gold_column_B: jax.Array,
-    mention_qid_B: jax.Array,
-    candidate_qid_C: jax.Array,
+    gold_B: jax.Array,
+    entity_C: jax.Array,
     log_q_C: jax.Array | None,
     config: LossConfig = LossConfig(),
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -77,15 +77,15 @@ def softmax_loss(
 
     `-log(exp(s * m.g) / sum_c exp(s * m.c))` with unit-length embeddings and logit scale s (van den
     Oord et al., "Representation learning with contrastive predictive coding", 2018). A column whose
-    QID is the mention's gold but which is not its gold column is a false negative: it is left out
-    of the sum, as is every padding column (QID 0).
+    entity is the mention's gold but which is not its gold column is a false negative: it is left out
+    of the sum, as is every padding column (NIL).
 
     Args:
       mention_BD: unit-length embeddings of the mentions, float32.
       candidate_CD: unit-length embeddings of the candidate entities, float32.
       gold_column_B: the column of each mention's gold.
-      mention_qid_B: the gold QID of each mention.
-      candidate_qid_C: the QID of each column, 0 where it is padding.
+      gold_B: the entity that each mention means.
+      entity_C: the entity of each column, NIL where it is padding.
       log_q_C: the logarithm of the probability that a batch has the column, no gradient flows into
         it; read only for the log-q correction.
       config: the logit scale, and what is done beyond this.
@@ -95,35 +95,35 @@ def softmax_loss(
       highest, without log-q correction.
     """
     log_q_C = jax.lax.stop_gradient(log_q_C) if config.log_q_correction else None
-    mentions = _Rows(mention_BD, gold_column_B, mention_qid_B)
-    loss_B, hit_B = _row_losses(mentions, _Columns(candidate_CD, candidate_qid_C, log_q_C), config)
+    mentions = _Rows(mention_BD, gold_column_B, gold_B)
+    loss_B, hit_B = _row_losses(mentions, _Columns(candidate_CD, entity_C, log_q_C), config)
     loss = jnp.mean(loss_B)
     if config.bidirectional:
-        golds = _Rows(candidate_CD[gold_column_B], jnp.arange(len(mention_qid_B)), mention_qid_B)
-        loss_B, _ = _row_losses(golds, _Columns(mention_BD, mention_qid_B, None), config)
+        golds = _Rows(candidate_CD[gold_column_B], jnp.arange(len(gold_B)), gold_B)
+        loss_B, _ = _row_losses(golds, _Columns(mention_BD, gold_B, None), config)
         loss = (loss + jnp.mean(loss_B)) / 2
     return loss, {"loss": loss, "accuracy": jnp.mean(hit_B)}
 
 
 class _Rows(NamedTuple):
-    """What is looked for: B vectors, the column that answers each, and the QID of that answer."""
+    """What is looked for: B vectors, the column that answers each, and the entity of that answer."""
 
     vector_BD: jax.Array
     gold_column_B: jax.Array
-    qid_B: jax.Array
+    entity_B: jax.Array
 
 
 class _Columns(NamedTuple):
-    """What is ranked: C vectors, their QIDs, and what their logits are lowered by."""
+    """What is ranked: C vectors, their entities, and what their logits are lowered by."""
 
     vector_CD: jax.Array
-    qid_C: jax.Array
+    entity_C: jax.Array
     log_q_C: jax.Array | None
 
 
 def _row_losses(rows: _Rows, columns: _Columns, config: LossConfig) -> tuple[jax.Array, jax.Array]:
     """The loss of each row [B], and whether what answers it scores highest [B]."""
-    count = len(rows.qid_B)
+    count = len(rows.entity_B)
     if not 0 < config.loss_tile_rows < count:
         all_B, answer_B, hit_B = _log_sums(rows, columns, config)
         return all_B - answer_B, hit_B
@@ -142,13 +142,13 @@ def _row_losses(rows: _Rows, columns: _Columns, config: LossConfig) -> tuple[jax
 def _logits(rows: _Rows, columns: _Columns, config: LossConfig):
     """logits_BC, -inf where masked, before and after log-q correction, and which columns answer a row, [B, C]."""
     logits_BC = config.logit_scale * jnp.matmul(rows.vector_BD, columns.vector_CD.T, precision=EXACT)
-    is_gold_BC = jnp.arange(len(columns.qid_C))[None, :] == rows.gold_column_B[:, None]
-    same_qid_BC = columns.qid_C[None, :] == rows.qid_B[:, None]
-    padding_1C = (columns.qid_C == 0)[None, :]
-    masked_BC = padding_1C if config.multi_positive else padding_1C | (same_qid_BC & ~is_gold_BC)
+    is_gold_BC = jnp.arange(len(columns.entity_C))[None, :] == rows.gold_column_B[:, None]
+    same_entity_BC = columns.entity_C[None, :] == rows.entity_B[:, None]
+    padding_1C = (columns.entity_C == NIL)[None, :]
+    masked_BC = padding_1C if config.multi_positive else padding_1C | (same_entity_BC & ~is_gold_BC)
     logits_BC = jnp.where(masked_BC, -jnp.inf, logits_BC)
     corrected_BC = logits_BC if columns.log_q_C is None else logits_BC - columns.log_q_C[None, :]
-    return logits_BC, corrected_BC, same_qid_BC if config.multi_positive else is_gold_BC
+    return logits_BC, corrected_BC, same_entity_BC if config.multi_positive else is_gold_BC
 
 
 def _log_sums(rows: _Rows, columns: _Columns, config: LossConfig):

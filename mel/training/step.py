@@ -116,13 +116,14 @@ def make_encode(
         word_TD = functools.reduce(dict.__getitem__, TOKEN_TABLE, params)[flat_T]
         ends = np.cumsum([group.size for group in tokens])[:-1]
         words = [
-            part.reshape(*group.shape, config.hidden_size) for part, group in zip(jnp.split(word_TD, ends), tokens)
+            part.reshape(*group.shape, config.hidden_size)
+            for part, group in zip(jnp.split(word_TD, ends), tokens, strict=True)
         ]
         states_bytes = len(flat_T) * config.num_layers * config.hidden_size * jnp.dtype(compute.dtype).itemsize
         keep_states = config.num_layers > MOST_LAYERS_KEPT and states_bytes <= compute.kept_bytes
         return [
             encode_group(params, *each, jax.random.fold_in(key, i), keep_states)
-            for i, each in enumerate(zip(tokens, words))
+            for i, each in enumerate(zip(tokens, words, strict=True))
         ]
 
     split = PartitionSpec(AXIS)

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import shutil
 
-import numpy as np
 import pytest
 
 from mel.artifacts import Workdir, open_artifact
@@ -63,16 +62,17 @@ def test_what_is_published_fits_together(config, capsys):
     rows, mentions = open_rows(tokens, work.cache(tokens)), lines(work.mentions("train"))
     entities = list(read_entities(kb.path))
     assert len(rows) == len(mentions) == tokens.facts["rows"]
-    assert [f"Q{qid}" for qid in rows.qids_N] == [mention["qid"] for mention in mentions]
-    golds = [entities[row] for row in rows.entity_rows_N]
-    assert [entity.qid for entity in golds] == rows.qids_N.tolist()
     kb_rows = KnowledgeBase.read(kb.path, kb.facts["languages"])
-    both = {qid for qid in kb_rows.qids_E if (kb_rows.qids_E == qid).sum() == 2}
-    assert all(entity.language == mention["language"] for entity, mention in zip(golds, mentions) if entity.qid in both)
+    assert [kb_rows.ids[number] for number in rows.entities_N] == [mention["gold"] for mention in mentions]
+    golds = [entities[row] for row in rows.entity_rows_N]
+    assert [entity.entity_id for entity in golds] == [mention["gold"] for mention in mentions]
+    both = {kb_rows.ids[number] for number in kb_rows.entities_E if (kb_rows.entities_E == number).sum() == 2}
+    in_both = [(gold, mention) for gold, mention in zip(golds, mentions) if gold.entity_id in both]
+    assert in_both and all(gold.language == mention["language"] for gold, mention in in_both)
     table = AliasTable.read(work.alias_table)
     assert all(table.candidates(mention["surface_form"]) for mention in mentions)
     entity_tokens = open_artifact(work.entity_tokens, "tokens")
-    assert open_rows(entity_tokens, work.cache(entity_tokens)).qids_N.tolist() == [entity.qid for entity in entities]
+    assert open_rows(entity_tokens, work.cache(entity_tokens)).entities_N.tolist() == kb_rows.entities_E.tolist()
     assert f"| en | {kb.facts['entities']['en']:,} |" in capsys.readouterr().out
 
 
@@ -98,22 +98,21 @@ def test_held_out_pages_are_in_no_training_mention_and_in_no_alias(config):
     prepare_data.main(config)
     work = Workdir(config.workdir)
     pages = {
-        split: {int(line["id"].split("-")[1][1:]) for line in lines(work.mentions(split))}
+        split: {line["document"].split("-")[1] for line in lines(work.mentions(split))}
         for split in ("train", "held_out")
     }
-    assert all(is_held_out(qid, 0.3) for qid in pages["held_out"]) and pages["held_out"]
-    assert not any(is_held_out(qid, 0.3) for qid in pages["train"]) and pages["train"]
+    assert all(is_held_out(page, 0.3) for page in pages["held_out"]) and pages["held_out"]
+    assert not any(is_held_out(page, 0.3) for page in pages["train"]) and pages["train"]
 
 
 def test_redirects_are_applied_once_and_counted(config, tmp_path):
     prepare_data.main(config)
-    qids = np.load(Workdir(config.workdir).kb / "qids.npy")
-    old, new = int(qids[0]), 999_999
-    (tmp_path / "redirects.json").write_text(json.dumps({f"Q{old}": f"Q{new}", f"Q{new}": "Q1"}))
+    old, new = next(read_entities(Workdir(config.workdir).kb)).entity_id, "Q999999"
+    (tmp_path / "redirects.json").write_text(json.dumps({old: new, new: "Q1"}))
     moved = dataclasses.replace(config, workdir=config.workdir + "2", redirects=str(tmp_path / "redirects.json"))
     prepare_data.main(moved)
-    qids = np.load(Workdir(moved.workdir).kb / "qids.npy")
-    assert old not in qids and new in qids
+    names = {entity.entity_id for entity in read_entities(Workdir(moved.workdir).kb)}
+    assert old not in names and new in names
     assert open_artifact(Workdir(moved.workdir).kb, "kb").facts["redirected"] > 1
 
 

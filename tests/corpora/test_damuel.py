@@ -41,11 +41,11 @@ def read(tmp_path, *records, malformed=None, redirects=None):
 
 def test_a_link_in_tokens_becomes_a_mention_in_characters(tmp_path):
     (page,) = read(tmp_path, record("¡Ñu 🐄🐄 y Río Paraná!", [link(3, 5), link(1, 2, qid="Q8")]))
-    assert page.entity == Entity(1, "es", "Lugar", "¡Ñu 🐄🐄 y Río Paraná!")
+    assert page.entity == Entity("Q1", "es", "Lugar", "¡Ñu 🐄🐄 y Río Paraná!")
     first, second = page.mentions
-    assert (first.mention_id, first.language, first.title, first.gold) == ("es-Q1-0", "es", "Lugar", 7)
+    assert (first.mention_id, first.language, first.title, first.gold) == ("es-Q1-0", "es", "Lugar", "Q7")
     assert (first.span, first.surface_form) == (Span(9, 20), "Río Paraná!")
-    assert (second.mention_id, second.gold, second.surface_form) == ("es-Q1-1", 8, "🐄🐄")
+    assert (second.mention_id, second.gold, second.surface_form) == ("es-Q1-1", "Q8", "🐄🐄")
     assert first.context is second.context is page.text
     assert first.frequency_bin == -1
 
@@ -169,9 +169,9 @@ def test_the_description_is_the_first_paragraph_or_what_stands_for_it(tmp_path, 
 
 def test_redirects_move_entities_and_golds_once_and_are_counted(tmp_path):
     links = [link(0, 1, qid="Q1"), link(1, 2, qid="Q2"), link(2, 3, qid="Q4")]
-    (page,) = read(tmp_path, record("uno dos tres", links), redirects={1: 2, 2: 3})
-    assert page.entity.qid == 2
-    assert [mention.gold for mention in page.mentions] == [2, 3, 4]
+    (page,) = read(tmp_path, record("uno dos tres", links), redirects={"Q1": "Q2", "Q2": "Q3"})
+    assert page.entity.entity_id == "Q2"
+    assert [mention.gold for mention in page.mentions] == ["Q2", "Q3", "Q4"]
     assert [mention.mention_id for mention in page.mentions] == ["es-Q1-0", "es-Q1-1", "es-Q1-2"]
     assert page.redirected == 3
 
@@ -201,7 +201,7 @@ def test_records_of_other_languages_are_dropped_and_counted(tmp_path):
 def test_a_malformed_record_is_reported_with_its_line_and_skipped(tmp_path, bad, reason):
     malformed = Malformed(1)
     pages = read(tmp_path, record("uno"), bad, record("dos", qid="Q2"), malformed=malformed)
-    assert [page.entity.qid for page in pages] == [1, 2]
+    assert [page.entity.entity_id for page in pages] == ["Q1", "Q2"]
     (found,) = malformed.records
     assert (found.place, found.line) == (str(tmp_path / "part-00000"), 2)
     assert found.reason.startswith(reason)
@@ -229,7 +229,7 @@ def test_the_real_samples_lose_nothing():
         ["Pakistán", "Anthicidae", "especie", "familia", "coleóptero"]
     )
     assert beetle.entity.description == "Mecynotarsus bordonii es una especie de coleóptero de la familia Anthicidae."
-    assert pages[0].entity == Entity(18601266, "es", "Q18601266", "cuadro de Eva Bonnier")
+    assert pages[0].entity == Entity("Q18601266", "es", "Q18601266", "cuadro de Eva Bonnier")
 
 
 @needs_mdn

@@ -46,7 +46,7 @@ def test_positions_count_code_points_and_quotes_and_line_ends_are_text(tmp_path)
     assert (first.docid, first.title, first.text) == ("sr-1", 'Наслов "sr-1', TEXTS["sr-1"])
     assert [mention.surface_form for mention in first.mentions] == ['"Зенит"', "🐄"]
     assert [mention.mention_id for mention in first.mentions] == ["sr-1:4:7", "sr-1:15:1"]
-    assert [(mention.gold, mention.frequency_bin) for mention in first.mentions] == [(9, 0), (5, 3)]
+    assert [(mention.gold, mention.frequency_bin) for mention in first.mentions] == [("Q9", 0), ("Q5", 3)]
     assert first.mentions[0].context is first.mentions[1].context is first.text
     (mention,) = second.mentions
     assert (mention.language, mention.title, mention.surface_form) == ("sr", 'Наслов "sr-2', "Сад")
@@ -73,7 +73,7 @@ def test_without_docs_there_are_no_titles_and_without_freq_bin_no_bins(tmp_path)
     header = "qid\tdocid\tposition\tlength\tmention"
     (document,) = read(write_tree(tmp_path, ["Q5\tsr-2\t5\t3\tСад"], header, docs=False))
     (mention,) = document.mentions
-    assert (document.title, mention.title, mention.frequency_bin, mention.gold) == ("", "", -1, 5)
+    assert (document.title, mention.title, mention.frequency_bin, mention.gold) == ("", "", -1, "Q5")
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_the_real_samples_parse():
         ["Lérida", "España", "Lérida", "antidisturbios", "Públic", "Barcelona"],
         ["misil balístico", "Pyongsong", "Seúl"],
     ]
-    assert documents[0].mentions[4].gold == 1835391
+    assert documents[0].mentions[4].gold == "Q1835391"
     assert not documents[0].dropped and not documents[1].dropped
 
 

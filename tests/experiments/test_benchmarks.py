@@ -117,10 +117,10 @@ def test_texts_have_the_lengths_and_ids_they_should(fixed):
 
 def test_negatives_are_wrong_distinct_and_repeated_in_a_batch():
     work = workload.make_work(TINY)
-    qids_NK = work.entities.qids_N[work.negatives_NK]
-    assert (qids_NK != work.mentions.qids_N[:, None]).all()
+    entities_NK = work.entities.entities_N[work.negatives_NK]
+    assert (entities_NK != work.mentions.entities_N[:, None]).all()
     assert all(len(set(negatives)) == TINY.negatives for negatives in work.negatives_NK.tolist())
-    assert np.array_equal(work.entities.qids_N[work.mentions.entity_rows_N], work.mentions.qids_N)
+    assert np.array_equal(work.entities.entities_N[work.mentions.entity_rows_N], work.mentions.entities_N)
     assert workload.facts(work, TINY)["entities_distinct"] < 1
 
 

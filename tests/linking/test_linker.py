@@ -8,19 +8,19 @@ import shutil
 import numpy as np
 import pytest
 
-from mel.artifacts import START, Workdir, open_artifact
+from mel.artifacts import START, Workdir
 from mel.bin import export, link
-from mel.bin.evaluate import open_trained
 from mel.corpora import mewsli
 from mel.corpora.malformed import Malformed
-from mel.evaluation import systems
 from mel.evaluation.calibration import Calibration, threshold_of
-from mel.evaluation.questions import read_prepared
-from mel.linking import formats, linker
+from mel.evaluation.evaluation_set import read_prepared
+from mel.linking import linker
 from mel.linking.bundle import open_bundle
 from mel.retrieval.exact import ExactIndex
-from mel.shards.datasets import open_rows
-from mel.types import NIL, MelError, format_qid, parse_qid
+from mel.systems.nearest import rank_by_embeddings
+from mel.systems.trained import open_trained
+from mel.types import NIL_ID, MelError
+from tests.linking import formats_reader
 
 LANGUAGES = ("en", "ru", "ar")
 
@@ -60,17 +60,15 @@ def test_linking_the_test_mentions_gives_the_top_candidates_of_the_evaluation(wo
     lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
 
     trained = open_trained(work, START)
-    mentions = open_artifact(work.mentions("mewsli"), "mentions")
-    tokens = open_artifact(work.mention_tokens("mewsli"), "tokens")
-    rows = open_rows(tokens, work.cache(tokens)).rows
-    questions = read_prepared(mentions, tokens, rows, LANGUAGES, limit=0)
-    qids_E = np.load(work.kb / "qids.npy")
-    ranking = systems.rank_by_checkpoint(trained.checkpoint, questions, ExactIndex(trained.embeddings_ED), qids_E)
+    kb = open_bundle(work.bundle).kb
+    mentions = read_prepared(work, "mewsli", kb, LANGUAGES)
+    index = ExactIndex(trained.entity_embeddings[1])
+    ranking = rank_by_embeddings(trained.encoder.embed(mentions.rows), index, kb.entities_E)
 
     links = [found for line in lines for found in line["links"]]
-    assert [found["surface_form"] for found in links] == questions.surface_forms
+    assert [found["surface_form"] for found in links] == mentions.surface_forms
     for place in range(5):
-        expected = [format_qid(qid) for qid in ranking.qids_QK[:, place]]
+        expected = [kb.ids[entity] for entity in ranking.entities_QK[:, place]]
         assert [found["candidates"][place]["qid"] for found in links] == expected
     np.testing.assert_allclose([found["score"] for found in links], ranking.scores_QK[:, 0], atol=1e-5)
 
@@ -94,8 +92,8 @@ def test_titles_are_in_the_language_of_the_text_where_the_kb_has_one(bundle, tmp
     seen = {True: 0, False: 0}
     for line in lines:
         for found in line["links"][0]["candidates"]:
-            rows = np.flatnonzero(kb.qids_E == int(found["qid"][1:]))
-            by_language = {kb.languages[kb.languages_E[row]]: bundle.titles[row] for row in rows}
+            rows = np.flatnonzero(kb.entities_E == kb.numbers_of([found["qid"]])[0])
+            by_language = {kb.languages[kb.languages_E[row]]: kb.titles[row] for row in rows}
             first = next(by_language[language] for language in kb.languages if language in by_language)
             assert found["title"] == by_language.get(line["language"], first)
             seen[line["language"] in by_language] += 1
@@ -128,7 +126,7 @@ def test_characters_are_code_points(bundle, tmp_path):
 
 def test_more_candidates_than_entities(bundle, tmp_path):
     ((line,), _, _) = run(bundle, tmp_path, [text()], top_k=10_000)
-    assert len(line["links"][0]["candidates"]) == len(np.unique(bundle.kb.qids_E))
+    assert len(line["links"][0]["candidates"]) == len(np.unique(bundle.kb.entities_E))
 
 
 def mentions_of(tiny_world):
@@ -199,13 +197,13 @@ def test_every_format_has_the_same_links(calibrated, tmp_path, form):
         out = str(tmp_path / f"out.{name}")
         link.main(link.Config(bundle=str(calibrated.bundle), input=str(source), output=out, format=name))
     expected = [
-        (found["start"], found["end"], parse_qid(found["qid"]))
+        (found["start"], found["end"], found["qid"])
         for line in (tmp_path / "out.jsonl").read_text().splitlines()
         for found in json.loads(line)["links"]
     ]
-    found = formats.read(tmp_path / f"out.{form}", form)
-    assert [(one.span.start, one.span.end, one.qid) for one in found] == expected and len(found) == 3
-    assert all(one.qid != NIL for one in found)
+    found = formats_reader.read(tmp_path / f"out.{form}", form)
+    assert [(one.span.start, one.span.end, one.entity_id) for one in found] == expected and len(found) == 3
+    assert all(one.entity_id != NIL_ID for one in found)
 
 
 SPANS = {

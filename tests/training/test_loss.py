@@ -129,15 +129,15 @@ def batch(seed=0, mentions=37, golds=40, dims=8):
     return (unit(mentions), unit(golds + 10)), (gold_column_B, qid_C[gold_column_B], qid_C, log_q_C)
 
 
-def written_out(vectors, gold_column_B, mention_qid_B, qid_C, log_q_C, config):
+def written_out(vectors, gold_column_B, gold_B, qid_C, log_q_C, config):
     """The loss as the formulas are read: what each sum runs over is listed, one mention at a time."""
-    columns, others = range(len(qid_C)), range(len(mention_qid_B))
+    columns, others = range(len(qid_C)), range(len(gold_B))
     onward, back = ([], []), ([], [])
-    for b, (gold, qid) in enumerate(zip(gold_column_B, mention_qid_B)):
+    for b, (gold, qid) in enumerate(zip(gold_column_B, gold_B)):
         onward[0].append([qid_C[c] == qid if config.multi_positive else c == gold for c in columns])
         onward[1].append([onward[0][b][c] or qid_C[c] not in (0, qid) for c in columns])
-        back[0].append([mention_qid_B[m] == qid if config.multi_positive else m == b for m in others])
-        back[1].append([back[0][b][m] or mention_qid_B[m] != qid for m in others])
+        back[0].append([gold_B[m] == qid if config.multi_positive else m == b for m in others])
+        back[1].append([back[0][b][m] or gold_B[m] != qid for m in others])
 
     def direction(logits, answers, everything):
         chosen = (jnp.where(jnp.array(choice), logits, -jnp.inf) for choice in (everything, answers))

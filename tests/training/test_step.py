@@ -32,7 +32,7 @@ def plain_gradients(params, source, n):
             return BertEncoder(ENCODER).apply({"params": params}, rows.gather(ids, 32))
 
         mention_BD, candidate_CD = encode(source.mentions.rows, mention_rows), encode(source.entities.rows, entity_rows)
-        qids = source.entities.qids_N
+        qids = source.entities.entities_N
         return softmax_loss(
             mention_BD, candidate_CD, jnp.searchsorted(entity_rows, golds), qids[golds], qids[entity_rows], None
         )[0]
@@ -81,8 +81,8 @@ def test_a_batch_in_the_layout_that_holds_any_gives_the_same_step(source, new_st
 def test_training_the_rows_in_use_is_training_the_full_table(source, step):
     used = [source.mentions.rows.tokens_T[:40]]
     few = TokenRows.from_rows([row[:2] for row in np.split(used[0], 20)])
-    mentions = RowSet(few, source.mentions.qids_N[:20], np.zeros(20), source.mentions.entity_rows_N[:20])
-    entities = RowSet(few, source.entities.qids_N, np.zeros(20), np.arange(20))
+    mentions = RowSet(few, source.mentions.entities_N[:20], np.zeros(20), source.mentions.entity_rows_N[:20])
+    entities = RowSet(few, source.entities.entities_N, np.zeros(20), np.arange(20))
     params = init_params(ENCODER, 0)
     vocabulary = Vocabulary.of(used, params)
     assert 1 < len(vocabulary.token_ids_v) < ENCODER.vocab_size
