@@ -220,6 +220,20 @@ def remedy(path: pathlib.Path, kind: str) -> str:
     return f"delete {path} and {rerun(kind)}"
 
 
+@contextlib.contextmanager
+def readable(artifact: Artifact) -> Iterator[None]:
+    """Whatever a library says of a damaged file of `artifact` in the block becomes the sentence that names it.
+
+    Raises:
+      MelError: the block failed, and a file is damaged.
+    """
+    try:
+        yield
+    except Exception:
+        artifact.settle()
+        raise
+
+
 def discard(path: str | os.PathLike) -> None:
     """Deletes an artefact, or what is left of one; others see all of it or nothing.
 
