@@ -33,6 +33,7 @@ from mel.retrieval import mining
 from mel.retrieval.index import IndexKind, publish_or_open_index
 from mel.shards.datasets import RowSet, open_rows
 from mel.shards.negatives import publish_negatives
+from mel.shards.permutation import fold
 from mel.systems.trained import Trained
 from mel.training.checkpoint import open_checkpoint
 from mel.types import MelError
@@ -89,7 +90,7 @@ def _mine(config: Config, work: Workdir, tokens: dict[str, Artifact]) -> tuple[n
     progress = Progress("mining", len(mentions), "mentions")
     rows_NK = mining.mine(
         index, mentions_ND, mentions.entities_N, entities.entities_N, config.negatives_per_mention, config.pool,
-        config.seed, progress.add,
+        config.seed, config.round - START, progress.add,
     )  # fmt: skip
     progress.close()
     return rows_NK, {"checkpoint": trained.checkpoint.artifact, "index": artifact}
@@ -100,7 +101,7 @@ def _draw(
 ) -> tuple[np.ndarray, dict[str, Artifact]]:
     """Wrong entities that need no encoder to be found."""
     entities, mentions = (open_rows(each, work.cache(each)) for each in tokens.values())
-    draw = (config.negatives_per_mention, config.seed)
+    draw = (config.negatives_per_mention, fold(config.seed, config.round - START))
     if config.negatives == "random":
         return mining.random_negatives(mentions.entities_N, entities.entities_N, *draw), {}
     if config.negatives == "by_frequency":

@@ -13,8 +13,9 @@ import numpy as np
 from mel.artifacts import Workdir, open_artifact
 from mel.corpora import mewsli
 from mel.corpora.kb import KnowledgeBase
-from mel.corpora.malformed import Malformed
+from mel.corpora.malformed import MAX_SHARE, Malformed
 from mel.corpora.mentions import KIND, MentionLine, choose_languages, read_lines, write_line
+from mel.corpora.redirects import Redirects
 from mel.shards.datasets import open_rows
 from mel.shards.prepare import Windows, mewsli_mentions
 from mel.shards.rows import TokenRows
@@ -109,8 +110,9 @@ def read_prepared(
 
 
 def read_tree(
-    tree: pathlib.Path, windows: Windows, kb: KnowledgeBase, languages: Sequence[str], limit: int, max_malformed: int
-) -> EvaluationSet:
+    tree: pathlib.Path, windows: Windows, kb: KnowledgeBase, languages: Sequence[str], limit: int, max_malformed: int,
+    max_malformed_share: float = MAX_SHARE, redirects: Redirects | None = None,
+) -> EvaluationSet:  # fmt: skip
     """The mentions of a Mewsli-9 tree that need not have been there when the data was prepared.
 
     Args:
@@ -120,13 +122,15 @@ def read_tree(
       languages: those to read, all in the tree if empty.
       limit: most mentions of each language, 0 for all; what comes after them is not read.
       max_malformed: most malformed records to skip.
+      max_malformed_share: the same as a share of what each file holds.
+      redirects: where the golds that were merged into others went.
 
     Raises:
       MelError: the tree lacks a language or a text, has no mentions, or too many malformed records.
     """
-    malformed = Malformed(max_malformed)
+    malformed = Malformed(max_malformed, max_malformed_share)
     wanted = choose_languages(languages, mewsli.list_languages(tree), tree)
-    blocks = list(mewsli_mentions(tree, wanted, windows, malformed, limit))
+    blocks = list(mewsli_mentions(tree, wanted, windows, malformed, limit, redirects))
     lines = [line for block in blocks for line in block.lines]
     rows = TokenRows.concatenate([block.rows for block in blocks])
     dropped = sum((block.dropped for block in blocks), Counter({"malformed": len(malformed)}))

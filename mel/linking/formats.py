@@ -1,7 +1,7 @@
 """Linked texts to the files that other tools of the field read, and back.
 
-elevant  simple JSON lines of ELEVANT (github.com/ad-freiburg/elevant): a line of predictions for each text,
-         in their order and without their ids; NIL is null.
+elevant  simple JSON lines of ELEVANT (github.com/ad-freiburg/elevant): a line of predictions for each line
+         read, in their order and without ids, so one without any where a line could not be used; NIL is null.
 nif      NLP Interchange Format 2.0, Turtle: a nif:Context for each text and a nif:Phrase for each span, with
          itsrdf:taIdentRef to Wikidata, none for NIL.
 hipe     HIPE 2022 (github.com/hipe-eval/HIPE-2022-data): a line for each token. A token is a run of letters,
@@ -31,6 +31,7 @@ from rdflib.namespace import RDF, XSD
 from mel.types import NIL_ID, EntityId, Link, Span
 
 Format = Literal["elevant", "nif", "hipe", "tac"]
+WITHOUT_IDS = ("elevant",)  # the place of a line says which text it is about
 
 WIKIDATA = "http://www.wikidata.org/entity/"
 TEXTS = "http://example.org/text/"  # RDF names a text by a URI, and ids are none

@@ -14,7 +14,9 @@ import orjson
 
 from mel.checks import CHECKS
 from mel.corpora.kb import KnowledgeBase
-from mel.corpora.malformed import Malformed
+from mel.corpora.lines import open_file, read_lines
+from mel.corpora.malformed import MAX_SHARE, Malformed
+from mel.corpora.names import shown
 from mel.linking import formats
 from mel.linking.bundle import Bundle
 from mel.linking.formats import LinkedText
@@ -27,6 +29,7 @@ from mel.types import NIL, NIL_ID, Link, MelError, Mention, NamedCandidate, Span
 
 MENTIONS_AT_ONCE = 4096
 SCORE_DIGITS = 6
+MAX_ID_CHARACTERS = 1000
 Format = Literal["jsonl", formats.Format]
 KINDS = {"id": (str, int), "language": str, "text": str, "spans": list, "title": str}
 
@@ -97,6 +100,7 @@ def link_file(
     max_malformed: int,
     file_format: Format = "jsonl",
     judge: Judge | None = None,
+    max_malformed_share: float = MAX_SHARE,
 ) -> tuple[int, Malformed]:
     """Links a file of JSON lines into another file, which appears when it is whole.
 
@@ -108,6 +112,7 @@ def link_file(
       max_malformed: most lines and spans to skip as unusable.
       file_format: of the target; "jsonl" is our own.
       judge: says how probable each answer is.
+      max_malformed_share: the same as `max_malformed`, as a share of all lines and spans.
 
     Returns:
       How many mentions were linked, and what was skipped.
@@ -115,12 +120,12 @@ def link_file(
     Raises:
       MelError: `source` cannot be read, too much of it is malformed, or `target` cannot be written.
     """
-    malformed, progress = Malformed(max_malformed), Progress("linking", 0, "mentions")
+    malformed, progress = Malformed(max_malformed, max_malformed_share), Progress("linking", 0, "mentions")
     linked = 0
 
     def linked_texts() -> Iterator[LinkedText]:
         nonlocal linked
-        for texts in _blocks(read_texts(source, malformed)):
+        for texts in _blocks(read_texts(source, malformed, keep_places=file_format in formats.WITHOUT_IDS)):
             mentions = [mention for text in texts for mention in text.mentions]
             links = iter(link_mentions(bundle, mentions, top_k, judge))
             for text in texts:
@@ -137,23 +142,33 @@ def link_file(
     return linked, malformed
 
 
-def read_texts(path: pathlib.Path, malformed: Malformed) -> Iterator[Text]:
+def read_texts(path: pathlib.Path, malformed: Malformed, keep_places: bool = False) -> Iterator[Text]:
     """Yields the usable texts of a file of JSON lines, each with its usable spans; see `link_file`.
+
+    Args:
+      path: the file.
+      malformed: where lines and spans that cannot be used are reported.
+      keep_places: yields a text without anything for each line that is blank or cannot be used, so
+        that the n-th text is that of the n-th line.
 
     Raises:
       MelError: it cannot be read, or too many of its lines and spans are malformed.
     """
-    try:
-        with open(path, "rb") as file:
-            for number, line in enumerate(file, 1):
-                if not line.strip():
-                    continue
-                try:
-                    yield _text(orjson.loads(line), lambda reason: malformed.add(str(path), number, reason))
-                except ValueError as error:  # orjson's errors are ValueErrors too
-                    malformed.add(str(path), number, str(error))
-    except OSError as error:
-        raise MelError(f"--input={path} cannot be read: {error.strerror}.") from error
+    place, nothing = str(path), [Text("", "", "", ())] if keep_places else []
+    with open_file(path) as file:
+        for number, line in read_lines(file, place, lambda line, reason: malformed.add(place, line, reason)):
+            if not line.strip():
+                yield from nothing
+                continue
+            try:
+                text = _text(orjson.loads(line), lambda reason: malformed.add(place, number, reason))
+            except ValueError as error:  # orjson's errors are ValueErrors too
+                malformed.add(place, number, str(error))
+                yield from nothing
+            else:
+                malformed.well_formed += 1 + len(text.mentions)
+                yield text
+    malformed.finish(place)
 
 
 def _text(record: Any, skip: Callable[[str], None]) -> Text:
@@ -165,6 +180,8 @@ def _text(record: Any, skip: Callable[[str], None]) -> Text:
         if not isinstance(record.get(name), kind):
             raise ValueError(f"{name} is {'of the wrong type' if name in record else 'missing'}")
     text_id, language, text, title = (record[name] for name in ("id", "language", "text", "title"))
+    if len(str(text_id)) > MAX_ID_CHARACTERS or len(language) > MAX_ID_CHARACTERS:
+        raise ValueError(f"its id {shown(str(text_id))} or its language {shown(language)} is too long")
     mentions = []
     for span in record["spans"]:
         try:

@@ -15,6 +15,8 @@ from absl import logging
 from mel.artifacts import Artifact, Workdir, exists, open_artifact, write_text
 from mel.config import REQUIRED, flag, group
 from mel.corpora.kb import KnowledgeBase
+from mel.corpora.malformed import MAX_SHARE
+from mel.corpora.redirects import Redirects
 from mel.cost import read_cost, record_cost
 from mel.encoder.backend import ComputeConfig, keep_compiled
 from mel.evaluation.breakdowns import group_mentions
@@ -56,6 +58,8 @@ class EvaluationConfig:
     against: tuple[str, ...] = flag((), "Names of reports on the same mentions to compare with, in one table.")
     limit: int = flag(0, "Evaluate only the first so many mentions of each language; 0 for all.")
     max_malformed: int = flag(1000, "Most malformed records of --mewsli to skip before stopping.")
+    max_malformed_share: float = flag(MAX_SHARE, "The same as a share of what each of its files holds.")
+    redirects: str = flag("", "JSON file {old QID: new QID}, followed to the end for the golds of --mewsli.")
 
 
 def evaluate(config: EvaluationConfig) -> str:
@@ -114,7 +118,8 @@ def _settings(config: Any) -> Iterator[tuple[dataclasses.Field, Any]]:
 def _mentions(config: EvaluationConfig, work: Workdir, kb: KnowledgeBase) -> EvaluationSet:
     if config.mewsli:
         tree, windows = pathlib.Path(config.mewsli), Windows.of(work)
-        return read_tree(tree, windows, kb, config.languages, config.limit, config.max_malformed)
+        bounds, redirects = (config.max_malformed, config.max_malformed_share), Redirects.read(config.redirects)
+        return read_tree(tree, windows, kb, config.languages, config.limit, *bounds, redirects)
     return read_prepared(work, config.split, kb, config.languages, config.limit)
 
 

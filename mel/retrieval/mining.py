@@ -9,6 +9,7 @@ import numpy as np
 
 from mel.corpora.kb import KnowledgeBase
 from mel.retrieval.index import Index, first_of_each, keep_first, search_distinct
+from mel.shards.permutation import uniform
 from mel.types import NIL, MelError
 
 MENTIONS_AT_ONCE = 8192
@@ -24,6 +25,7 @@ def mine(
     negatives_per_mention: int,
     pool: int,
     seed: int,
+    stream: int = 0,
     progress: Callable[[int], None] | None = None,
     block: int = MENTIONS_AT_ONCE,
 ) -> np.ndarray:
@@ -40,6 +42,7 @@ def mine(
       pool: from how many of the nearest wrong entities, without replacement; equal to
         `negatives_per_mention` it takes the nearest.
       seed: of the draw.
+      stream: the round: another one draws anew, so that in time a mention meets all of its pool.
       progress: told how many more mentions are done.
       block: mentions searched at once; the result does not depend on it.
 
@@ -51,7 +54,6 @@ def mine(
     """
     if pool < negatives_per_mention:
         raise MelError(f"A pool of {pool} is too small to draw {negatives_per_mention} negatives from: widen it.")
-    generator = np.random.default_rng(seed)
     rows_QK = np.empty((len(queries_QD), negatives_per_mention), np.int32)
     for start in range(0, len(queries_QD), block):
         mentions = slice(start, min(start + block, len(queries_QD)))
@@ -60,8 +62,8 @@ def mine(
         wrong_qk = (neighbours_qk >= 0) & (entities_qk != gold_Q[mentions, None])
         pool_qp = keep_first(wrong_qk, neighbours_qk, pool, -1)
         _check_enough(pool_qp, negatives_per_mention, start)
-        # Drawn line by line from one stream, whatever the size of a block.
-        ticket_qp = np.where(pool_qp < 0, np.inf, generator.random(pool_qp.shape))
+        ticket_qp = uniform(np.arange(mentions.start, mentions.stop), pool, seed, stream)
+        ticket_qp = np.where(pool_qp < 0, np.inf, ticket_qp)
         drawn_qK = np.sort(np.argsort(ticket_qp, axis=1, kind="stable")[:, :negatives_per_mention], axis=1)
         rows_QK[mentions] = np.take_along_axis(pool_qp, drawn_qK, axis=1)
         if progress:

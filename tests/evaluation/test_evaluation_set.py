@@ -1,14 +1,17 @@
 """Mentions prepared beforehand, and the same from a tree that was never prepared."""
 
+import shutil
+
 import numpy as np
 import pytest
 
 from mel.artifacts import open_artifact
 from mel.corpora import mewsli
 from mel.corpora.kb import KnowledgeBase
+from mel.corpora.redirects import Redirects
 from mel.evaluation.evaluation_set import read_prepared, read_tree
 from mel.shards.prepare import Windows
-from mel.types import OUTSIDE, MelError
+from mel.types import NIL, NIL_ID, OUTSIDE, MelError
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +63,28 @@ def test_a_limit_reads_no_text_that_it_does_not_need(untrained, tiny_world, kb, 
     count = whole.documents.index(documents[1]) + 1  # the first mention of the second text
     few = read_tree(tiny_world / "mewsli", Windows.of(untrained), kb, ("en",), count, 0)
     assert few.lines == whole.lines[:count] and read_texts == documents[:2]
+
+
+def test_merged_golds_of_a_tree_are_those_they_were_merged_into(untrained, tiny_world, kb):
+    windows = Windows.of(untrained)
+    plain = read_tree(tiny_world / "mewsli", windows, kb, ("en",), 0, 0)
+    old, new = plain.lines[0].gold, next(line.gold for line in plain.lines if line.gold != plain.lines[0].gold)
+    redirects = Redirects({old: "Q999999", "Q999999": new})
+    moved = read_tree(tiny_world / "mewsli", windows, kb, ("en",), 0, 0, redirects=redirects)
+    assert [line.gold for line in moved.lines] == [new if line.gold == old else line.gold for line in plain.lines]
+    np.testing.assert_array_equal(moved.gold_Q, kb.numbers_of([line.gold for line in moved.lines]))
+    assert moved.inputs != plain.inputs
+
+
+def test_golds_outside_every_kb_are_asked_and_are_nil(untrained, tiny_world, kb, tmp_path):
+    shutil.copytree(tiny_world / "mewsli", tmp_path / "mewsli")
+    path = tmp_path / "mewsli" / "en" / "mentions.tsv"
+    header, *rows = (line.split("\t") for line in path.read_text().splitlines())
+    for row in rows:
+        row[header.index("qid")] = NIL_ID
+    path.write_text("".join("\t".join(row) + "\n" for row in [header, *rows]))
+    mentions = read_tree(tmp_path / "mewsli", Windows.of(untrained), kb, ("en",), 0, 0)
+    assert len(mentions) == len(rows) and set(mentions.gold_Q.tolist()) == {NIL}
 
 
 def test_a_language_that_is_not_there_is_refused(untrained, kb):

@@ -206,6 +206,50 @@ def test_every_format_has_the_same_links(calibrated, tmp_path, form):
     assert all(one.entity_id != NIL_ID for one in found)
 
 
+def test_where_a_format_has_no_ids_there_is_a_line_for_each_line_read(calibrated, tmp_path):
+    lines = [
+        {"id": "a", "language": "en", "text": "Reporters wrote about Saturn again.", "spans": [[22, 28]]},
+        {"id": "x", "text": "no language", "spans": [[0, 2]]},
+        "\n",
+        {"id": "b", "language": "en", "text": "A long article on Saturn explains the album.", "spans": [[18, 24]]},
+        "{broken\n",
+    ]
+    source = write_lines(tmp_path / "in.jsonl", lines)
+    for name in ("elevant", "jsonl", "tac"):
+        out = str(tmp_path / f"out.{name}")
+        link.main(link.Config(bundle=str(calibrated.bundle), input=str(source), output=out, format=name))
+    elevant = [json.loads(line)["predictions"] for line in (tmp_path / "out.elevant").read_text().splitlines()]
+    spans = [[(one["start_char"], one["end_char"]) for one in predictions] for predictions in elevant]
+    assert spans == [[(22, 28)], [], [], [(18, 24)], []]
+    ids = [json.loads(line)["id"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert ids == ["a", "b"] and len((tmp_path / "out.tac").read_text().splitlines()) == 2
+
+
+def test_a_line_over_the_bound_keeps_its_place_too(tmp_path, monkeypatch):
+    monkeypatch.setattr("mel.corpora.lines.MAX_LINE_BYTES", 1 << 16)
+    records = [text("a"), text("long", text="x" * (1 << 17)), text("b")]
+    source, malformed = write_lines(tmp_path / "in.jsonl", records), Malformed(1)
+    assert [one.text_id for one in linker.read_texts(source, malformed, keep_places=True)] == ["a", "", "b"]
+    assert [one.text_id for one in linker.read_texts(source, Malformed(1))] == ["a", "b"]
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_text_and_utf16_is_named(tmp_path):
+    line = json.dumps(text("a")) + "\n"
+    (tmp_path / "in.jsonl").write_text(line, encoding="utf-8-sig")
+    assert [one.text_id for one in linker.read_texts(tmp_path / "in.jsonl", Malformed(0))] == ["a"]
+    (tmp_path / "in.jsonl").write_text(line, encoding="utf-16")
+    with pytest.raises(MelError, match="in.jsonl is UTF-16: convert it to UTF-8"):
+        list(linker.read_texts(tmp_path / "in.jsonl", Malformed(0)))
+
+
+def test_an_input_of_which_nothing_or_little_can_be_used_is_refused_and_leaves_nothing(bundle, tmp_path):
+    with pytest.raises(MelError, match="2 of 2 records of .*in.jsonl were malformed, all of them, .*in.jsonl:1 "):
+        run(bundle, tmp_path, ["broken\n", "[]\n"], max_malformed=100)
+    with pytest.raises(MelError, match="4 of 12 records of .*in.jsonl were malformed, more than a share of 0.2"):
+        run(bundle, tmp_path, [text()] * 4 + ["broken\n"] * 4, max_malformed=100)  # a text and its span are two
+    assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
+
+
 SPANS = {
     "outside": ([0, 99], "leaves its text of 38 characters"),
     "empty": ([3, 3], "empty or negative"),
@@ -230,6 +274,7 @@ LINES = {
     "no object": ("[1]\n", "no JSON object"),
     "no text": ('{"id": 1, "language": "en", "spans": []}\n', "text is missing"),
     "wrong type": ('{"id": 1, "language": "en", "text": "a", "spans": "0-1"}\n', "spans is of the wrong type"),
+    "a long id": ('{"id": "' + "x" * 2000 + '", "language": "en", "text": "a", "spans": []}\n', "is too long"),
     "no title": ('{"id": 1, "language": "en", "text": "a", "spans": [], "title": 7}\n', "title is of the wrong type"),
 }
 

@@ -73,6 +73,18 @@ class TestMine:
         np.testing.assert_array_equal(rows_QK, again_QK)
         assert np.mean(rows_QK == other_QK) < 0.6
 
+    def test_a_round_draws_anew_so_that_a_mention_meets_all_of_its_pool(self):
+        index, queries_QD, gold_Q, entities_E = world()
+        pools = [distinct_wrong(index, query, gold, entities_E)[:8] for query, gold in zip(queries_QD, gold_Q)]
+        met = [set() for _ in pools]
+        for number in range(7):
+            rows_QK = mine(index, queries_QD, gold_Q, entities_E, 4, 8, seed=0, stream=number)
+            for rows, known in zip(rows_QK.tolist(), met):
+                known.update(rows)
+        # The nearest is missed in every one of seven rounds with probability 2**-7.
+        missed = np.mean([pool[0] not in known for pool, known in zip(pools, met)])
+        assert missed < 0.03
+
     def test_searches_behind_many_rows_of_the_gold(self):
         entities_E = np.array([1] * 300 + [2, 3])
         embeddings_ND = np.float32([[9, 0]] * 300 + [[2, 0], [1, 0]])
