@@ -13,6 +13,7 @@ import pytest
 
 from mel.artifacts import START, Workdir
 from mel.bin import export, prepare_data, train
+from mel.checks import CHECKS
 from tests import tiny_world as world
 
 SHARED_DATA = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -38,6 +39,13 @@ def shared_data() -> pathlib.Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"there is no {SHARED_DATA}")
     return SHARED_DATA
+
+
+@pytest.fixture(autouse=True)
+def nothing_opened():
+    """What one test opened, and damaged, is nothing to the next."""
+    yield
+    CHECKS.forget()
 
 
 @pytest.fixture(scope="session")

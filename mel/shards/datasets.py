@@ -12,8 +12,10 @@ import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
+from absl import logging
 
-from mel.artifacts import Artifact, Draft, allocate, exists, open_artifact, publish
+from mel.artifacts import Artifact, Draft, allocate, discard, exists, open_artifact, publish, readable
+from mel.locks import claim
 from mel.shards.rows import TokenRows
 from mel.types import MelError
 
@@ -112,14 +114,33 @@ def read_rows(folder: pathlib.Path) -> Iterator[RowSet]:
 
 
 def open_rows(tokens: Artifact, cache: pathlib.Path) -> RowSet:
-    """Maps the rows of `tokens` into memory, decoding its shards into `cache` where that is missing."""
-    if not exists(cache):
-        with publish(cache, "row cache") as draft:
-            draft.reads("tokens", tokens)
-            _decode(tokens, draft.path)
-    open_artifact(cache, "row cache", {"tokens": tokens})
+    """Maps the rows of `tokens` into memory, decoding its shards into `cache` where that is missing or damaged.
+
+    Raises:
+      MelError: a shard is damaged.
+    """
+    if not _is_sound(tokens, cache):
+        with claim(cache, wait=True):
+            if not _is_sound(tokens, cache):
+                discard(cache)
+                tokens.check("*")
+                with publish(cache, "row cache") as draft, readable(tokens):
+                    draft.reads("tokens", tokens)
+                    _decode(tokens, draft.path)
     arrays = {name: np.load(cache / f"{name}.npy", mmap_mode="r") for name in ("tokens", "offsets", *COLUMNS)}
     return RowSet(TokenRows(arrays["tokens"], arrays["offsets"]), *(arrays[name] for name in COLUMNS))
+
+
+def _is_sound(tokens: Artifact, cache: pathlib.Path) -> bool:
+    """Whether the rows of `tokens` stand in `cache` as they were decoded; says so where something else stands there."""
+    if not exists(cache):
+        return False
+    try:
+        open_artifact(cache, "row cache", {"tokens": tokens}).settle()
+    except MelError as error:
+        logging.warning("%s That is done now.", error)
+        return False
+    return True
 
 
 def _decode(tokens: Artifact, folder: pathlib.Path) -> None:
