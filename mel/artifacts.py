@@ -315,7 +315,9 @@ def _write_manifest(draft: Draft, kind: str, config: Any) -> dict[str, dict[str,
             for name, digest in draft.inputs.items()
             if digest in _opened_at
         },
-        "config": dataclasses.asdict(config) if dataclasses.is_dataclass(config) else config,
+        "config": dataclasses.asdict(config)
+        if dataclasses.is_dataclass(config) and not isinstance(config, type)
+        else config,
         "packages": _package_versions(),
         "files": files,
     }

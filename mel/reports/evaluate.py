@@ -174,7 +174,7 @@ def _contexts(work: Workdir, evaluation: Evaluation, examples: Sequence[dict]) -
     tokenizer, row_of = Tokenizer.load(work.tokenizer), {name: row for row, name in enumerate(evaluation.mentions.ids)}
     rows = evaluation.mentions.rows.take(np.asarray([row_of[example["id"]] for example in examples], np.int64))
     bounds = zip(rows.offsets_N1[:-1], rows.offsets_N1[1:], strict=True)
-    windows = [tokenizer.decode(rows.tokens_T[start:end]) for start, end in bounds]
+    windows = [tokenizer.decode(rows.tokens_T[start:end].tolist()) for start, end in bounds]
     return dict(zip((example["id"] for example in examples), windows, strict=True))
 
 

@@ -183,7 +183,7 @@ def _publish_start(config: RoundConfig, work: Workdir, inputs: dict[str, Artifac
     logging.info("Published %s", path)
 
 
-def _train(config: RoundConfig, work: Workdir, inputs: dict[str, Artifact]) -> dict[str, float]:
+def _train(config: RoundConfig, work: Workdir, inputs: dict[str, Artifact]) -> dict[str, int]:
     """Trains and publishes a round; returns how much work it did."""
     this, settings = work.round(config.round), config.settings
     before = open_checkpoint(work, config.round - 1, {name: inputs[name] for name in TOKENS})
@@ -212,7 +212,7 @@ def _train(config: RoundConfig, work: Workdir, inputs: dict[str, Artifact]) -> d
 def _run(
     config: RoundConfig, this: Round, encoder: EncoderConfig, source: BatchSource, state: TrainState,
     checkpoints: StepCheckpoints | None,
-) -> tuple[TrainState, dict[str, float]]:  # fmt: skip
+) -> tuple[TrainState, dict[str, int]]:  # fmt: skip
     """Steps to the end of the round; without `checkpoints`, on one batch again and again."""
     mesh, layouts = make_mesh(), source.plan()
     compute = choose_compute(config.compute.precision, encoder.hidden_size // encoder.num_heads)
@@ -229,7 +229,7 @@ def _run(
     if checkpoints:
         batches = prefetch(batch_at, first, last)
     else:
-        batches = zip(range(first, last), itertools.repeat(batch_at(first)))
+        batches = zip(range(first, last), itertools.repeat(batch_at(first)), strict=False)
     folder, watch = _watched_in(this, synthetic=checkpoints is None), config.watch
     speed = _speed(config, encoder, state.params, layouts[0], compute)
     metrics = Metrics(folder, first, last, speed, watch.log_every, lambda: checkpoints and checkpoints.latest_step)
@@ -258,7 +258,7 @@ def _batch_source(
     config: RoundConfig, work: Workdir, inputs: dict[str, Artifact], vocabulary: Vocabulary
 ) -> BatchSource:
     caches = [(inputs[name], work.cache(inputs[name])) for name in TOKENS]
-    on_lead("cache", lambda: [open_rows(*cache) for cache in caches] and None)
+    on_lead("cache", lambda: [open_rows(*cache) for cache in caches])
     entities, mentions = (open_rows(*cache) for cache in caches)
     negatives = open_negatives(inputs["negatives"].path, inputs["mention_tokens"]) if "negatives" in inputs else None
     languages = inputs["mention_tokens"].facts["languages"]
