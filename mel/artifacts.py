@@ -325,6 +325,11 @@ def _write_manifest(draft: Draft, kind: str, config: Any) -> dict[str, dict[str,
     return files
 
 
+def _plain(config: Any) -> Any:
+    is_value = dataclasses.is_dataclass(config) and not isinstance(config, type)
+    return dataclasses.asdict(config) if is_value else config
+
+
 def _package_versions() -> dict[str, str]:
     versions = {}
     for name in PACKAGES:
