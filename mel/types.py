@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import Any, NamedTuple, NewType
+from typing import Any, Literal, NamedTuple, NewType
 
 import numpy as np
 
 Qid = NewType("Qid", int)
 NIL = Qid(0)
+Role = Literal["mention", "entity"]
 
 _PLACE = re.compile(r":\d+:\d+$|-\d+$")  # the rest of an id: position and length, or a link's number
 
@@ -115,12 +116,14 @@ class MarkedText:
     """A text with a marked focus: the only thing the tokenizer accepts.
 
     A mention is its page with the surface form as focus; an entity is its title and
-    description with the title as focus. `header` is kept whatever window is cut.
+    description with the title as focus. `header` is kept whatever window is cut. `role` says
+    which of the two it is, for encoders that were trained with a prefix for each.
     """
 
     text: str
     focus: Span
     header: str = ""
+    role: Role = "mention"
 
     def __post_init__(self):
         self.focus.of(self.text)

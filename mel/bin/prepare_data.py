@@ -28,7 +28,7 @@ from mel.corpora import mewsli
 from mel.corpora.malformed import Malformed
 from mel.cost import record_cost
 from mel.shards import prepare
-from mel.text.tokenizer import Tokenizer
+from mel.text.foreign import read_tokenizer
 from mel.types import MelError, parse_qid
 
 
@@ -142,7 +142,7 @@ def _mewsli_languages(config: Config) -> list[str]:
 
 
 def _publish_tokenizer(config: Config, work: Workdir) -> Artifact:
-    tokenizer = Tokenizer.load(config.tokenizer)
+    tokenizer = read_tokenizer(config.tokenizer)
     if not exists(work.tokenizer):
         with publish(work.tokenizer, "tokenizer", config) as draft:
             tokenizer.save(draft.path)
