@@ -57,7 +57,7 @@ def by_mel(bundle: pathlib.Path, config: EncoderConfig, rows: TokenRows) -> np.n
     from mel.encoder import pretrained
     from mel.encoder.embed import embed_rows
 
-    _, params = pretrained.load(bundle / "encoder")
+    _, params = pretrained.load(bundle)
     embeddings_ND = np.empty((len(rows), config.hidden_size), np.float32)
     embed_rows(config, params, rows.by_width(TOKENS_AT_ONCE), embeddings_ND)
     return embeddings_ND

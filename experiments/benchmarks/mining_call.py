@@ -104,7 +104,7 @@ def ours(turn: Callable[[Any], None], task: Task) -> None:
 
     bundle = open_artifact(rivals.open_workdir(task.workdir).bundle, "bundle")
     config = EncoderConfig.from_json(bundle.facts["encoder"])
-    _, params = pretrained.load(bundle / "encoder")
+    _, params = pretrained.load(bundle.path)
     mentions, ids_Q, entities = task.rows()
     mention_rows, settings = mentions.rows.take(ids_Q), approximate.ScannSettings()
 

@@ -144,11 +144,12 @@ def main(config: Config) -> None:
 
 def _publish_start(config: Config, work: Workdir, inputs: dict[str, Artifact], settings: dict) -> None:
     """Publishes the encoder before training, and which rows of its token table will be trained."""
-    vocab_size = open_artifact(work.tokenizer, "tokenizer").facts["vocab_size"]
-    encoder, params = initial_encoder(config.encoder, vocab_size, config.seed)
+    tokenizer = open_artifact(work.tokenizer, "tokenizer").facts
+    max_tokens = max(tokens.facts["max_tokens"] for tokens in inputs.values())
+    encoder, params = initial_encoder(config.encoder, tokenizer, config.seed, max_tokens=max_tokens)
     vocabulary = Vocabulary.of([read_token_ids(tokens) for tokens in inputs.values()], params)
     used = len(vocabulary.token_ids_v)
-    logging.info("The shards use %d of %d tokens: only their embeddings are trained.", used, vocab_size)
+    logging.info("The shards use %d of %d tokens: only their embeddings are trained.", used, tokenizer["vocab_size"])
     facts = {"settings": settings, "round": START, "tokens_in_use": used}
     state, path = _new_state(config, vocabulary.compact(params)), work.round(START).checkpoint
     publish_start(path, state, encoder, vocabulary, facts, inputs, config)

@@ -27,7 +27,8 @@ def read_tokenizer(
     Args:
       source: a folder that holds a tokenizer, itself or in a folder inside it; or a hub id.
       lower_case: whether upper case is made lower. None is as `transformers` has it; a folder with a
-        vocab.txt and no config of its tokenizer does not say, and is cased if its vocabulary is.
+        vocab.txt and no config of its tokenizer does not say, and is cased if its vocabulary is; a
+        tokenizer.json alone says it itself.
       prefixes: what the encoder was trained to find before mentions and entities.
 
     Raises:
@@ -67,6 +68,9 @@ def _load(folder: pathlib.Path) -> Any:
     import transformers  # slow to import, and needed for preparing only
 
     try:
+        if (folder / "tokenizer.json").is_file() and not (folder / "tokenizer_config.json").is_file():
+            # It says all there is. AutoTokenizer would go by the model beside it and make BERT's of anything.
+            return transformers.PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
         if (folder / "vocab.txt").is_file() and not (folder / "tokenizer.json").is_file():
             kind = _read_object(folder / "tokenizer_config.json").get("tokenizer_class")
             model = _read_object(folder / "config.json").get("model_type")

@@ -66,8 +66,9 @@ def roberta(folder, **config):
 
 
 def model_beside(folder):
+    """As xlm-roberta-base is published: its class is known from its model only."""
     write_json(folder / "config.json", {"model_type": "xlm-roberta"})
-    return write_tokenizer(folder, vocabularies.split_metaspace())
+    return write_tokenizer(folder, vocabularies.split_metaspace(), model_max_length=512)
 
 
 KINDS = {
@@ -168,6 +169,18 @@ def test_a_vocabulary_alone_says_its_case(tmp_path, lower, words, sentences):
 def test_a_config_of_the_model_does_not_say_the_case(tmp_path):
     write_json(tmp_path / "config.json", {"model_type": "bert"})
     assert not read_tokenizer(write_words(tmp_path)).facts()["lower_case"]
+
+
+@pytest.mark.parametrize("model_type", ["bert", "xlm-roberta"])
+def test_a_tokenizer_file_means_what_it_says_whatever_model_is_beside_it(tmp_path, model_type):
+    cased = resaved(tmp_path, bert(write_words(tmp_path, do_lower_case=False))) / "tokenizer.json"
+    for name, file in (("pieces", None), ("words", cased)):
+        folder = write_tokenizer(tmp_path / name, vocabularies.metaspace())
+        if file:
+            shutil.copy(file, folder / "tokenizer.json")
+        facts = read_tokenizer(folder).facts()
+        write_json(folder / "config.json", {"model_type": model_type})
+        assert read_tokenizer(folder).facts() == facts and not facts["lower_case"]
 
 
 def test_behaviour_is_part_of_the_identity(tmp_path):

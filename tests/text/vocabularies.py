@@ -1,5 +1,6 @@
 """Small tokenizers of every kind, and texts of eight languages that their vocabularies cover."""
 
+import functools
 import json
 import pathlib
 
@@ -41,41 +42,50 @@ def write_words(folder: pathlib.Path, lower: bool = False, **config) -> pathlib.
     return folder
 
 
-def unigram(pre_tokenizer: pre_tokenizers.PreTokenizer) -> Tokenizer:
-    """As XLM-R has them: no [CLS], and padding with id 1."""
-    tokenizer = Tokenizer(models.Unigram())
-    tokenizer.normalizer = normalizers.Sequence([normalizers.Nmt(), normalizers.NFKC()])
-    tokenizer.pre_tokenizer = pre_tokenizer
-    tokenizer.decoder = decoders.Metaspace()
-    trainer = trainers.UnigramTrainer(vocab_size=700, special_tokens=XLM_R, unk_token="<unk>", show_progress=False)
-    tokenizer.train_from_iterator([*TEXTS.values()] * 3 + ["<x> 🦊 éÉ"], trainer)
-    tokenizer.post_processor = _template(tokenizer, "<s>", "</s>")
-    return tokenizer
-
-
 def metaspace() -> Tokenizer:
-    """As SentencePiece has it: a space becomes a part of the word after it."""
-    return unigram(pre_tokenizers.Metaspace())
+    """As SentencePiece has it: pieces with scores, a space is a part of the word after it, padding has id 1."""
+    return Tokenizer.from_str(_unigram())
 
 
 def split_metaspace() -> Tokenizer:
     """As `transformers` has it for XLM-R: spaces go, and one is put before every word."""
-    return unigram(pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]))
+    tokenizer = metaspace()
+    layers = [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(layers)
+    return tokenizer
 
 
 def byte_level(add_prefix_space: bool = False) -> Tokenizer:
     """As RoBERTa has it."""
-    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer = Tokenizer.from_str(_byte_level())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=add_prefix_space)
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=700, special_tokens=XLM_R, initial_alphabet=sorted(alphabet), show_progress=False
-    )
-    tokenizer.train_from_iterator(TEXTS.values(), trainer)
     ids = [(token, tokenizer.token_to_id(token)) for token in ("</s>", "<s>")]
     tokenizer.post_processor = processors.RobertaProcessing(*ids, add_prefix_space=add_prefix_space)
     return tokenizer
+
+
+@functools.cache
+def _unigram() -> str:
+    """Trained once: the trainer does not give the same pieces twice."""
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Nmt(), normalizers.NFKC()])
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    trainer = trainers.UnigramTrainer(vocab_size=700, special_tokens=XLM_R, unk_token="<unk>", show_progress=False)
+    tokenizer.train_from_iterator([*TEXTS.values()] * 3 + ["<x> 🦊 éÉ"], trainer)
+    ids = [(token, tokenizer.token_to_id(token)) for token in ("<s>", "</s>")]
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=ids)
+    return tokenizer.to_str()
+
+
+@functools.cache
+def _byte_level() -> str:
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(vocab_size=700, special_tokens=XLM_R, initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator(TEXTS.values(), trainer)
+    return tokenizer.to_str()
 
 
 def write_json(path: pathlib.Path, value) -> None:
@@ -95,8 +105,3 @@ def write_tokenizer(folder: pathlib.Path, tokenizer: Tokenizer, **config) -> pat
 def xlm_r_config(**config) -> dict:
     names = dict(zip(("bos_token", "pad_token", "eos_token", "unk_token", "mask_token"), XLM_R, strict=True))
     return names | {"cls_token": "<s>", "sep_token": "</s>"} | config
-
-
-def _template(tokenizer: Tokenizer, start: str, end: str) -> processors.TemplateProcessing:
-    ids = [(token, tokenizer.token_to_id(token)) for token in (start, end)]
-    return processors.TemplateProcessing(single=f"{start} $A {end}", special_tokens=ids)
