@@ -112,7 +112,7 @@ def _special(theirs: Any, folder: pathlib.Path) -> Special:
     pad = theirs.pad_token or _known(backend, "[PAD]", "<pad>")
     unk = theirs.unk_token or _known(backend, "[UNK]", "<unk>")
     special = Special(*(None if token is None else str(token) for token in (cls, sep, pad, unk)))
-    for name, token in zip(("begins a row", "ends a row", "pads a row"), special):
+    for name, token in zip(("begins a row", "ends a row", "pads a row"), special, strict=False):
         if token is None or backend.token_to_id(token) is None:
             raise MelError(
                 f"The tokenizer in {folder} has no token that {name}: it belongs to no encoder that can be loaded; "
