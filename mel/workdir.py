@@ -25,8 +25,8 @@ MADE_BY = {
 
 
 def rerun(kind: str) -> str:
-    """What to run to make an artefact again, as part of a sentence: "run mel-train again"."""
-    return f"run {MADE_BY.get(kind, 'the same command')} again"
+    """What to run to make an artefact again, as part of a sentence: "run mel-train again"; `kind` is "" if unknown."""
+    return f"run {MADE_BY.get(kind, 'the same command' if kind else 'the command that made it')} again"
 
 
 @dataclasses.dataclass(frozen=True)
