@@ -10,23 +10,24 @@ its 95 % interval (Student's t over the seeds) excludes zero.
 
 from __future__ import annotations
 
-import argparse
+import contextlib
 import json
 import math
 import pathlib
 import statistics
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from experiments.run_grid import MADE_WITH, Run, grid, read_settings
+from experiments.programs import launch
+from experiments.run_grid import MADE_WITH, Run, grid, parser_of_runs, read_settings, runs_of
 from mel.artifacts import Workdir, write_text
 from mel.cost import read_cost
-from mel.reports.report import Report, open_report
+from mel.reports.report import Report, open_report, open_rounds, table
 from mel.types import MelError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 BEGIN, END = "<!-- results: written by a script, not by hand -->", "<!-- end of results -->"
 CLAIM_SEEDS = 3
@@ -40,6 +41,10 @@ class Point(NamedTuple):
     seconds: float | None
     report: Report
 
+    @property
+    def r_at_1(self) -> float:
+        return self.report["micro"]["r@1"]
+
 
 class Finished(NamedTuple):
     run: Run
@@ -48,6 +53,10 @@ class Finished(NamedTuple):
     @property
     def last(self) -> Report:
         return self.points[-1].report
+
+    @property
+    def r_at_1(self) -> float:
+        return self.points[-1].r_at_1
 
 
 def read_runs(experiment: pathlib.Path, runs: pathlib.Path) -> dict[str, list[Finished]]:
@@ -83,20 +92,24 @@ def by_round_table(found: Mapping[str, Sequence[Finished]]) -> list[str]:
     for setting, some in found.items():
         row = [setting, str(len(some))]
         for points in zip(*(finished.points for finished in some)):
-            seconds = [point.seconds for point in points if point.seconds is not None]
-            row += [spread([point.report["micro"]["r@1"] for point in points]), str(points[0].steps)]
-            row.append(f"{statistics.fmean(seconds) / 60:.1f}" if seconds else "–")
+            row += [spread([point.r_at_1 for point in points]), str(points[0].steps), minutes(points)]
         rows.append(row + [""] * (len(header) - len(row)))
     return table(header, rows)
 
 
-def differences_table(found: Mapping[str, Sequence[Finished]], value: Callable[[Finished], float]) -> list[str]:
-    """Each setting minus the first, of the same seeds."""
+def minutes(points: Sequence[Point]) -> str:
+    """The mean of those whose time was taken."""
+    seconds = [point.seconds for point in points if point.seconds is not None]
+    return f"{statistics.fmean(seconds) / 60:.1f}" if seconds else "–"
+
+
+def differences_table(found: Mapping[str, Sequence[Finished]]) -> list[str]:
+    """R@1 of each setting minus that of the first, of the same seeds."""
     (first, base), *others = found.items()
-    at_seed = {finished.run.seed: value(finished) for finished in base}
+    at_seed = {finished.run.seed: finished.r_at_1 for finished in base}
     rows = []
     for setting, some in others:
-        pairs = [value(finished) - at_seed[finished.run.seed] for finished in some if finished.run.seed in at_seed]
+        pairs = [finished.r_at_1 - at_seed[finished.run.seed] for finished in some if finished.run.seed in at_seed]
         if pairs:
             rows.append([f"{setting} – {first}", str(len(pairs)), *_interval(pairs)])
     return table(["difference in R@1", "seeds", "mean", "95 % interval", "claim"], rows)
@@ -106,12 +119,6 @@ def spread(values: Sequence[float]) -> str:
     """Mean and standard deviation; the mean alone of a single value."""
     deviation = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
     return f"{statistics.fmean(values):.3f}{deviation}"
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """The lines of a Markdown table whose first column is text."""
-    cells = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-    return ["| " + " | ".join(row) + " |" for row in cells]
 
 
 def about(found: Mapping[str, Sequence[Finished]]) -> str:
@@ -126,8 +133,8 @@ def alias_table(found: Mapping[str, Sequence[Finished]]) -> Report:
     return open_report(Workdir(next(iter(found.values()))[0].run.path).report("alias_table"))
 
 
-def write_results(readme: pathlib.Path, lines: Sequence[str]) -> None:
-    """Puts lines between the result markers of a page, in place of what stood there.
+def write_results(readme: pathlib.Path, parts: Iterable[str | Sequence[str]]) -> None:
+    """Puts parts, which are a line or several, between the result markers of a page, in place of what stood there.
 
     Raises:
       MelError: the page lacks the markers.
@@ -136,16 +143,27 @@ def write_results(readme: pathlib.Path, lines: Sequence[str]) -> None:
     _, end, after = rest.partition(END)
     if not (begin and end):
         raise MelError(f"{readme} lacks the lines {BEGIN!r} and {END!r}.")
-    write_text(readme, "\n".join([before + begin, *lines, end + after]))
+    blocks = [part if isinstance(part, str) else "\n".join(part) for part in parts]
+    write_text(readme, "\n".join([before + begin, "\n\n".join(blocks), end + after]))
 
 
-def draw(found: Mapping[str, Sequence[Finished]], path: pathlib.Path) -> None:
-    """R@1 by round against steps and minutes, a line a setting and a dot a run; training accuracy by step."""
+@contextlib.contextmanager
+def drawing(path: pathlib.Path, width: float) -> Iterator[Figure]:
+    """A figure `width` inches wide, which is saved when the block ends; what is drawn alike has the same bytes."""
     import matplotlib
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context({"svg.hashsalt": path.name, "axes.spines.top": False, "axes.spines.right": False}):
-        figure = Figure((11, 3.6), layout="constrained")
+        figure = Figure((width, 3.6), layout="constrained")
+        yield figure
+        for axes in figure.axes:
+            axes.grid(axis="y", linewidth=0.4)
+        figure.savefig(path, metadata={"Date": None})
+
+
+def draw(found: Mapping[str, Sequence[Finished]], path: pathlib.Path) -> None:
+    """R@1 by round against steps and minutes, a line a setting and a dot a run; training accuracy by step."""
+    with drawing(path, 11) as figure:
         by_step, by_minute, training = figure.subplots(1, 3)
         for number, (setting, some) in enumerate(found.items()):
             look = {"color": f"C{number}", "marker": "osD^vP*X"[number % 8], "markersize": 4}
@@ -160,15 +178,13 @@ def draw(found: Mapping[str, Sequence[Finished]], path: pathlib.Path) -> None:
         training.set(xlabel="steps", ylabel="in-batch accuracy in training")
         for axes in (by_step, by_minute, training):
             axes.set_xlim(left=0)
-            axes.grid(axis="y", linewidth=0.4)
         figure.legend(*by_step.get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
-        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else {})
 
 
 def _plot_rounds(
     axes: Axes, setting: str, look: dict, some: Sequence[Finished], horizontal: Callable[[Point], float]
 ) -> None:
-    runs = [[(horizontal(point), point.report["micro"]["r@1"]) for point in finished.points] for finished in some]
+    runs = [[(horizontal(point), point.r_at_1) for point in finished.points] for finished in some]
     means = [tuple(map(statistics.fmean, zip(*dots))) for dots in zip(*runs)]
     axes.plot(*zip(*means), **look, label=setting)
     axes.plot(*zip(*(dot for dots in runs for dot in dots)), linestyle="", alpha=0.5, **look)
@@ -185,47 +201,27 @@ def _plot_alias_table(axes: Axes, value: float) -> None:
 
 def training_curve(run: Run) -> list[tuple[float, float]]:
     """(step, in-batch accuracy) of a run through all its rounds, means of `SMOOTH` steps."""
-    lines = []
-    for number in range(run.rounds):
-        path = Workdir(run.path).round(number).training / "metrics.jsonl"
-        lines += [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = [line for number in range(run.rounds) for line in _metrics(run, number)]
     parts = [lines[start : start + SMOOTH] for start in range(0, len(lines), SMOOTH)]
     return [tuple(statistics.fmean(line[name] for line in part) for name in ("step", "accuracy")) for part in parts]
 
 
-def parser(description: str | None) -> argparse.ArgumentParser:
-    """The options that all result scripts share; `runs_of` reads them."""
-    options = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--workdir", type=pathlib.Path, help="as given to experiments.run_grid")
-    options.add_argument("--runs", type=pathlib.Path, help="as given to experiments.run_grid")
-    return options
+def write_page(experiment: pathlib.Path, found: Mapping[str, Sequence[Finished]], *parts: str | Sequence[str]) -> None:
+    """Writes the results section of an experiment's README.md, and curves.svg, which stands at its end."""
+    draw(found, experiment / "curves.svg")
+    write_results(experiment / "README.md", [about(found), *parts, "![curves](curves.svg)"])
 
 
-def runs_of(options: argparse.Namespace, experiment: pathlib.Path) -> pathlib.Path:
-    """Where the runs of an experiment are.
-
-    Raises:
-      MelError: neither --runs nor --workdir says so.
-    """
-    if not (options.runs or options.workdir):
-        raise MelError("Say with --workdir or --runs where the runs are.")
-    return options.runs or options.workdir / "experiments" / experiment.name
+def _metrics(run: Run, number: int) -> list[dict[str, Any]]:
+    """What a round wrote of each of its steps."""
+    path = Workdir(run.path).round(number).training / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def launch(main: Callable[[], None]) -> None:
-    """Runs a script, ending a user's mistake with its sentence."""
-    try:
-        main()
-    except MelError as error:
-        sys.exit(str(error))
-
-
-def _points(run: Run) -> Iterable[Point]:
-    work, seconds = Workdir(run.path), _seconds_by_round(run.path)
-    for number in range(run.rounds):
-        metrics = (work.round(number).training / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        report = open_report(work.report(f"round-{number}"))
-        yield Point(json.loads(metrics[-1])["step"], seconds.get(number), report)
+def _points(run: Run) -> Iterator[Point]:
+    seconds = _seconds_by_round(run.path)
+    for number, report in enumerate(open_rounds(Workdir(run.path))):
+        yield Point(_metrics(run, number)[-1]["step"], seconds.get(number), report)
 
 
 def _seconds_by_round(path: pathlib.Path) -> dict[int, float]:
@@ -251,26 +247,12 @@ def _interval(pairs: Sequence[float]) -> tuple[str, str, str]:
 
 
 def main() -> None:
-    options = parser(__doc__)
+    options = parser_of_runs(__doc__)
     options.add_argument("experiment", type=pathlib.Path, help="folder of the experiment")
     chosen = options.parse_args()
     found = read_runs(chosen.experiment, runs_of(chosen, chosen.experiment))
-    draw(found, chosen.experiment / "curves.svg")
-    difference = differences_table(found, lambda finished: finished.last["micro"]["r@1"])
-    write_results(
-        chosen.experiment / "README.md",
-        [
-            about(found),
-            "",
-            *by_round_table(found),
-            "",
-            "After the last round:",
-            "",
-            *difference,
-            "",
-            "![curves](curves.svg)",
-        ],
-    )
+    after_last = "After the last round:", differences_table(found)
+    write_page(chosen.experiment, found, by_round_table(found), *after_last)
 
 
 if __name__ == "__main__":

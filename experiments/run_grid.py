@@ -29,9 +29,8 @@ from typing import NamedTuple
 
 from absl import flags, logging
 
+from experiments import programs
 from mel.artifacts import Workdir, exists, write_text
-from mel.bin import run_rounds
-from mel.bin.launch import config_from_flags, define_flags
 from mel.progress import Progress, duration
 from mel.types import MelError
 
@@ -50,7 +49,7 @@ class Run(NamedTuple):
 
     @property
     def rounds(self) -> int:
-        return parse(self.flags).train.rounds
+        return programs.parse("run_rounds", self.flags).train.rounds
 
     @property
     def finished(self) -> bool:
@@ -59,10 +58,11 @@ class Run(NamedTuple):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options, extra = _parser().parse_known_args(arguments)
-    runs = options.runs or options.workdir / "experiments" / options.experiment.name
-    todo = list(grid(options.experiment, runs, options.seeds, extra))
+    # A shell lets what it starts in the background ignore this, and the runs would inherit that and never end.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    todo = list(grid(options.experiment, runs_of(options, options.experiment), options.seeds, extra))
     for run in todo:
-        parse(run.flags)
+        programs.parse("run_rounds", run.flags)
     deadline = time.monotonic() + options.hours * 3600
     progress = Progress(options.experiment.name, len(todo), "runs", done=sum(run.finished for run in todo))
     for run in todo:
@@ -96,19 +96,15 @@ def grid(
             yield Run(setting, seed, path, (recipe, *own, *extra, f"--seed={seed}", f"--workdir={path}"))
 
 
-def parse(arguments: Sequence[str]) -> run_rounds.Config:
-    """The config that mel-run-rounds would make of its flags.
+def runs_of(options: argparse.Namespace, experiment: pathlib.Path) -> pathlib.Path:
+    """Where the runs of an experiment are.
 
     Raises:
-      MelError: there is a mistake in them.
+      MelError: neither --runs nor --workdir says so.
     """
-    values = flags.FlagValues()
-    define_flags(run_rounds.Config, values)
-    try:
-        values(["mel-run-rounds", *arguments])
-    except flags.Error as error:
-        raise MelError(f"mel-run-rounds {shlex.join(arguments)}: {error}") from error
-    return config_from_flags(run_rounds.Config, values)
+    if not (options.runs or options.workdir):
+        raise MelError("Say with --workdir or --runs where the runs are.")
+    return options.runs or options.workdir / "experiments" / experiment.name
 
 
 def set_up(run: Run, workdir: pathlib.Path) -> None:
@@ -141,7 +137,7 @@ def execute(run: Run, seconds: float) -> bool:
       MelError: it failed.
     """
     with open(run.path / "log.txt", "ab") as log:
-        process = subprocess.Popen([sys.executable, "-m", "mel.bin.run_rounds", *run.flags], stdout=log, stderr=log)
+        process = subprocess.Popen(programs.command("run_rounds", *run.flags), stdout=log, stderr=log)
         try:
             status = process.wait(max(seconds, 0))
         except (subprocess.TimeoutExpired, KeyboardInterrupt) as stop:
@@ -162,17 +158,21 @@ def tidy(path: pathlib.Path) -> None:
             shutil.rmtree(folder / name, ignore_errors=True)
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser_of_runs(description: str | None, required: bool = False) -> argparse.ArgumentParser:
+    """The options that say where runs are, of which --workdir may be required; `runs_of` reads them."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
+    prepared = "folder that mel-prepare-data published into"
+    parser.add_argument("--workdir", type=pathlib.Path, required=required, help=prepared)
+    place = "where the runs are; WORKDIR/experiments/EXPERIMENT if not given"
+    parser.add_argument("--runs", type=pathlib.Path, help=place)
+    return parser
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = parser_of_runs(__doc__, required=True)
     parser.add_argument("experiment", type=pathlib.Path, help="folder with run_rounds.flags and settings.txt")
-    parser.add_argument(
-        "--workdir", type=pathlib.Path, required=True, help="folder that mel-prepare-data published into"
-    )
-    parser.add_argument(
-        "--runs", type=pathlib.Path, help="where the runs are; WORKDIR/experiments/EXPERIMENT if not given"
-    )
     parser.add_argument("--seeds", type=lambda text: [int(seed) for seed in text.split(",")], default=[0, 1, 2])
     parser.add_argument("--hours", type=float, default=24.0, help="stop, to be continued, after so long")
     parser.add_argument("--keep", action="store_true", help="keep checkpoints, embeddings and indexes of finished runs")
@@ -182,12 +182,7 @@ def _parser() -> argparse.ArgumentParser:
 if __name__ == "__main__":
     flags.FLAGS.mark_as_parsed()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that no run outlives a grid that is told to end
-    logging.use_absl_handler()
-    logging.set_verbosity(logging.INFO)
-    logging.set_stderrthreshold(logging.INFO)
     try:
-        main()
-    except MelError as error:
-        sys.exit(str(error))
+        programs.launch(main)
     except KeyboardInterrupt:
         sys.exit("interrupted; the same command goes on.")

@@ -315,12 +315,19 @@ def _write_manifest(draft: Draft, kind: str, config: Any) -> dict[str, dict[str,
             for name, digest in draft.inputs.items()
             if digest in _opened_at
         },
-        "config": dataclasses.asdict(config) if dataclasses.is_dataclass(config) else config,
+        "config": dataclasses.asdict(config)
+        if dataclasses.is_dataclass(config) and not isinstance(config, type)
+        else config,
         "packages": _package_versions(),
         "files": files,
     }
     write_text(draft / MANIFEST, json.dumps(seal(manifest), indent=1, sort_keys=True) + "\n")
     return files
+
+
+def _plain(config: Any) -> Any:
+    is_value = dataclasses.is_dataclass(config) and not isinstance(config, type)
+    return dataclasses.asdict(config) if is_value else config
 
 
 def _package_versions() -> dict[str, str]:

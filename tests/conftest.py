@@ -8,6 +8,10 @@ import shutil
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Arrays of different rank are added up only where somebody says how.
+os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
+# Compiled programs and the like are kept from one test to the next, away from the user's own.
+os.environ["XDG_CACHE_HOME"] = str(pathlib.Path(__file__).resolve().parents[1] / "build" / "cache")
 
 import pytest
 

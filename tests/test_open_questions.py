@@ -12,16 +12,17 @@ import sys
 import pytest
 from matplotlib.figure import Figure
 
-from experiments import curves, run_grid
+from experiments import curves, programs, run_grid
 from experiments.curves import Finished, Point
 from experiments.mdn import systems
 from experiments.model_size import sizes
-from experiments.run_grid import Run, grid, parse, read_settings
+from experiments.run_grid import Run, grid, read_settings
 from experiments.transfer import matrix
 from mel.artifacts import START, Workdir, exists
 from mel.bin import evaluate, prepare_data
 from mel.cost import FILE
 from mel.reports.report import open_report
+from mel.systems.system import SystemConfig
 from mel.types import MelError
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -97,7 +98,7 @@ class TestSettings:
     def test_every_line_is_a_run(self, experiment, tmp_path):
         settings = read_settings(experiment)
         runs = list(grid(experiment, tmp_path, [0, 1]))
-        configs = [parse(run.flags) for run in runs]
+        configs = [programs.parse("run_rounds", run.flags) for run in runs]
         assert len(runs) == 2 * len(settings) and len({run.path for run in runs}) == len(runs)
         assert [run.seed for run in runs] == [0] * len(settings) + [1] * len(settings)
         assert [config.train.seed for config in configs] == [config.mine.seed for config in configs]
@@ -115,9 +116,10 @@ class TestSettings:
 
     def test_the_first_negatives_are_all_there_are(self):
         settings = read_settings(ROOT / "experiments" / "first_negatives")
-        assert [parse((*own, "--workdir=w")).first_negatives for own in settings.values()] == list(settings)
+        configs = [programs.parse("run_rounds", (*own, "--workdir=w")) for own in settings.values()]
+        assert [config.first_negatives for config in configs] == list(settings)
         with pytest.raises(MelError, match="should be one of <in_batch|hard|random|by_frequency|same_surface>"):
-            parse(["--workdir=w", "--first_negatives=all"])
+            programs.parse("run_rounds", ["--workdir=w", "--first_negatives=all"])
 
     def test_sources_differ_in_their_language_only(self):
         settings = read_settings(ROOT / "experiments" / "transfer")
@@ -200,12 +202,12 @@ class TestCurves:
             "noisy": [finished("noisy", seed, [value]) for seed, value in ((0, 0.2), (1, 0.5), (2, 0.85))],
             "two": [finished("two", seed, [0.6]) for seed in (0, 1)],
         }
-        lines = curves.differences_table(found, lambda one: one.last["micro"]["r@1"])
+        lines = curves.differences_table(found)
         # .02, .01 and .03: mean .02, standard deviation .01; t of 2 degrees of freedom is 4.3027, over the root of 3.
         assert lines[2] == "| better – base | 3 | +0.020 | -0.005 to +0.045 | no |"
         assert lines[3].endswith("| no |") and lines[4].endswith("| no: fewer than 3 seeds |")
         found["better"] = [finished("better", seed, [value]) for seed, value in ((0, 0.12), (1, 0.52), (2, 0.921))]
-        assert curves.differences_table(found, lambda one: one.last["micro"]["r@1"])[2].endswith("| yes |")
+        assert curves.differences_table(found)[2].endswith("| yes |")
 
     def test_a_page_without_markers_is_refused(self, tmp_path):
         (tmp_path / "README.md").write_text("# nothing\n")
@@ -245,7 +247,9 @@ class TestSystems:
             self.page(tmp_path, [Workdir(prepared)])
         other = shutil.copytree(works[0].path, tmp_path / "other", symlinks=True)
         shutil.rmtree(Workdir(other).report("alias_table"))
-        evaluate.main(evaluate.Config(workdir=str(other), name="alias_table", model="alias_table", limit=9))
+        evaluate.main(
+            evaluate.Config(workdir=str(other), name="alias_table", system=SystemConfig(model="alias_table"), limit=9)
+        )
         with pytest.raises(MelError, match="has other data or another number of rounds"):
             self.page(tmp_path, [works[0], Workdir(other)])
 

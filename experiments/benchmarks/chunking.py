@@ -15,41 +15,30 @@ from typing import Any
 
 import numpy as np
 
+from experiments.benchmarks import workload
 from experiments.benchmarks.gradients import plain_loss
-from experiments.benchmarks.harness import Target, child, interleave, options, parser, publish, summary
-from experiments.benchmarks.workload import (
-    LEARNING_RATE,
-    WHOLE_GROUPS,
-    Ours,
-    Spec,
-    add_flags,
-    facts,
-    initial_weights,
-    make_work,
-    our_side,
-    source_of,
-    spec_of,
-)
+from experiments.benchmarks.harness import Target, in_turn, options, parser, publish, summary
+from experiments.benchmarks.training_rivals import CLIP_NORM
+from experiments.benchmarks.workload import LEARNING_RATE, WHOLE_GROUPS, Ours, Spec
+from experiments.programs import launch
 
 TARGET = Target(passes=1.40, stretch=1.30, at_least=False)
-CHUNK_TOKENS, CLIP_NORM = 2048, 1.0
+CHUNK_TOKENS = 2048
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
-    chosen = options(add_flags(parser(__doc__), mentions=64), argv)
-    spec = spec_of(chosen)
-    with initial_weights(spec) as folder:
-        chunked = child(our_side, spec, folder, Ours(keep_states=False))
-        whole = child(our_side, spec, folder, Ours(chunk_tokens=WHOLE_GROUPS))
-        with chunked as ours, whole as one_chunk, child(plain_side, spec, folder) as plain:
-            runs = interleave({"chunked": ours, "one chunk a width": one_chunk, "plain": plain}, chosen.repeats)
+    chosen = options(workload.add_flags(parser(__doc__), mentions=64), argv)
+    spec = workload.spec_of(chosen)
+    with workload.initial_weights(spec) as folder:
+        sides = {
+            "chunked": (workload.our_side, spec, folder, Ours(keep_states=False)),
+            "one chunk a width": (workload.our_side, spec, folder, Ours(chunk_tokens=WHOLE_GROUPS)),
+            "plain": (plain_side, spec, folder),
+        }
+        runs = in_turn(sides, chosen.repeats)
     seconds = {side: [run.seconds for run in steps] for side, steps in runs.items()}
     faster, slower = sorted(["one chunk a width", "plain"], key=lambda side: summary(seconds[side])["median"])
-    details = {
-        **facts(make_work(spec), spec),
-        f"seconds of {slower}": seconds[slower],
-        "peak_mb": {side: steps[-1].peak_mb for side, steps in runs.items()},
-    }
+    details = workload.facts(spec, runs) | {f"seconds of {slower}": seconds[slower]}
     compared = {side: seconds[side] for side in ("chunked", faster)}
     return publish("chunking", "chunked step ÷ unchunked", TARGET, compared, "s", chosen.results, details)
 
@@ -66,7 +55,7 @@ def plain_side(turn: Callable[..., None], spec: Spec, folder: str) -> None:
     encoder, params = pretrained.load(folder)
     model = BertEncoder(encoder, remat=False)
     optimizer = optax.chain(optax.clip_by_global_norm(CLIP_NORM), optax.adamw(LEARNING_RATE, weight_decay=0.0))
-    source = source_of(make_work(spec), spec, CHUNK_TOKENS)
+    source = workload.source_of(workload.make_work(spec), spec, CHUNK_TOKENS)
     layouts = source.plan()
 
     def loss_of(params, batch):
@@ -93,4 +82,4 @@ def plain_side(turn: Callable[..., None], spec: Spec, folder: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

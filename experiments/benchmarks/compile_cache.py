@@ -13,17 +13,17 @@ from __future__ import annotations
 import pathlib
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
 
 from experiments.benchmarks.harness import Target, options, parser, publish
+from experiments.programs import ROOT, command, launch, run
 from mel.artifacts import Workdir
+from mel.types import MelError
 from tests import tiny_world
 
-TARGET = Target(passes=0.4, stretch=0.2, at_least=False)
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+TARGET = Target(passes=0.5, stretch=0.3, at_least=False)
 PREPARE = ROOT / "experiments" / "quickstart" / "prepare_data.flags"
 VOCABULARY = 501_152  # LEALLA's 501,153, less the marker that we add
 
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"--workdir={work.path}", f"--encoder={encoder}", "--batch_size=32", "--steps_per_round=1", "--rounds=1",
             f"--compilation_cache={compiled}",
         )  # fmt: skip
-        run_binary("train", *flags_of_train, "--round=-1")
+        run("train", *flags_of_train, "--round=-1")
         for _ in range(chosen.repeats):
             shutil.rmtree(compiled, ignore_errors=True)
             runs["first start"].append(seconds_to_step_1(work, flags_of_train))
@@ -57,7 +57,7 @@ def prepare(folder: pathlib.Path, vocabulary: int) -> Workdir:
     tokens += [f"\u2042{number}" for number in range(vocabulary - len(tokens))]
     file.write_text("\n".join(tokens) + "\n", encoding="utf-8")
     work = Workdir(folder / "run")
-    run_binary(
+    run(
         "prepare_data", f"--flagfile={PREPARE}", f"--workdir={work.path}", f"--damuel={folder / 'damuel'}",
         f"--mewsli={folder / 'mewsli'}", f"--tokenizer={folder / 'tokenizer'}", "--mention_tokens=64",
         "--entity_tokens=64",
@@ -65,15 +65,12 @@ def prepare(folder: pathlib.Path, vocabulary: int) -> Workdir:
     return work
 
 
-def run_binary(name: str, *flags: str) -> None:
-    """Runs one of our programs to its end; what it says is shown only where it fails."""
-    done = subprocess.run(command(name, *flags), cwd=ROOT, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"mel.bin.{name} failed:\n{done.stderr}")
-
-
 def seconds_to_step_1(work: Workdir, flags: Sequence[str]) -> float:
-    """From the start of `mel-train` to its line about step 1; nothing is left of its work but compiled programs."""
+    """From the start of `mel-train` to its line about step 1; nothing is left of its work but compiled programs.
+
+    Raises:
+      MelError: it ended before.
+    """
     shutil.rmtree(work.round(0).path, ignore_errors=True)
     start, said = time.perf_counter(), []
     with subprocess.Popen(
@@ -85,12 +82,8 @@ def seconds_to_step_1(work: Workdir, flags: Sequence[str]) -> float:
                 process.kill()
                 return seconds
             said.append(line)
-    sys.exit(f"mel.bin.train ended before step 1:\n{''.join(said)}")
-
-
-def command(name: str, *flags: str) -> list[str]:
-    return [sys.executable, "-m", f"mel.bin.{name}", *flags]
+    raise MelError(f"mel-train ended before step 1:\n{''.join(said)}")
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

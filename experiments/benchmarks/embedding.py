@@ -20,14 +20,14 @@ from typing import Any
 import numpy as np
 
 from experiments.benchmarks import rivals
-from experiments.benchmarks.harness import Target, child, interleave, options, parser, publish, timed
+from experiments.benchmarks.harness import Target, in_turn, options, parser, publish, timed
+from experiments.programs import launch
 from mel.artifacts import open_artifact
 from mel.encoder.config import EncoderConfig
 from mel.shards.rows import TokenRows
 from mel.text.tokenizer import Tokenizer
 
 TARGET = Target(passes=1.3, stretch=2.0)
-BATCH_SIZES = (32, 64, 128, 256)
 LEALLA_SMALL = {"hidden_size": 128, "num_layers": 24, "num_heads": 8, "ffn_size": 512}
 
 
@@ -49,8 +49,7 @@ class Task:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    flags = parser(__doc__)
-    flags.add_argument("--workdir", type=pathlib.Path, required=True, help="a run with prepared data")
+    flags = parser(__doc__, workdir="a run with prepared data")
     flags.add_argument("--entities", type=int, default=3_000, help="how many entities, chosen at random")
     chosen = options(flags, argv)
     rivals.require("torch", "transformers", "sentence_transformers")
@@ -59,8 +58,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         task, rows = make_task(chosen.workdir, pathlib.Path(folder), count, layers)
         if chosen.quick:
             task = dataclasses.replace(task, batch_sizes=(32,))
-        with child(ours, task) as run_ours, child(sentence_transformers, task) as run_theirs:
-            runs = interleave({"ours": run_ours, "sentence-transformers": run_theirs}, chosen.repeats)
+        sides = {"ours": (ours, task), "sentence-transformers": (sentence_transformers, task)}
+        runs = in_turn(sides, chosen.repeats)
     rates, bare = (
         {side: [count / run.value[what] for run in found] for side, found in runs.items()} for what in ("texts", "rows")
     )
@@ -76,10 +75,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         "embedding", "embedding a KB, ours ÷ sentence-transformers, fp32", TARGET, rates, "sentences/s",
         chosen.results, details,
     )  # fmt: skip
-    print(
-        f"  without tokenising {details['ratio without tokenising']:.4g}, batch size {details['batch size']}, "
-        f"least cosine between both {details['least cosine between both']:.7f}"
-    )
 
 
 def make_task(workdir: pathlib.Path, folder: pathlib.Path, count: int, layers: int) -> tuple[Task, TokenRows]:
@@ -96,25 +91,24 @@ def make_task(workdir: pathlib.Path, folder: pathlib.Path, count: int, layers: i
     # An unknown word reads [UNK] here, which is one token for them and text for us.
     kept = [i for i, text in enumerate(texts) if "[UNK]" not in text][:count]
     max_tokens = open_artifact(work.entity_tokens, "tokens").facts["max_tokens"]
-    return Task(folder, max_tokens, tuple(texts[i] for i in kept), BATCH_SIZES), rows.take(ids[kept])
+    return Task(folder, max_tokens, tuple(texts[i] for i in kept), rivals.BATCH_SIZES), rows.take(ids[kept])
 
 
 def ours(turn: Callable[[Any], None], task: Task) -> None:
     """Tokenises, sorts by width and embeds."""
     from mel.encoder import pretrained
-    from mel.encoder.backend import tokens_at_once
-    from mel.encoder.embed import embed_rows
+    from mel.encoder.embed import Encoder
 
-    config, params = pretrained.load(task.folder)
+    encoder = Encoder(*pretrained.load(task.folder))
     tokenizer = Tokenizer.load(task.folder)
     texts = [rivals.marked(text) for text in task.texts]
-    embeddings_ND = np.empty((len(texts), config.hidden_size), np.float32)
+    embeddings_ND = np.empty((len(texts), encoder.config.hidden_size), np.float32)
 
     def tokenise() -> TokenRows:
         return TokenRows.from_rows(tokenizer.rows(texts, task.max_tokens))
 
     def embed(rows: TokenRows) -> None:
-        embed_rows(config, params, rows.by_width(tokens_at_once()), embeddings_ND)
+        encoder.embed(rows, out_ND=embeddings_ND)
 
     rows = tokenise()
     while True:
@@ -132,7 +126,7 @@ def sentence_transformers(turn: Callable[[Any], None], task: Task) -> None:
     def encode(batch_size: int, texts: Sequence[str] = task.texts) -> np.ndarray:
         return model.encode(list(texts), batch_size=batch_size, show_progress_bar=False)
 
-    batch_size = rivals.fastest(lambda size: encode(size, task.texts[: 4 * max(task.batch_sizes)]), task.batch_sizes)
+    batch_size = rivals.best_batch_size(model, task.texts, task.batch_sizes)
     shortest_first = sorted(task.texts, key=len)
     batches = [model.preprocess(shortest_first[i : i + batch_size]) for i in range(0, len(shortest_first), batch_size)]
 
@@ -147,4 +141,4 @@ def sentence_transformers(turn: Callable[[Any], None], task: Task) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

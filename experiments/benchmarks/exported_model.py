@@ -16,8 +16,9 @@ import numpy as np
 
 from experiments.benchmarks import rivals
 from experiments.benchmarks.harness import Target, options, parser, publish
+from experiments.programs import launch
 from mel.artifacts import open_artifact
-from mel.encoder.config import EncoderConfig
+from mel.linking.bundle import open_bundle
 from mel.shards.rows import TokenRows
 
 TARGET = Target(passes=0.99999)
@@ -25,8 +26,7 @@ TOKENS_AT_ONCE = 8192
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    flags = parser(__doc__)
-    flags.add_argument("--workdir", type=pathlib.Path, required=True, help="a run that mel-export has exported")
+    flags = parser(__doc__, workdir="a run that mel-export has exported")
     flags.add_argument("--split", default="mewsli", help="split whose mentions are embedded")
     flags.add_argument("--mentions", type=int, default=2_000, help="how many of them, chosen at random")
     chosen = options(flags, argv)
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows = rivals.open_tokens(work, work.mention_tokens(chosen.split)).rows
     rows = rows.take(rivals.sample(rows, 64 if chosen.quick else chosen.mentions, seed=0))
     bundle = open_artifact(work.bundle, "bundle")
-    ours_ND = by_mel(bundle.path, EncoderConfig.from_json(bundle.facts["encoder"]), rows)
+    ours_ND = open_bundle(bundle.path).encoder.embed(rows)
     tokenizer = rivals.load_tokenizer(bundle / "encoder")
     texts = rivals.texts_of(rows, tokenizer)
     kept = np.flatnonzero(rivals.same_rows(texts, rows, tokenizer))
@@ -49,18 +49,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     measure = "exported model in transformers and sentence-transformers, least cosine with ours"
     runs = {"the lesser of both": [min(least.values())]}
     publish("exported_model", measure, TARGET, runs, "", chosen.results, details)
-    print(f"  {least}, {len(kept)} of {len(rows)} mentions in sentence-transformers")
-
-
-def by_mel(bundle: pathlib.Path, config: EncoderConfig, rows: TokenRows) -> np.ndarray:
-    """Our embeddings, from the weights in the bundle."""
-    from mel.encoder import pretrained
-    from mel.encoder.embed import embed_rows
-
-    _, params = pretrained.load(bundle / "encoder")
-    embeddings_ND = np.empty((len(rows), config.hidden_size), np.float32)
-    embed_rows(config, params, rows.by_width(TOKENS_AT_ONCE), embeddings_ND)
-    return embeddings_ND
 
 
 def by_transformers(encoder: pathlib.Path, rows: TokenRows) -> np.ndarray:
@@ -82,7 +70,7 @@ def by_sentence_transformers(bundle: pathlib.Path, texts: Sequence[str]) -> np.n
     """What anyone gets who loads the bundle and calls `encode`."""
     from sentence_transformers import SentenceTransformer
 
-    return SentenceTransformer(str(bundle), device="cpu").encode(list(texts))
+    return SentenceTransformer(str(bundle), device="cpu").encode(list(texts), show_progress_bar=False)
 
 
 def least_cosine(a_ND: np.ndarray, b_ND: np.ndarray) -> float:
@@ -93,4 +81,4 @@ def least_cosine(a_ND: np.ndarray, b_ND: np.ndarray) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

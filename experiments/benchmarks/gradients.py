@@ -15,33 +15,21 @@ from typing import Any
 
 import numpy as np
 
+from experiments.benchmarks import workload
 from experiments.benchmarks.harness import Target, child, options, parser, publish
-from experiments.benchmarks.workload import (
-    LOGIT_SCALE,
-    LONGEST,
-    Ours,
-    Spec,
-    Work,
-    add_flags,
-    facts,
-    initial_weights,
-    make_work,
-    our_step,
-    source_of,
-    spec_of,
-    text_rows,
-)
+from experiments.benchmarks.workload import LOGIT_SCALE, LONGEST, Ours, Spec, Work
+from experiments.programs import launch
 
 TARGET = Target(passes=1e-5, stretch=1e-6, at_least=False)
 DEVICES = (1, 8)
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
-    chosen = options(add_flags(parser(__doc__, repeats=1), mentions=32), argv)
-    spec = spec_of(chosen)
-    with initial_weights(spec) as folder:
+    chosen = options(workload.add_flags(parser(__doc__, repeats=1), mentions=32), argv)
+    spec = workload.spec_of(chosen)
+    with workload.initial_weights(spec) as folder:
         errors = {count: _error(count, spec, folder) for count in DEVICES}
-    details = facts(make_work(spec), spec) | {"error_by_devices": errors}
+    details = workload.facts(spec) | {"error_by_devices": errors}
     measure = "gradients of a step with everything on, relative error against naive float32"
     return publish("gradients", measure, TARGET, {"worst": [max(errors.values())]}, "", chosen.results, details)
 
@@ -56,11 +44,11 @@ def error_side(turn, spec: Spec, folder: str) -> None:
     """A side of `harness.child`: tells the relative error of the gradients of batch 0."""
     import jax
 
-    work = make_work(spec)
+    work = workload.make_work(spec)
     tile_rows = spec.batch_size // 2
     chunk_tokens = 4 * LONGEST  # small, so that every width has several chunks
     everything = Ours(compact=True, chunk_tokens=chunk_tokens, tile_rows=tile_rows, keep_gradients=True)
-    state, step, batches = our_step(work, spec, folder, everything)
+    state, step, batches = workload.our_step(work, spec, folder, everything)
     ours = jax.device_get(step(state, next(batches))[0].opt_state.trace)
     naive = jax.device_get(naive_gradients(work, spec, folder))
     turn(relative_error(_with_full_table(ours, work), naive))
@@ -75,11 +63,14 @@ def naive_gradients(work: Work, spec: Spec, folder: str):
     from mel.encoder.transformer import BertEncoder
 
     encoder, params = pretrained.load(folder)
-    mention_rows_B = source_of(work, spec, LONGEST).mention_rows(0)
-    entity_rows_C = text_rows(work, mention_rows_B).T.reshape(-1)  # the golds first: column b is that of mention b
+    mention_rows_B = workload.source_of(work, spec, LONGEST).mention_rows(0)
+    # The golds first: column b is that of mention b.
+    entity_rows_C = workload.text_rows(work, mention_rows_B).T.reshape(-1)
     texts = (work.mentions.rows, mention_rows_B), (work.entities.rows, entity_rows_C)
     tokens_NL = np.concatenate([rows.gather(row_ids, LONGEST) for rows, row_ids in texts])
-    left_out_BC = left_out(work.mentions.entities_N[mention_rows_B], work.entities.entities_N[entity_rows_C], entity_rows_C)
+    left_out_BC = left_out(
+        work.mentions.entities_N[mention_rows_B], work.entities.entities_N[entity_rows_C], entity_rows_C
+    )
 
     def loss(params):
         embeddings_ND = BertEncoder(encoder).apply({"params": params}, tokens_NL)
@@ -130,4 +121,4 @@ def _with_full_table(gradients, work: Work):
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

@@ -60,12 +60,14 @@ class Run(NamedTuple):
     value: Any
 
 
-def parser(description: str | None, repeats: int = 5) -> argparse.ArgumentParser:
-    """The flags that every benchmark has; parse with `options`."""
+def parser(description: str | None, repeats: int = 5, workdir: str = "") -> argparse.ArgumentParser:
+    """The flags that every benchmark has, and --workdir where `workdir` says what it holds; parse with `options`."""
     flags = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.add_argument("--quick", action="store_true", help="tiny shapes, one repeat, nothing written: a smoke test")
     flags.add_argument("--repeats", type=int, default=repeats, help="interleaved runs of each side")
     flags.add_argument("--results", type=pathlib.Path, default=RESULTS, help="folder of the JSON files")
+    if workdir:
+        flags.add_argument("--workdir", type=pathlib.Path, required=True, help=workdir)
     return flags
 
 
@@ -102,6 +104,20 @@ def interleave(sides: Mapping[str, Callable[[], Any]], repeats: int, warmups: in
             if repeat >= 0:
                 runs[name].append(value)
     return runs
+
+
+def in_turn(sides: Mapping[str, Sequence[Any]], repeats: int, warmups: int = 1) -> dict[str, list[Run]]:
+    """`interleave` for sides in processes of their own: by name, the arguments of `child`."""
+    with contextlib.ExitStack() as processes:
+        runs = {name: processes.enter_context(child(*side)) for name, side in sides.items()}
+        return interleave(runs, repeats, warmups)
+
+
+def second_run(side: Sequence[Any]) -> Run:
+    """What a side, the arguments of `child`, does alone and warm."""
+    with child(*side) as run:
+        run()
+        return run()
 
 
 @contextlib.contextmanager
@@ -201,7 +217,7 @@ def publish(
     folder: pathlib.Path | None = RESULTS,
     details: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Prints a line and writes `folder/name.json`; returns what is written.
+    """Prints a line, and one of the details that are numbers; writes `folder/name.json`, and returns what is in it.
 
     Args:
       name: of the script.
@@ -224,6 +240,8 @@ def publish(
     sign = "≥" if target.at_least else "≤"
     shown = ", ".join(f"{side} {stats['median']:.4g} ± {stats['spread'] / 2:.0%}" for side, stats in sides.items())
     print(f"{name}: {ratio:.4g} ({sign} {target.passes:g}: {result['verdict']}) · {shown} {unit} · {measure}")
+    numbers = {name: value for name, value in result["details"].items() if type(value) in (int, float)}
+    print("  " + ", ".join(f"{name}: {value:.7g}" for name, value in numbers.items()))
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(result, indent=1, ensure_ascii=False)

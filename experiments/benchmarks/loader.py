@@ -18,13 +18,13 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
 from experiments.benchmarks import rivals
 from experiments.benchmarks.harness import Target, interleave, options, parser, publish, timed
 from experiments.benchmarks.workload import LONGEST, Spec, Work, make_work, source_of
+from experiments.programs import launch
 from mel.artifacts import open_artifact
 from mel.artifacts import publish as publish_artifact
 from mel.shards.datasets import RowSet, open_rows, write_rows
@@ -130,7 +130,7 @@ def one_example_readers(folder: pathlib.Path, row_set: RowSet) -> dict[str, Call
 
 def write_records(file: pathlib.Path, row_set: RowSet) -> None:
     """A record is the QID and the tokens of one row, raw, as it decodes fastest."""
-    rows = zip(pieces(row_set), row_set.entities_N)
+    rows = zip(rivals.pieces(row_set.rows), row_set.entities_N)
     write_array_record(file, (np.int64(qid).tobytes() + row.tobytes() for row, qid in rows))
 
 
@@ -186,7 +186,7 @@ def write_examples(folder: pathlib.Path, row_set: RowSet) -> None:
         data_dir=folder, template=template, dataset_name="rows", split="train", filetype_suffix="array_record"
     )
     folder.mkdir()
-    examples = ({"tokens": row, "qid": int(qid)} for row, qid in zip(pieces(row_set), row_set.entities_N))
+    examples = ({"tokens": row, "qid": int(qid)} for row, qid in zip(rivals.pieces(row_set.rows), row_set.entities_N))
     write_array_record(
         files.sharded_filepath(shard_index=0, num_shards=1),
         (features.serialize_example(features.encode_example(example)) for example in examples),
@@ -215,7 +215,7 @@ def write_arrow(folder: pathlib.Path, row_set: RowSet) -> None:
     import datasets
 
     datasets.disable_progress_bars()
-    columns = {"tokens": pieces(row_set), "qid": row_set.entities_N}
+    columns = {"tokens": rivals.pieces(row_set.rows), "qid": row_set.entities_N}
     datasets.Dataset.from_dict(columns).save_to_disk(str(folder))
 
 
@@ -237,17 +237,10 @@ def padded(tokens_T: np.ndarray, lengths_B: np.ndarray) -> np.ndarray:
     return tokens_BL
 
 
-def pieces(row_set: RowSet) -> list[np.ndarray]:
-    """The tokens of each row, int32."""
-    return np.split(row_set.rows.tokens_T.astype(np.int32), row_set.rows.offsets_N1[1:-1])
-
-
 def repeated(row_set: RowSet, count: int) -> RowSet:
     """`count` rows, from the beginning again where there are fewer."""
-    ids_n = np.arange(count) % len(row_set)
-    columns: dict[str, Any] = {name: values[ids_n] for name, values in row_set.columns().items()}
-    return RowSet(row_set.rows.take(ids_n), *columns.values())
+    return rivals.taken(row_set, np.arange(count) % len(row_set))
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

@@ -12,9 +12,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.benchmarks.harness import Target, child, options, parser, publish
+from experiments.benchmarks.harness import Target, options, parser, publish, second_run
 from experiments.benchmarks.training_rivals import sentence_side
-from experiments.benchmarks.workload import Ours, add_flags, facts, initial_weights, make_work, our_side, spec_of
+from experiments.benchmarks.workload import Ours, add_flags, facts, initial_weights, our_side, spec_of
+from experiments.programs import launch
 
 TARGET = Target(passes=0.6, stretch=0.4, at_least=False)
 
@@ -30,17 +31,11 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
             "ours": (our_side, spec, folder, Ours(compact=not chosen.full_table)),
             f"sentence-transformers, cached, {cached}": (sentence_side, spec, folder, cached),
         }
-        peaks = {name: [_peak(side) for _ in range(chosen.repeats)] for name, side in sides.items()}
-    details = facts(make_work(spec), spec) | {"full_table": chosen.full_table}
+        peaks = {name: [second_run(side).peak_mb for _ in range(chosen.repeats)] for name, side in sides.items()}
+    details = facts(spec) | {"full_table": chosen.full_table}
     measure = f"peak memory, {spec.batch_size:,} mentions a batch, against sentence-transformers cached"
     return publish("memory", measure, TARGET, peaks, "MiB", chosen.results, details)
 
 
-def _peak(side: Sequence[Any]) -> float:
-    with child(*side) as run:
-        run()
-        return run().peak_mb
-
-
 if __name__ == "__main__":
-    main()
+    launch(main)

@@ -17,7 +17,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from experiments.benchmarks.harness import Target, options, parser, publish
-from experiments.benchmarks.rivals import open_tokens, open_workdir
+from experiments.benchmarks.rivals import open_tokens, open_workdir, taken
+from experiments.programs import launch
 from mel.artifacts import Artifact, Draft, Workdir, exists, open_artifact
 from mel.shards.datasets import RowSet, write_rows
 from mel.shards.negatives import open_negatives
@@ -28,8 +29,7 @@ ITEM_BYTES = np.dtype(np.int32).itemsize
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    flags = parser(__doc__)
-    flags.add_argument("--workdir", type=pathlib.Path, required=True, help="a run with at least one mined round")
+    flags = parser(__doc__, workdir="a run with at least one mined round")
     flags.add_argument("--sample", type=int, default=20_000, help="mentions whose shards are written to be weighed")
     chosen = options(flags, argv)
     work = open_workdir(chosen.workdir)
@@ -53,7 +53,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     runs = {side: [count / 1e6 for count in counts] for side, counts in runs.items()}
     measure = "bytes written per mining round ÷ token shards with the negatives in them"
     publish("mined_bytes", measure, TARGET, runs, "MB", chosen.results, details)
-    print("  " + ", ".join(f"{name}: {value:.3g}" for name, value in details.items()))
 
 
 def mined_rounds(work: Workdir) -> list[Artifact]:
@@ -98,10 +97,5 @@ def texts_of_round(mentions: RowSet, entities: RowSet, rows_NK: np.ndarray) -> I
         yield taken(entities, np.concatenate([golds_n[:, None], rows_NK[ids_n]], axis=1).reshape(-1))
 
 
-def taken(row_set: RowSet, ids_n: np.ndarray) -> RowSet:
-    """These rows alone, in this order."""
-    return RowSet(row_set.rows.take(ids_n), *(values[ids_n] for values in row_set.columns().values()))
-
-
 if __name__ == "__main__":
-    main()
+    launch(main)

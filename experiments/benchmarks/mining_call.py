@@ -23,15 +23,14 @@ from typing import Any
 import numpy as np
 
 from experiments.benchmarks import rivals
-from experiments.benchmarks.harness import Target, child, interleave, options, parser, publish
-from mel.artifacts import open_artifact
+from experiments.benchmarks.harness import Target, in_turn, options, parser, publish
+from experiments.programs import launch
 from mel.shards.datasets import RowSet
 from mel.shards.rows import TokenRows, bucket_width
 from mel.text.tokenizer import Tokenizer
 
 TARGET = Target(passes=3.0, stretch=8.0)
 NEGATIVES, POOL = 3, 12
-BATCH_SIZES = (32, 64, 128, 256)
 QUERIES_AT_ONCE = 2048  # scores of so many mentions against all entities still fit in memory
 
 
@@ -56,28 +55,24 @@ class Task:
         work = rivals.open_workdir(self.workdir)
         mentions = rivals.open_tokens(work, work.mention_tokens("train"))
         entities = rivals.open_tokens(work, work.entity_tokens)
-        kept = np.arange(min(self.entities or len(entities), len(entities)))
-        entities = RowSet(entities.rows.take(kept), *(values[kept] for values in entities.columns().values()))
+        entities = rivals.taken(entities, np.arange(min(self.entities or len(entities), len(entities))))
         usable = np.flatnonzero((mentions.entity_rows_N >= 0) & (mentions.entity_rows_N < len(entities)))
         return mentions, np.random.default_rng(0).permutation(usable)[: self.mentions], entities
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    flags = parser(__doc__, repeats=3)
-    flags.add_argument("--workdir", type=pathlib.Path, required=True, help="a run that mel-export has exported")
+    flags = parser(__doc__, repeats=3, workdir="a run that mel-export has exported")
     flags.add_argument("--mentions", type=int, default=10_000, help="training mentions, chosen at random")
     chosen = options(flags, argv)
     rivals.require("torch", "sentence_transformers", "datasets", "faiss")
     rivals.open_workdir(chosen.workdir, exported=True)
-    task = Task(chosen.workdir.absolute(), chosen.mentions, None, BATCH_SIZES)
+    task = Task(chosen.workdir.absolute(), chosen.mentions, None, rivals.BATCH_SIZES)
     if chosen.quick:
         task = dataclasses.replace(task, mentions=300, entities=500, batch_sizes=(32,))
-    names = {True: "mine_hard_negatives with FAISS", False: "mine_hard_negatives"}
-    with child(ours, task) as run_ours, child(theirs, task, True) as run_faiss, child(theirs, task, False) as run_plain:
-        sides = {"ours": run_ours, names[True]: run_faiss, names[False]: run_plain}
-        runs = interleave(sides, chosen.repeats, warmups=0)
+    rival = {"mine_hard_negatives with FAISS": (theirs, task, True), "mine_hard_negatives": (theirs, task, False)}
+    runs = in_turn({"ours": (ours, task)} | rival, chosen.repeats, warmups=0)
     seconds = {side: [run.value["seconds"] for run in found] for side, found in runs.items()}
-    faster, slower = sorted(names.values(), key=lambda side: statistics.median(seconds[side]))
+    faster, slower = sorted(rival, key=lambda side: statistics.median(seconds[side]))
     tokenising = statistics.median(run.value["tokenising"] for run in runs["ours"])
     ours_s, best_s = (statistics.median(seconds[side]) for side in ("ours", faster))
     details = {
@@ -90,36 +85,26 @@ def main(argv: Sequence[str] | None = None) -> None:
     rates = {side: [count / value for value in seconds[side]] for side in ("ours", faster, slower)}
     measure = "the whole mining call, ours ÷ the faster mine_hard_negatives"
     publish("mining_call", measure, TARGET, rates, "mentions/s", chosen.results, details)
-    print("  " + ", ".join(f"{name}: {value}" for name, value in details.items()))
 
 
 def ours(turn: Callable[[Any], None], task: Task) -> None:
     """What `mel-mine-negatives` does between its files."""
-    from mel.encoder import pretrained
-    from mel.encoder.backend import tokens_at_once
-    from mel.encoder.config import EncoderConfig
-    from mel.encoder.embed import embed_rows
+    from mel.linking.bundle import open_bundle
     from mel.retrieval import approximate
     from mel.retrieval.mining import mine
 
-    bundle = open_artifact(rivals.open_workdir(task.workdir).bundle, "bundle")
-    config = EncoderConfig.from_json(bundle.facts["encoder"])
-    _, params = pretrained.load(bundle / "encoder")
+    bundle = rivals.open_workdir(task.workdir).bundle
+    encoder = open_bundle(bundle).encoder
     mentions, ids_Q, entities = task.rows()
     mention_rows, settings = mentions.rows.take(ids_Q), approximate.ScannSettings()
 
-    def embed(rows: TokenRows) -> np.ndarray:
-        embeddings_ND = np.empty((len(rows), config.hidden_size), np.float32)
-        embed_rows(config, params, rows.by_width(tokens_at_once()), embeddings_ND)
-        return embeddings_ND
-
     for rows in (mention_rows, entities.rows):  # compiles every width
         _, first = np.unique(bucket_width(rows.lengths_N), return_index=True)
-        embed(rows.take(first))
+        encoder.embed(rows.take(first))
     tokenising = seconds_to_tokenise(bundle / "encoder", [mention_rows, entities.rows])
     while True:
         clock = [time.perf_counter()]
-        embeddings_ED, queries_QD = embed(entities.rows), embed(mention_rows)
+        embeddings_ED, queries_QD = encoder.embed(entities.rows), encoder.embed(mention_rows)
         clock.append(time.perf_counter())
         index, _ = approximate.tune(approximate.build(embeddings_ED, settings), embeddings_ED, settings.least_recall)
         clock.append(time.perf_counter())
@@ -158,10 +143,7 @@ def theirs(turn: Callable[[Any], None], task: Task, use_faiss: bool) -> None:
     anchors = rivals.texts_of(mentions.rows.take(ids_Q), tokenizer)
     positives = [corpus[row] for row in mentions.entity_rows_N[ids_Q]]
     pairs = datasets.Dataset.from_dict({"anchor": anchors, "positive": positives})
-    some = anchors[: 4 * max(task.batch_sizes)]
-    batch_size = rivals.fastest(
-        lambda size: model.encode(some, batch_size=size, show_progress_bar=False), task.batch_sizes
-    )
+    batch_size = rivals.best_batch_size(model, anchors, task.batch_sizes)
     while True:
         start = time.perf_counter()
         with contextlib.redirect_stderr(io.StringIO()):  # its progress bars cannot be switched off
@@ -174,4 +156,4 @@ def theirs(turn: Callable[[Any], None], task: Task, use_faiss: bool) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.benchmarks import rivals
-from experiments.benchmarks.harness import Target, child, interleave, options, parser, publish
+from experiments.benchmarks.harness import Run, Target, in_turn, options, parser, publish
+from experiments.programs import launch
 
 TARGET = Target(passes=3.0, stretch=8.0)
 LEAST_RECALL = 0.95
@@ -58,25 +59,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     seconds = {side: [total_seconds(run.value, sizes.queries) for run in found] for side, found in runs.items()}
     rates = {side: [sizes.queries / value for value in values] for side, values in seconds.items()}
     stages = {side: [(run.value["build"], run.value["search"]) for run in found] for side, found in runs.items()}
-    details = {f"recall@{K}": recall, "seconds of build and search": stages, **sizes._asdict()}
+    details = {f"recall@{K}, {side}": share for side, share in recall.items()}
+    details |= {"seconds of build and search": stages, **sizes._asdict()}
     title = f"mining, build + search of {sizes.vectors:,} × {DIMENSION}, {sizes.queries:,} queries, k = {K}"
     publish("mining_search", f"{title}, ours ÷ faiss Flat", TARGET, rates, "queries/s", chosen.results, details)
-    print(f"  recall@{K} { ({side: round(value, 4) for side, value in recall.items()}) }")
 
 
-def measure(folder: pathlib.Path, sizes: Sizes, repeats: int) -> dict[str, list[Any]]:
+def measure(folder: pathlib.Path, sizes: Sizes, repeats: int) -> dict[str, list[Run]]:
     """Each side in a process of its own; there is no warm-up, as imports are not measured."""
-    flat = ("faiss Flat", folder, sizes.flat_queries)
-    tree = ("faiss IVF,Flat", folder, sizes.queries)
-    quantised = ("faiss IVF,PQ,refined", folder, sizes.queries)
-    with (
-        child(ours, folder) as run_ours,
-        child(faiss, *flat) as run_flat,
-        child(faiss, *tree) as run_tree,
-        child(faiss, *quantised) as run_quantised,
-    ):
-        sides = {"ours": run_ours, flat[0]: run_flat, tree[0]: run_tree, quantised[0]: run_quantised}
-        return interleave(sides, repeats, warmups=0)
+    queries = {side: sizes.flat_queries if side == "faiss Flat" else sizes.queries for side in FAISS}
+    rival = {side: (faiss, side, folder, count) for side, count in queries.items()}
+    return in_turn({"ours": (ours, folder)} | rival, repeats, warmups=0)
 
 
 def ours(turn: Callable[[Any], None], folder: pathlib.Path) -> None:
@@ -168,4 +161,4 @@ def unit_length(vectors_nD: np.ndarray) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

@@ -12,10 +12,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.benchmarks.harness import Target, child, interleave, options
-from experiments.benchmarks.train_variable_length import publish_rates, training_flags
+from experiments.benchmarks.harness import Target, in_turn, options, publish
+from experiments.benchmarks.train_variable_length import rates, training_flags
 from experiments.benchmarks.training_rivals import SWEPT_CHUNKS, fastest, pytorch_side
-from experiments.benchmarks.workload import Ours, Spec, initial_weights, our_side, spec_of
+from experiments.benchmarks.workload import Ours, Spec, facts, initial_weights, our_side, spec_of
+from experiments.programs import launch
 
 TARGET = Target(passes=1.0, stretch=1.2)
 MEASURE = "training, variable length, against a PyTorch loop"
@@ -28,11 +29,11 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     spec = spec_of(chosen)
     with initial_weights(spec) as folder:
         best, seconds = _best(spec, folder, compiles=not chosen.no_compile)
-        ours = child(our_side, spec, folder, Ours(compact=chosen.compact))
-        with ours as run, child(pytorch_side, spec, folder, *best) as rival:
-            runs = interleave({"ours": run, f"PyTorch, {_name(*best)}": rival}, chosen.repeats)
-    details = {"rival_sweep_seconds": seconds, "compact": chosen.compact}
-    return publish_rates("pytorch_loop", MEASURE, TARGET, spec, runs, chosen, details)
+        ours = our_side, spec, folder, Ours(compact=chosen.compact)
+        sides = {"ours": ours, f"PyTorch, {_name(*best)}": (pytorch_side, spec, folder, *best)}
+        runs = in_turn(sides, chosen.repeats)
+    details = facts(spec, runs) | {"rival_sweep_seconds": seconds, "compact": chosen.compact}
+    return publish("pytorch_loop", MEASURE, TARGET, rates(spec, runs), "real tokens/s", chosen.results, details)
 
 
 def _best(spec: Spec, folder: str, compiles: bool) -> tuple[tuple[int, bool], dict[str, float]]:
@@ -52,4 +53,4 @@ def _name(chunk_tokens: int, compiled: bool) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from experiments.benchmarks.harness import Target, interleave, options, parser, publish
 from experiments.benchmarks.workload import Ours, Work, add_flags, make_work, our_step, spec_of
+from experiments.programs import launch
 from mel.encoder.config import EncoderConfig
 from mel.types import Batch
 
@@ -71,4 +72,4 @@ def sides_of(step, state, batches: Iterator[Batch]) -> dict[str, Callable[[], fl
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
+import os
 import pathlib
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import tokenizers
 
+from experiments.benchmarks.harness import timed
 from mel.artifacts import Workdir, open_artifact
 from mel.encoder.config import EncoderConfig
 from mel.shards.datasets import RowSet, open_rows
 from mel.shards.rows import TokenRows
 from mel.text.tokenizer import MARKER, Tokenizer
-from mel.types import MarkedText, MelError, Span
+from mel.types import MarkedText, Span
 
-THREADS = 2  # one a core of the machine that the ratios are stated for
+THREADS = len(os.sched_getaffinity(0))
+BATCH_SIZES = (32, 64, 128, 256)  # that a rival chooses from
 
 
 def require(*modules: str) -> None:
@@ -31,34 +32,37 @@ def require(*modules: str) -> None:
 
 
 def open_workdir(folder: pathlib.Path, exported: bool = False) -> Workdir:
-    """A working directory with token rows, and a bundle if `exported`; ends in a sentence where it lacks them."""
+    """A working directory.
+
+    Raises:
+      MelError: it lacks token rows, or a bundle if `exported`.
+    """
     work = Workdir(folder)
-    with errors_end_the_program():
-        open_artifact(work.entity_tokens, "tokens")
-        if exported:
-            open_artifact(work.bundle, "bundle")
+    open_artifact(work.entity_tokens, "tokens")
+    if exported:
+        open_artifact(work.bundle, "bundle")
     return work
 
 
 def open_tokens(work: Workdir, path: pathlib.Path) -> RowSet:
-    """The rows of published tokens, mapped into memory; ends in a sentence where there are none."""
-    with errors_end_the_program():
-        tokens = open_artifact(path, "tokens")
-        return open_rows(tokens, work.cache(tokens))
+    """The rows of published tokens, mapped into memory."""
+    tokens = open_artifact(path, "tokens")
+    return open_rows(tokens, work.cache(tokens))
 
 
-@contextlib.contextmanager
-def errors_end_the_program() -> Iterator[None]:
-    """What a user can cause is one sentence, without a traceback."""
-    try:
-        yield
-    except MelError as error:
-        sys.exit(str(error))
+def taken(row_set: RowSet, ids_n: np.ndarray) -> RowSet:
+    """These rows alone, in this order."""
+    return RowSet(row_set.rows.take(ids_n), *(values[ids_n] for values in row_set.columns().values()))
 
 
 def sample(rows: TokenRows, count: int, seed: int) -> np.ndarray:
     """`count` different row ids in random order, or all of them where there are fewer."""
     return np.random.default_rng(seed).permutation(len(rows))[:count]
+
+
+def pieces(rows: TokenRows) -> list[np.ndarray]:
+    """The tokens of each row."""
+    return np.split(rows.tokens_T, rows.offsets_N1[1:-1])
 
 
 def texts_of(rows: TokenRows, tokenizer: tokenizers.Tokenizer) -> list[str]:
@@ -68,7 +72,7 @@ def texts_of(rows: TokenRows, tokenizer: tokenizers.Tokenizer) -> list[str]:
     which becomes a word of its own and may get another id.
     """
     texts = []
-    for row in np.split(rows.tokens_T, rows.offsets_N1[1:-1]):
+    for row in pieces(rows):
         text = " ".join(map(tokenizer.id_to_token, row[1:-1])).removeprefix("##")
         for special in (MARKER, "[SEP]"):
             text = text.replace(f"{special} ##", f"{special} ")
@@ -79,8 +83,7 @@ def texts_of(rows: TokenRows, tokenizer: tokenizers.Tokenizer) -> list[str]:
 def same_rows(texts: Sequence[str], rows: TokenRows, tokenizer: tokenizers.Tokenizer) -> np.ndarray:
     """Which texts the tokenizer turns into exactly these rows: bool [N]."""
     encodings = tokenizer.encode_batch_fast(list(texts))
-    pieces = np.split(rows.tokens_T, rows.offsets_N1[1:-1])
-    return np.array([np.array_equal(encoding.ids, row) for encoding, row in zip(encodings, pieces, strict=True)])
+    return np.array([np.array_equal(encoding.ids, row) for encoding, row in zip(encodings, pieces(rows), strict=True)])
 
 
 def marked(text: str) -> MarkedText:
@@ -119,6 +122,12 @@ def sentence_transformer(folder: pathlib.Path, max_tokens: int):
     return SentenceTransformer(modules=modules, device=device)
 
 
+def best_batch_size(model, texts: Sequence[str], sizes: Sequence[int]) -> int:
+    """The batch size with which a SentenceTransformer encodes the first of these texts fastest, once warm."""
+    some = list(texts[: 4 * max(sizes)])
+    return fastest(lambda size: model.encode(some, batch_size=size, show_progress_bar=False), sizes)
+
+
 def fastest(run: Callable[[int], Any], sizes: Sequence[int]) -> int:
     """The size with which `run` takes least time, after a warm-up with each."""
     if len(sizes) == 1:
@@ -126,7 +135,5 @@ def fastest(run: Callable[[int], Any], sizes: Sequence[int]) -> int:
     seconds = {}
     for size in sizes:
         run(size)
-        start = time.perf_counter()
-        run(size)
-        seconds[size] = time.perf_counter() - start
+        seconds[size] = timed(lambda: run(size))()
     return min(seconds, key=seconds.get)

@@ -21,6 +21,7 @@ import orbax.checkpoint as ocp
 
 from experiments.benchmarks.harness import Target, interleave, options, parser, publish
 from experiments.benchmarks.workload import Ours, Spec, initial_weights, make_work, our_step
+from experiments.programs import launch
 from mel.training.checkpoint import StepCheckpoints
 
 TARGET = Target(passes=0.25, stretch=0.1, at_least=False)
@@ -46,11 +47,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         synchronous.close()
     without = statistics.median(steps for _, steps in runs.pop("no save"))
     added = {side: statistics.median(held + steps for held, steps in found) - without for side, found in runs.items()}
-    details = {"seconds added to the steps in all": added, "megabytes": trained.megabytes()}
+    details = {f"seconds added to the steps in all, {side}": seconds for side, seconds in added.items()}
+    details |= {"megabytes": trained.megabytes()}
     held_up = {side: [held for held, _ in found] for side, found in runs.items()}
     measure = "training held up by a save, asynchronous ÷ synchronous"
     publish("save_stall", measure, TARGET, held_up, "s", chosen.results, details)
-    print(f"  added in all: { ({side: round(seconds, 3) for side, seconds in added.items()}) } s")
 
 
 class Trained:
@@ -86,4 +87,4 @@ def save_now(manager: ocp.CheckpointManager, n: int, state: Any) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

@@ -15,6 +15,7 @@ import numpy as np
 
 from experiments.benchmarks.harness import Target, options, parser, publish, timed
 from experiments.benchmarks.workload import Spec, make_work, source_of
+from experiments.programs import launch
 from mel.shards.batches import BatchSource
 
 TARGET = Target(passes=0.02, stretch=0.001, at_least=False)
@@ -40,7 +41,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         far.append(near_and_far[0] / near_and_far[1])
     details = {"mean n": float(wanted.mean()), f"batch {FAR:,} ÷ batch 0": float(np.median(far))}
     publish("seek", "seeking to any batch ÷ reading up to it", TARGET, runs, "s", chosen.results, details)
-    print("  " + ", ".join(f"{name}: {value:.4g}" for name, value in details.items()))
 
 
 def seek_seconds(source: BatchSource, layouts, wanted: np.ndarray) -> list[float]:
@@ -58,4 +58,4 @@ def read_seconds(source: BatchSource, layouts, wanted: np.ndarray) -> list[float
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

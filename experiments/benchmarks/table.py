@@ -12,17 +12,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.benchmarks.harness import RESULTS
+from mel.reports.report import table
 
-HEADER = "| measure | ours | the other | ratio | asked | verdict | command |\n|---|---:|---:|---:|---:|---|---|"
+HEADER = "measure", "ours", "the other", "ratio", "asked", "verdict", "command"
 
 
 def markdown(results: Sequence[Mapping[str, Any]]) -> str:
     """One row a result; below it the machines and versions they were measured with."""
-    rows = [HEADER, *map(_row, results), ""]
+    lines = [*table(HEADER, map(_row, results)), ""]
     for line in dict.fromkeys(_circumstances(result) for result in results):
         names = [f"`{result['name']}`" for result in results if _circumstances(result) == line]
-        rows.append(f"{', '.join(names)}: {line}")
-    return "\n".join(rows)
+        lines.append(f"{', '.join(names)}: {line}")
+    return "\n".join(lines)
 
 
 def read(folder: pathlib.Path) -> list[dict[str, Any]]:
@@ -30,13 +31,13 @@ def read(folder: pathlib.Path) -> list[dict[str, Any]]:
     return [json.loads(file.read_text("utf-8")) for file in sorted(folder.glob("*.json"))]
 
 
-def _row(result: Mapping[str, Any]) -> str:
+def _row(result: Mapping[str, Any]) -> list[str]:
     sides = [f"{_number(side['median'])} {result['unit']}".strip() for side in result["sides"].values()]
     ours, other = (sides + [""])[:2]
     sign = "≥" if result["at_least"] else "≤"
     asked = " / ".join(f"{sign} {bound:g}" for bound in (result["passes"], result["stretch"]) if bound is not None)
-    cells = (result["measure"], ours, other, f"**{_number(result['ratio'])}**", asked, result["verdict"])
-    return f"| {' | '.join(cells)} | `{result['command']}` |"
+    ratio, command = f"**{_number(result['ratio'])}**", f"`{result['command']}`"
+    return [result["measure"], ours, other, ratio, asked, result["verdict"], command]
 
 
 def _number(value: float) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 from experiments.benchmarks.harness import Target, options
 from experiments.benchmarks.train_variable_length import compare, training_flags
 from experiments.benchmarks.workload import spec_of
+from experiments.programs import launch
 
 TARGET = Target(passes=1.0, stretch=1.3)
 
@@ -27,4 +28,4 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

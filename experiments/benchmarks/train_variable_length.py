@@ -10,22 +10,14 @@ Both train the full token table, unless --compact leaves that to the rival alone
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments.benchmarks.harness import Target, child, interleave, options, parser, publish
+from experiments.benchmarks import workload
+from experiments.benchmarks.harness import Run, Target, in_turn, options, parser, publish
 from experiments.benchmarks.training_rivals import SWEPT_LOSSES, fastest, sentence_side
-from experiments.benchmarks.workload import (
-    Ours,
-    Spec,
-    add_flags,
-    facts,
-    initial_weights,
-    make_work,
-    our_side,
-    real_tokens,
-    spec_of,
-)
+from experiments.benchmarks.workload import Ours, Spec
+from experiments.programs import launch
 
 TARGET = Target(passes=2.0, stretch=3.5)
 
@@ -33,12 +25,12 @@ TARGET = Target(passes=2.0, stretch=3.5)
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     chosen = options(training_flags(__doc__), argv)
     measure = "training, variable length, against sentence-transformers"
-    return compare("train_variable_length", measure, TARGET, spec_of(chosen), chosen)
+    return compare("train_variable_length", measure, TARGET, workload.spec_of(chosen), chosen)
 
 
 def training_flags(description: str | None, mentions: int = 256) -> argparse.ArgumentParser:
     """The flags of the benchmarks of whole training steps."""
-    flags = add_flags(parser(description), mentions)
+    flags = workload.add_flags(parser(description), mentions)
     flags.add_argument("--compact", action="store_true", help="mel trains only the token rows in use")
     return flags
 
@@ -46,27 +38,23 @@ def training_flags(description: str | None, mentions: int = 256) -> argparse.Arg
 def compare(name: str, measure: str, target: Target, spec: Spec, chosen: argparse.Namespace) -> dict[str, Any]:
     """Publishes mel's rate against the best rate of sentence-transformers on this workload."""
     swept = ("plain", "rows 8") if spec.tiny else SWEPT_LOSSES
-    with initial_weights(spec) as folder:
+    with workload.initial_weights(spec) as folder:
         best, seconds = fastest({loss: (sentence_side, spec, folder, loss) for loss in swept})
-        ours = child(our_side, spec, folder, Ours(compact=chosen.compact))
-        with ours as run, child(sentence_side, spec, folder, best) as rival:
-            runs = interleave({"ours": run, f"sentence-transformers, {best}": rival}, chosen.repeats)
-    details = {"rival_sweep_seconds": seconds, "compact": chosen.compact}
-    return publish_rates(name, measure, target, spec, runs, chosen, details)
+        ours = workload.our_side, spec, folder, Ours(compact=chosen.compact)
+        sides = {"ours": ours, f"sentence-transformers, {best}": (sentence_side, spec, folder, best)}
+        runs = in_turn(sides, chosen.repeats)
+    details = workload.facts(spec, runs) | {"rival_sweep_seconds": seconds, "compact": chosen.compact}
+    return publish(name, measure, target, rates(spec, runs), "real tokens/s", chosen.results, details)
 
 
-def publish_rates(
-    name: str, measure: str, target: Target, spec: Spec, runs: dict, chosen: argparse.Namespace, details: dict
-) -> dict[str, Any]:
-    """Publishes real tokens a second of interleaved training steps, the warm-up step being batch 0."""
-    work = make_work(spec)
-    rates = {
-        side: [real_tokens(work, spec, n + 1) / run.seconds for n, run in enumerate(steps)]
+def rates(spec: Spec, runs: Mapping[str, Sequence[Run]]) -> dict[str, list[float]]:
+    """Real tokens a second of interleaved training steps, the warm-up step being batch 0."""
+    work = workload.make_work(spec)
+    return {
+        side: [workload.real_tokens(work, spec, n + 1) / run.seconds for n, run in enumerate(steps)]
         for side, steps in runs.items()
     }
-    details = facts(work, spec) | {"peak_mb": {side: steps[-1].peak_mb for side, steps in runs.items()}} | details
-    return publish(name, measure, target, rates, "real tokens/s", chosen.results, details)
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

@@ -8,24 +8,15 @@ with bfloat16 autocast and fused AdamW.
 from __future__ import annotations
 
 import contextlib
-import os
 import pathlib
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from experiments.benchmarks import harness
-from experiments.benchmarks.workload import (
-    LEARNING_RATE,
-    LOGIT_SCALE,
-    LONGEST,
-    Spec,
-    Work,
-    make_work,
-    source_of,
-    text_rows,
-)
+from experiments.benchmarks import rivals, workload
+from experiments.benchmarks.harness import second_run
+from experiments.benchmarks.workload import LEARNING_RATE, LOGIT_SCALE, LONGEST, Spec, Work
 from mel.training.prefetch import prefetch
 
 CLIP_NORM = 1.0
@@ -51,8 +42,6 @@ def sentence_side(turn: Callable[..., None], spec: Spec, folder: str, loss: str)
     from sentence_transformers.base.sampler import DefaultBatchSampler
     from transformers import TrainerCallback
 
-    from experiments.benchmarks.rivals import sentence_transformer
-
     gpu = torch.cuda.is_available()
 
     class Turns(TrainerCallback):
@@ -61,11 +50,10 @@ def sentence_side(turn: Callable[..., None], spec: Spec, folder: str, loss: str)
                 torch.cuda.synchronize()
             turn()
 
-    work = make_work(spec)
+    work = workload.make_work(spec)
     _save_tokenizer(work, pathlib.Path(folder))
     columns = _columns(work, spec)
-    model = sentence_transformer(pathlib.Path(folder), LONGEST)
-    torch.set_num_threads(_threads())
+    model = rivals.sentence_transformer(pathlib.Path(folder), LONGEST)
     _check_ids(work, spec, model, columns)
     kind, _, size = loss.partition(" ")
     options = (
@@ -88,10 +76,10 @@ def sentence_side(turn: Callable[..., None], spec: Spec, folder: str, loss: str)
 
 def _columns(work: Work, spec: Spec) -> dict[str, list[str]]:
     """The texts of the first batches: anchor, positive, negative_1, ..."""
-    source = source_of(work, spec, LONGEST)
+    source = workload.source_of(work, spec, LONGEST)
     mention_rows_B = np.concatenate([source.mention_rows(n) for n in range(BATCHES_OF_TEXTS)])
     names = ["positive", *(f"negative_{k + 1}" for k in range(spec.negatives))]
-    entity_columns = zip(names, text_rows(work, mention_rows_B).T, strict=True)
+    entity_columns = zip(names, workload.text_rows(work, mention_rows_B).T, strict=True)
     return {
         "anchor": _texts(work.mentions.rows, mention_rows_B),
         **{name: _texts(work.entities.rows, rows_B) for name, rows_B in entity_columns},
@@ -100,8 +88,7 @@ def _columns(work: Work, spec: Spec) -> dict[str, list[str]]:
 
 def _texts(rows, row_ids_B: np.ndarray) -> list[str]:
     """Each token between the first and the last of a row as a word."""
-    taken = rows.take(row_ids_B)
-    return [" ".join(f"w{token}" for token in row[1:-1]) for row in np.split(taken.tokens_T, taken.offsets_N1[1:-1])]
+    return [" ".join(f"w{token}" for token in row[1:-1]) for row in rivals.pieces(rows.take(row_ids_B))]
 
 
 def _save_tokenizer(work: Work, folder: pathlib.Path) -> None:
@@ -125,7 +112,7 @@ def _save_tokenizer(work: Work, folder: pathlib.Path) -> None:
 
 def _check_ids(work: Work, spec: Spec, model, columns: Mapping[str, Sequence[str]]) -> None:
     """Raises AssertionError where the rival would train on other ids than mel."""
-    mention_rows_B = source_of(work, spec, LONGEST).mention_rows(0)
+    mention_rows_B = workload.source_of(work, spec, LONGEST).mention_rows(0)
     ids_BL = model.preprocess(list(columns["anchor"][: spec.batch_size]))["input_ids"].numpy()
     np.testing.assert_array_equal(ids_BL, work.mentions.rows.gather(mention_rows_B, ids_BL.shape[1]))
 
@@ -145,13 +132,13 @@ def pytorch_side(turn: Callable[..., None], spec: Spec, folder: str, chunk_token
     import torch
     from transformers import BertModel
 
-    torch.set_num_threads(_threads())
+    torch.set_num_threads(rivals.THREADS)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = BertModel.from_pretrained(folder, attn_implementation="sdpa").to(device).train()
     optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, weight_decay=0.0, fused=True)
     torch._dynamo.config.recompile_limit = 64  # a graph a width, with and without gradients; by default 8, then eager
     run = torch.compile(model, dynamic=False) if compiled else model
-    source = source_of(make_work(spec), spec, chunk_tokens or 2048)
+    source = workload.source_of(workload.make_work(spec), spec, chunk_tokens or 2048)
     layouts = source.plan()
 
     def encode(tokens_NL):
@@ -210,8 +197,7 @@ def _loss(embeddings_ND, rows, batch):
 
     device = embeddings_ND.device
     gold_B, gold_B, qid_C = (
-        torch.from_numpy(array).to(device).long()
-        for array in (batch.gold_column_B, batch.gold_B, batch.entity_C)
+        torch.from_numpy(array).to(device).long() for array in (batch.gold_column_B, batch.gold_B, batch.entity_C)
     )
     mention_BD, candidate_CD = (embeddings_ND[places] for places in rows)
     is_gold_BC = torch.arange(len(qid_C), device=device) == gold_B[:, None]
@@ -226,13 +212,5 @@ def fastest(sides: Mapping[str, tuple]) -> tuple[str, dict[str, float]]:
     Args:
       sides: by name, the arguments of `harness.child`.
     """
-    seconds = {}
-    for name, arguments in sides.items():
-        with harness.child(*arguments) as run:
-            run()
-            seconds[name] = run().seconds
+    seconds = {name: second_run(side).seconds for name, side in sides.items()}
     return min(seconds, key=seconds.get), seconds
-
-
-def _threads() -> int:
-    return len(os.sched_getaffinity(0))

@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.benchmarks.harness import Target, child, interleave, options, parser, publish
-from experiments.benchmarks.workload import Ours, add_flags, facts, initial_weights, make_work, our_side, spec_of
+from experiments.benchmarks.harness import Target, in_turn, options, parser, publish
+from experiments.benchmarks.workload import Ours, add_flags, facts, initial_weights, our_side, spec_of
+from experiments.programs import launch
 
 TARGET = Target(passes=0.85, stretch=0.70, at_least=False)
 
@@ -21,16 +22,14 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     chosen = options(add_flags(parser(__doc__, repeats=21), mentions=32, negatives=0), argv)
     spec = spec_of(chosen)
     with initial_weights(spec) as folder:
-        compacted, full = (child(our_side, spec, folder, Ours(compact=compact)) for compact in (True, False))
-        with compacted as ours, full as other:
-            runs = interleave({"compacted": ours, "full table": other}, chosen.repeats)
+        sides = {"compacted": Ours(compact=True), "full table": Ours(compact=False)}
+        runs = in_turn({name: (our_side, spec, folder, ours) for name, ours in sides.items()}, chosen.repeats)
     seconds = {side: [run.seconds for run in steps] for side, steps in runs.items()}
-    details = facts(make_work(spec), spec) | {"peak_mb": {side: steps[-1].peak_mb for side, steps in runs.items()}}
     measure = (
         f"step of {spec.batch_size} mentions with {spec.negatives} hard negatives each, token rows in use ÷ full table"
     )
-    return publish("vocabulary", measure, TARGET, seconds, "s", chosen.results, details)
+    return publish("vocabulary", measure, TARGET, seconds, "s", chosen.results, facts(spec, runs))
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

@@ -16,13 +16,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import multiprocessing
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments.benchmarks.harness import Run, child
 from mel.encoder.config import EncoderConfig
 from mel.shards.batches import BatchSource
 from mel.shards.datasets import RowSet
@@ -178,8 +178,9 @@ def real_tokens(work: Work, spec: Spec, n: int) -> int:
     return int(work.mentions.rows.lengths_N[mention_rows_B].sum() + work.entities.rows.lengths_N[entity_rows].sum())
 
 
-def facts(work: Work, spec: Spec) -> dict[str, Any]:
-    """What a result says of its workload."""
+def facts(spec: Spec, runs: Mapping[str, Sequence[Run]] = {}) -> dict[str, Any]:
+    """What a result says of its workload, and of the memory of each side."""
+    work = make_work(spec)
     source = source_of(work, spec, LONGEST)
     distinct = len(source.entity_rows(source.mention_rows(0)))
     return {
@@ -187,6 +188,7 @@ def facts(work: Work, spec: Spec) -> dict[str, Any]:
         "real_tokens": real_tokens(work, spec, 0),
         "entities_distinct": distinct / (spec.batch_size * (1 + spec.negatives)),
         "encoder": work.encoder.to_json(),
+        "peak_mb": {side: steps[-1].peak_mb for side, steps in runs.items()},
     }
 
 
@@ -194,21 +196,18 @@ def facts(work: Work, spec: Spec) -> dict[str, Any]:
 def initial_weights(spec: Spec) -> Iterator[str]:
     """A folder with the weights that all sides start from, as BertModel reads them."""
     with tempfile.TemporaryDirectory() as folder:
-        # In a process of its own: this one is to start no framework.
-        process = multiprocessing.get_context("spawn").Process(target=_save_weights, args=(spec, folder))
-        process.start()
-        process.join()
-        if process.exitcode:
-            raise RuntimeError(f"The initial weights could not be written to {folder}.")
+        with child(_save_weights, spec, folder) as run:  # this process is to start no framework
+            run()
         yield folder
 
 
-def _save_weights(spec: Spec, folder: str) -> None:
+def _save_weights(turn: Callable[..., None], spec: Spec, folder: str) -> None:
     from mel.encoder import pretrained
     from mel.encoder.transformer import init_params
 
     encoder = make_work(spec).encoder
     pretrained.save(folder, encoder, init_params(encoder, spec.seed))
+    turn()
 
 
 def our_step(work: Work, spec: Spec, folder: str, ours: Ours):

@@ -17,13 +17,15 @@ from collections.abc import Sequence
 
 from absl import logging
 
-from experiments import curves
+from experiments.curves import drawing, spread, write_results
+from experiments.programs import launch
 from mel.artifacts import START, Workdir
-from mel.bin import evaluate
 from mel.cost import read_cost
 from mel.evaluation.breakdowns import IN_TRAINING
-from mel.reports.comparison import comparison_table, open_compared
-from mel.reports.report import Report, open_report, open_rounds
+from mel.reports.comparison import comparison_table, differences_to_first, read_compared
+from mel.reports.evaluate import EvaluationConfig, evaluate
+from mel.reports.report import Report, open_report, open_rounds, table
+from mel.systems.system import SystemConfig
 from mel.types import MelError
 
 EXPERIMENT = pathlib.Path(__file__).resolve().parent
@@ -52,9 +54,9 @@ def evaluate_all(work: Workdir, rounds: Sequence[Report]) -> None:
     shared = {"workdir": str(work.path), "dataset": last["dataset"], "against": (ALIAS_TABLE, last["name"])}
     for name, own in (BASELINES | ENCODERS).items():
         logging.info("%s: %s", work.path, name)
-        config = evaluate.Config(name=name, **shared, **{"round": last["round"]} | own)
+        config = EvaluationConfig(name=name, **shared, system=SystemConfig(**{"round": last["round"]} | own))
         with contextlib.redirect_stdout(io.StringIO()):  # it prints its report
-            evaluate.main(config)
+            evaluate(config)
 
 
 def about(report: Report) -> str:
@@ -71,7 +73,7 @@ def by_language(reports: Sequence[Report]) -> list[str]:
     for report in reports:
         scores = [*report["by_language"].values(), report["macro"]]
         rows.append([report["name"], *(f"{score['r@1']:.3f}" for score in scores)])
-    return curves.table(["R@1", *languages, "macro"], rows)
+    return table(["R@1", *languages, "macro"], rows)
 
 
 def by_seed(reports: dict[str, list[Report]]) -> list[str]:
@@ -80,8 +82,8 @@ def by_seed(reports: dict[str, list[Report]]) -> list[str]:
     rows = []
     for (name, of_seeds), group in itertools.product(reports.items(), ("all", "ambiguous")):
         values = [r_at_1(report, group) for report in of_seeds]
-        rows.append([f"{name}, {group}", *(f"{value:.3f}" for value in values), curves.spread(values)])
-    return curves.table(["R@1", *(f"seed {seed}" for seed in seeds), "mean"], rows)
+        rows.append([f"{name}, {group}", *(f"{value:.3f}" for value in values), spread(values)])
+    return table(["R@1", *(f"seed {seed}" for seed in seeds), "mean"], rows)
 
 
 def costs(work: Workdir) -> list[str]:
@@ -93,7 +95,7 @@ def costs(work: Workdir) -> list[str]:
             minutes = sum(cost["seconds"] for cost in of_kind) / 60
             peak = max(cost["peak_memory_mb"] for cost in of_kind) / 1000
             rows.append([f"{label}, {of_kind[0]['hardware']}", f"{minutes:.1f}", f"{peak:.1f}"])
-    return curves.table(["cost", "minutes", "peak memory, GB"], rows)
+    return table(["cost", "minutes", "peak memory, GB"], rows)
 
 
 def r_at_1(report: Report, group: str) -> float:
@@ -103,11 +105,7 @@ def r_at_1(report: Report, group: str) -> float:
 
 def draw(seeds: Sequence[Sequence[Report]], alias_table: Report, path: pathlib.Path) -> None:
     """R@1 by round, a line a group of mentions and seed; dotted, the alias table's."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context({"svg.hashsalt": path.name, "axes.spines.top": False, "axes.spines.right": False}):
-        figure = Figure((6.4, 3.6), layout="constrained")
+    with drawing(path, 6.4) as figure:
         axes = figure.add_subplot()
         for number, (group, marker) in enumerate(GROUPS.items()):
             look = {"color": f"C{number}", "markersize": 4}
@@ -117,9 +115,7 @@ def draw(seeds: Sequence[Sequence[Report]], alias_table: Report, path: pathlib.P
             if value := r_at_1(alias_table, group):  # it answers no name that it never saw
                 axes.axhline(value, linestyle=":", label=f"alias table, {group}", **look)
         axes.set(xlabel="round", ylabel="R@1")
-        axes.grid(axis="y", linewidth=0.4)
         figure.legend(loc="outside right center", frameon=False)
-        figure.savefig(path, metadata={"Date": None})
 
 
 def tabulate(works: Sequence[Workdir], readme: pathlib.Path) -> None:
@@ -139,14 +135,13 @@ def tabulate(works: Sequence[Workdir], readme: pathlib.Path) -> None:
     for work, found in zip(works, rounds):
         evaluate_all(work, found)
     shown = [ALIAS_TABLE, *BASELINES, *names, *ENCODERS]
-    reports, differences = open_compared([first.report(name) for name in shown])
+    reports, differences = differences_to_first([read_compared(first.report(name)) for name in shown])
     of_seeds = {name: [open_report(work.report(name)) for work in works] for name in (names[-1], *ENCODERS)}
     draw(rounds, alias_table, readme.parent / "rounds.svg")
-    parts = [[about(rounds[0][-1])], comparison_table(reports, differences).splitlines()]
+    parts = [about(rounds[0][-1]), comparison_table(reports, differences).splitlines()]
     parts += [by_language([alias_table, *(some[0] for some in of_seeds.values())])]
     parts += [by_seed(of_seeds)] if len(works) > 1 else []
-    parts += [costs(first), ["![R@1 by round](rounds.svg)"]]
-    curves.write_results(readme, [line for part in parts for line in [*part, ""]][:-1])
+    write_results(readme, [*parts, costs(first), "![R@1 by round](rounds.svg)"])
 
 
 def main() -> None:
@@ -157,6 +152,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    logging.use_absl_handler()
-    logging.set_verbosity(logging.INFO)
-    curves.launch(main)
+    launch(main)

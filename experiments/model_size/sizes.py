@@ -14,9 +14,12 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 
 from experiments import curves
-from experiments.curves import Finished
+from experiments.curves import Finished, spread, write_results
+from experiments.programs import launch
+from experiments.run_grid import parser_of_runs, runs_of
 from mel.artifacts import write_text
 from mel.encoder.config import EncoderConfig
+from mel.reports.report import table
 from mel.shards.batches import Layout
 from mel.training.meter import step_flops
 
@@ -77,7 +80,7 @@ def tuning_lines(found: Mapping[str, Sequence[Finished]]) -> list[str]:
         if float(rate) in (min(tried), max(tried)):
             edges.append(f"The best learning rate of {size}, {rate}, is at the edge of its grid: widen it.")
     header = ["size", *(f"rate {rate}, scale {scale}" for rate, scale in grid)]
-    return [*curves.table(header, rows), *(["", *edges] if edges else [])]
+    return [*table(header, rows), *(["", *edges] if edges else [])]
 
 
 def sizes_table(found: Mapping[str, Sequence[Finished]]) -> list[str]:
@@ -88,37 +91,31 @@ def sizes_table(found: Mapping[str, Sequence[Finished]]) -> list[str]:
         parts = (flag.removeprefix("--").partition("=") for flag in some[0].run.flags)
         own = {name: value for name, _, value in parts}
         cost = int(own["steps_per_round"]) * flops_per_step(size) / (STEPS * flops_per_step(REFERENCE))
-        seconds = [finished.points[-1].seconds for finished in some]
-        minutes = "–" if None in seconds else f"{statistics.fmean(seconds) / 60:.1f}"
         rows.append([
             size, match or "reference", own["learning_rate"], own["logit_scale"], own["steps_per_round"],
-            f"{cost:.2f}", minutes, str(len(some)),
-            curves.spread([finished.last["micro"]["r@1"] for finished in some]),
+            f"{cost:.2f}", curves.minutes([finished.points[-1] for finished in some]), str(len(some)),
+            spread([finished.r_at_1 for finished in some]),
         ])  # fmt: skip
     header = ["size", "matched by", "learning rate", "logit scale", "steps", "FLOPs", "minutes", "seeds", "R@1"]
-    return curves.table(header, rows)
+    return table(header, rows)
 
 
 def _r_at_1(some: Sequence[Finished]) -> float:
-    return statistics.fmean(finished.last["micro"]["r@1"] for finished in some)
+    return statistics.fmean(finished.r_at_1 for finished in some)
 
 
 def main() -> None:
-    options = curves.parser(__doc__)
+    options = parser_of_runs(__doc__)
     options.add_argument("what", choices=("choose", "results"))
     chosen = options.parse_args()
+    experiment = EXPERIMENT / "tuning" if chosen.what == "choose" else EXPERIMENT
+    found = curves.read_runs(experiment, runs_of(chosen, experiment))
     if chosen.what == "choose":
-        tuning = EXPERIMENT / "tuning"
-        found = curves.read_runs(tuning, curves.runs_of(chosen, tuning))
-        curves.write_results(tuning / "README.md", [curves.about(found), "", *tuning_lines(found)])
+        write_results(experiment / "README.md", [curves.about(found), tuning_lines(found)])
         write_text(EXPERIMENT / "settings.txt", "\n".join([*settings(best(found)), ""]))
-        return
-    found = curves.read_runs(EXPERIMENT, curves.runs_of(chosen, EXPERIMENT))
-    curves.draw(found, EXPERIMENT / "curves.svg")
-    difference = curves.differences_table(found, lambda finished: finished.last["micro"]["r@1"])
-    lines = [curves.about(found), "", *sizes_table(found), "", *difference, "", "![curves](curves.svg)"]
-    curves.write_results(EXPERIMENT / "README.md", lines)
+    else:
+        curves.write_page(experiment, found, sizes_table(found), curves.differences_table(found))
 
 
 if __name__ == "__main__":
-    curves.launch(main)
+    launch(main)

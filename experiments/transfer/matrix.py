@@ -13,8 +13,10 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 from experiments import curves
-from experiments.curves import Finished
-from mel.reports.report import Report
+from experiments.curves import Finished, spread
+from experiments.programs import launch
+from experiments.run_grid import parser_of_runs, runs_of
+from mel.reports.report import Report, table
 
 EXPERIMENT = pathlib.Path(__file__).resolve().parent
 ALL = "all"  # the setting that trains on every language
@@ -40,9 +42,9 @@ def matrix(found: Mapping[str, Sequence[Finished]], alias_table: Report) -> list
     rows = [["alias table, all languages", "", *(f"{share:.3f}" for share in shares)]]
     for source, some in found.items():
         cells = [f"**{value:.3f}**" if value == top else f"{value:.3f}" for value, top in zip(means[source], best)]
-        macro = curves.spread([finished.last["macro"]["r@1"] for finished in some])
+        macro = spread([finished.last["macro"]["r@1"] for finished in some])
         rows.append([source, str(len(some)), *cells, macro])
-    return curves.table(["trained on", "seeds", *targets, "macro"], rows)
+    return table(["trained on", "seeds", *targets, "macro"], rows)
 
 
 def distances(found: Mapping[str, Sequence[Finished]]) -> list[str]:
@@ -55,11 +57,11 @@ def distances(found: Mapping[str, Sequence[Finished]]) -> list[str]:
                 group.setdefault(finished.run.seed, []).append(scores["r@1"])
     order = ("the same language", "all languages", "another of the same script", "another script")
     rows = [
-        [name, str(len(groups[name])), curves.spread([statistics.fmean(values) for values in groups[name].values()])]
+        [name, str(len(groups[name])), spread([statistics.fmean(values) for values in groups[name].values()])]
         for name in order
         if name in groups
     ]
-    return curves.table(["trained on", "seeds", "mean R@1 of targets"], rows)
+    return table(["trained on", "seeds", "mean R@1 of targets"], rows)
 
 
 def distance(source: str, target: str) -> str:
@@ -76,12 +78,9 @@ def _script(language: str) -> str:
 
 
 def main() -> None:
-    found = curves.read_runs(EXPERIMENT, curves.runs_of(curves.parser(__doc__).parse_args(), EXPERIMENT))
-    curves.draw(found, EXPERIMENT / "curves.svg")
-    lines = [curves.about(found), "", *matrix(found, curves.alias_table(found)), "", *distances(found)]
-    lines += ["", "![curves](curves.svg)"]
-    curves.write_results(EXPERIMENT / "README.md", lines)
+    found = curves.read_runs(EXPERIMENT, runs_of(parser_of_runs(__doc__).parse_args(), EXPERIMENT))
+    curves.write_page(EXPERIMENT, found, matrix(found, curves.alias_table(found)), distances(found))
 
 
 if __name__ == "__main__":
-    curves.launch(main)
+    launch(main)

@@ -87,10 +87,11 @@ def _mine(config: Config, work: Workdir, tokens: dict[str, Artifact]) -> tuple[n
     _, mentions_ND = trained.mention_embeddings
     index_path = work.round(config.round).index
     artifact, index = publish_or_open_index(index_path, config.index, trained.entity_embeddings[0])
+    twins = mining.Twins(entities.rows.twins(), mentions.entity_rows_N)
     progress = Progress("mining", len(mentions), "mentions")
     rows_NK = mining.mine(
         index, mentions_ND, mentions.entities_N, entities.entities_N, config.negatives_per_mention, config.pool,
-        config.seed, config.round - START, progress.add,
+        config.seed, config.round - START, twins, progress.add,
     )  # fmt: skip
     progress.close()
     return rows_NK, {"checkpoint": trained.checkpoint.artifact, "index": artifact}

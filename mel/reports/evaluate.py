@@ -21,7 +21,7 @@ from mel.cost import read_cost, record_cost
 from mel.encoder.backend import ComputeConfig, keep_compiled
 from mel.evaluation.breakdowns import group_mentions
 from mel.evaluation.calibration import calibrate
-from mel.evaluation.evaluation_set import EvaluationSet, read_prepared, read_tree
+from mel.evaluation.evaluation_set import EvaluationSet, golds_with_twins, read_prepared, read_tree
 from mel.locks import claim
 from mel.reports.comparison import Compared, compare, outcomes_of, paired_differences, read_compared
 from mel.reports.page import Other, choose_examples, page, read_curves
@@ -35,6 +35,7 @@ from mel.reports.report import (
     publish_report,
     read_predictions,
 )
+from mel.shards.datasets import open_rows
 from mel.shards.prepare import Windows
 from mel.systems.system import WITH_SCORES, System, SystemConfig, open_system
 from mel.text.tokenizer import Tokenizer
@@ -86,7 +87,7 @@ def evaluate(config: EvaluationConfig) -> str:
             with record_cost(work.path, f"evaluate {config.name}", mentions=len(mentions)):
                 ranking, tuned = system.rank(mentions)
                 evaluation = Evaluation(mentions, group_mentions(mentions, table(), kb), ranking, kb)
-                figures = about | _figures(config, evaluation) | ({"tuned": tuned} if tuned else {})
+                figures = about | _figures(config, work, evaluation) | ({"tuned": tuned} if tuned else {})
             write = functools.partial(_write_page, work=work, evaluation=evaluation, others=others)
             report = publish_report(path, figures, evaluation, config, write)
         logging.info("Published %s", path)
@@ -138,9 +139,13 @@ def _about(config: EvaluationConfig, kb: Artifact, mentions: EvaluationSet, syst
     }
 
 
-def _figures(config: EvaluationConfig, evaluation: Evaluation) -> dict[str, Any]:
+def _figures(config: EvaluationConfig, work: Workdir, evaluation: Evaluation) -> dict[str, Any]:
     mentions = evaluation.mentions
     figures = {"dropped": mentions.dropped} | measure(evaluation)
+    if config.system.model in WITH_SCORES:
+        tokens = open_artifact(work.entity_tokens, "tokens")
+        first_E = open_rows(tokens, work.cache(tokens)).rows.twins()
+        figures["golds_with_twins"] = golds_with_twins(mentions, evaluation.kb, first_E)
     if config.system.model in WITH_SCORES and len(set(mentions.documents)) > 1:
         figures["calibration"] = calibrate(evaluation.ranking, mentions.gold_Q, mentions.documents, evaluation.kb)
     return figures
@@ -169,7 +174,7 @@ def _contexts(work: Workdir, evaluation: Evaluation, examples: Sequence[dict]) -
     tokenizer, row_of = Tokenizer.load(work.tokenizer), {name: row for row, name in enumerate(evaluation.mentions.ids)}
     rows = evaluation.mentions.rows.take(np.asarray([row_of[example["id"]] for example in examples], np.int64))
     bounds = zip(rows.offsets_N1[:-1], rows.offsets_N1[1:], strict=True)
-    windows = [tokenizer.decode(rows.tokens_T[start:end]) for start, end in bounds]
+    windows = [tokenizer.decode(rows.tokens_T[start:end].tolist()) for start, end in bounds]
     return dict(zip((example["id"] for example in examples), windows, strict=True))
 
 

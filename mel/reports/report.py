@@ -198,6 +198,7 @@ def _description(report: Mapping[str, Any]) -> list[str]:
     seed = "" if report["seed"] is None else f", seed {report['seed']}"
     dropped = ", ".join(f"{count:,} {reason}" for reason, count in report["dropped"].items()) or "none"
     tuned = "; ".join(f"{name.replace('_', ' ')}: {value}" for name, value in report.get("tuned", {}).items())
+    twins = report.get("golds_with_twins")
     number = {None: "", artifacts.START: " before training"}.get(report["round"], f" of round {report['round']}")
     return [
         f"- Data: {dataset}split `{report['split']}`.",
@@ -206,6 +207,7 @@ def _description(report: Mapping[str, Any]) -> list[str]:
         f"a miss. The KB holds the gold of {report['kb_coverage']:.2%}. Dropped before: {dropped}.",
         f"- In brackets the {intervals.LEVEL:.0%} interval of R@1: percentile bootstrap over documents, "
         f"{intervals.RESAMPLES:,} resamples.",
+        *([f"- {twins:,} golds read like another entity; of equal scores the smaller row counts."] if twins else []),
         *([f"- Tuned on these mentions: {tuned}."] if tuned else []),
         f"- Command: `{report['command']}`",
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -13,8 +13,31 @@ from mel.shards.permutation import uniform
 from mel.types import NIL, MelError
 
 MENTIONS_AT_ONCE = 8192
+MOST_TWINS = 64
 Negatives = Literal["hard", "random", "by_frequency", "same_surface"]
 NUMBER_BITS = 31  # an entity number is below 2**31, so that a surface form's number and it make one int64
+
+
+class Twins(NamedTuple):
+    """Rows that read alike, token by token, whatever their entities: no encoder can tell them apart.
+
+    Attributes:
+      first_E: the first row that reads like each row.
+      gold_rows_Q: the row of each mention's gold, -1 where the KB lacks it.
+    """
+
+    first_E: np.ndarray
+    gold_rows_Q: np.ndarray
+
+    @property
+    def most(self) -> int:
+        """How many other rows a row reads like, at most; of a crowd, as many as are worth searching past."""
+        return min(int(np.bincount(self.first_E).max(initial=1)) - 1, MOST_TWINS)
+
+    def of(self, mentions: slice) -> np.ndarray:
+        """The first row that reads like each gold, -1 where there is no gold."""
+        rows_q = np.asarray(self.gold_rows_Q[mentions])
+        return np.where(rows_q < 0, -1, self.first_E[rows_q])
 
 
 def mine(
@@ -26,12 +49,13 @@ def mine(
     pool: int,
     seed: int,
     stream: int = 0,
+    twins: Twins | None = None,
     progress: Callable[[int], None] | None = None,
     block: int = MENTIONS_AT_ONCE,
 ) -> np.ndarray:
     """Draws hard negatives from the nearest wrong entities of each mention.
 
-    No row of the mention's gold is ever chosen, and no entity twice for one mention.
+    No row of the mention's gold is ever chosen, none that reads like it, and no entity twice for one mention.
 
     Args:
       index: over the E entity rows.
@@ -43,6 +67,7 @@ def mine(
         `negatives_per_mention` it takes the nearest.
       seed: of the draw.
       stream: the round: another one draws anew, so that in time a mention meets all of its pool.
+      twins: which rows read alike; none do where it is not given.
       progress: told how many more mentions are done.
       block: mentions searched at once; the result does not depend on it.
 
@@ -57,9 +82,12 @@ def mine(
     rows_QK = np.empty((len(queries_QD), negatives_per_mention), np.int32)
     for start in range(0, len(queries_QD), block):
         mentions = slice(start, min(start + block, len(queries_QD)))
-        # A gold takes up at most one of the distinct entities, so one more than the pool is enough.
-        entities_qk, _, neighbours_qk = search_distinct(index, queries_QD[mentions], entities_E, pool + 1)
+        # A gold takes up at most one of the distinct entities, so one more than the pool, and its twins, are enough.
+        depth = pool + 1 + (twins.most if twins else 0)
+        entities_qk, _, neighbours_qk = search_distinct(index, queries_QD[mentions], entities_E, depth)
         wrong_qk = (neighbours_qk >= 0) & (entities_qk != gold_Q[mentions, None])
+        if twins:
+            wrong_qk &= twins.first_E[neighbours_qk] != twins.of(mentions)[:, None]
         pool_qp = keep_first(wrong_qk, neighbours_qk, pool, -1)
         _check_enough(pool_qp, negatives_per_mention, start)
         ticket_qp = uniform(np.arange(mentions.start, mentions.stop), pool, seed, stream)

@@ -146,10 +146,15 @@ class BatchSource:
             gold_column_B=np.searchsorted(entity_rows_c, self.mentions.entity_rows_N[mention_rows_B]).astype(np.int32),
             gold_B=self.mentions.entities_N[mention_rows_B].astype(np.int32),
             entity_C=np.pad(self.entities.entities_N[entity_rows_c], (0, padding)).astype(np.int32),
+            twin_C=np.pad(self._twin_E[entity_rows_c], (0, padding), constant_values=-1),
             log_q_C=np.pad(
                 self._log_q_E[entity_rows_c] if self.log_q else np.zeros(len(entity_rows_c)), (0, padding)
             ).astype(np.float32),
         )
+
+    @functools.cached_property
+    def _twin_E(self) -> np.ndarray:
+        return self.entities.rows.twins()
 
     @functools.cached_property
     def _log_q_E(self) -> np.ndarray:

@@ -29,19 +29,19 @@ def permuted(positions: np.ndarray, size: int, seed: int, epoch: int) -> np.ndar
 def uniform(rows_n: np.ndarray, columns: int, seed: int, stream: int) -> np.ndarray:
     """Numbers evenly spread over 0 <= u < 1, float64 [n, columns].
 
-    Each depends on the seed, the stream, its row's number and its column, and on nothing else: neither on the other
     Each depends on the seed, the stream, its row and its column, and on nothing else: neither on the other
     rows nor on their order. (SplitMix64: Steele, Lea and Flood, "Fast splittable pseudorandom number
     generators", 2014.)
+
     Args:
       rows_n: what the rows are numbered; not negative.
       columns: how many numbers a row.
       seed: of all streams.
       stream: what tells draws of one seed apart, such as a round; not negative.
     """
-    row_n = _mix(np.asarray(rows_n, np.uint64) * _GOLDEN + np.uint64(fold(seed, stream)))
+    row_n = mix(np.asarray(rows_n, np.uint64) * _GOLDEN + np.uint64(fold(seed, stream)))
     column_C = (np.arange(columns, dtype=np.uint64) + np.uint64(1)) * _GOLDEN
-    return (_mix(row_n[:, None] + column_C) >> np.uint64(11)) * 2.0**-53
+    return (mix(row_n[:, None] + column_C) >> np.uint64(11)) * 2.0**-53
 
 
 def fold(seed: int, stream: int) -> int:
@@ -53,11 +53,11 @@ def _encrypt(values: np.ndarray, half: np.uint64, keys: np.ndarray) -> np.ndarra
     mask = (np.uint64(1) << half) - np.uint64(1)
     left, right = values >> half, values & mask
     for key in keys:
-        left, right = right, left ^ (_mix(right ^ key) & mask)
+        left, right = right, left ^ (mix(right ^ key) & mask)
     return (left << half) | right
 
 
-def _mix(values: np.ndarray) -> np.ndarray:
+def mix(values: np.ndarray) -> np.ndarray:
     """The finaliser of SplitMix64; overflow is meant."""
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

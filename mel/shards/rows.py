@@ -6,6 +6,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from mel.shards.permutation import mix
+
+ROWS_AT_ONCE = 2**20
 WIDTH_STEP = 8  # widths are multiples of this, so that few shapes are compiled
 
 
@@ -41,6 +44,16 @@ class TokenRows:
         within = np.arange(offsets_n1[-1]) - np.repeat(offsets_n1[:-1], lengths_n)
         return TokenRows(self.tokens_T[np.repeat(self.offsets_N1[row_ids_n], lengths_n) + within], offsets_n1)
 
+    def twins(self) -> np.ndarray:
+        """The first row that is equal to each row, token by token; int32 [N], its own number where it is the first."""
+        hashes_N = np.zeros(len(self), np.uint64)
+        for start in range(0, len(self), ROWS_AT_ONCE):
+            hashes_N[start : start + ROWS_AT_ONCE] = _hashes(
+                self.take(np.arange(start, min(start + ROWS_AT_ONCE, len(self))))
+            )
+        _, first_H, group_N = np.unique(hashes_N, return_index=True, return_inverse=True)
+        return first_H[group_N].astype(np.int32)
+
     def gather(self, row_ids_n: np.ndarray, width: int) -> np.ndarray:
         """The rows as int32 [n, width], zero padded, cut at `width`; row id -1 gives all zeros."""
         if not len(self.tokens_T):
@@ -72,6 +85,15 @@ class TokenRows:
                 members = order_N[start : min(start + block, last)]
                 row_ids[: len(members)] = members
                 yield row_ids, self.gather(row_ids, int(width))
+
+
+def _hashes(rows: TokenRows) -> np.ndarray:
+    """64 bits of each row's tokens and their places; that two rows of 10^8 share them by chance is one in 4,000."""
+    lengths_n = rows.lengths_N
+    within = np.arange(len(rows.tokens_T)) - np.repeat(rows.offsets_N1[:-1], lengths_n)
+    mixed_T = mix(rows.tokens_T.astype(np.uint64) + (within.astype(np.uint64) << np.uint64(32)))
+    sums_n1 = np.concatenate([np.zeros(1, np.uint64), np.cumsum(mixed_T, dtype=np.uint64)])  # overflow is meant
+    return mix(sums_n1[rows.offsets_N1[1:]] - sums_n1[rows.offsets_N1[:-1]] + lengths_n.astype(np.uint64))
 
 
 def bucket_width(lengths: np.ndarray, step: int = WIDTH_STEP) -> np.ndarray:

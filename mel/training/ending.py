@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+from typing import Any
 
 import jax
 from absl import logging
@@ -44,7 +45,7 @@ class EndOnSignal:
             self._listens = True
             self._stack.enter_context(deferred())
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, *error: Any) -> None:
         self._stack.__exit__(*error)
 
 

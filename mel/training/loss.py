@@ -5,14 +5,16 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mel.config import flag
 from mel.types import NIL, Batch, MelError
 
+Array = jax.Array | np.ndarray
 EXACT = jax.lax.Precision.HIGHEST
 
 Loss = Callable[[jax.Array, Batch], tuple[jax.Array, dict[str, jax.Array]]]
@@ -58,7 +60,7 @@ def batch_loss(config: LossConfig) -> Loss:
     def loss(embeddings_ND: jax.Array, batch: Batch) -> tuple[jax.Array, dict[str, jax.Array]]:
         return softmax_loss(
             embeddings_ND[batch.mention_row_B], embeddings_ND[batch.candidate_row_C],
-            batch.gold_column_B, batch.gold_B, batch.entity_C, batch.log_q_C, config,
+            batch.gold_column_B, batch.gold_B, batch.entity_C, batch.log_q_C, config, batch.twin_C,
         )  # fmt: skip
 
     return loss
@@ -67,18 +69,20 @@ def batch_loss(config: LossConfig) -> Loss:
 def softmax_loss(
     mention_BD: jax.Array,
     candidate_CD: jax.Array,
-    gold_column_B: jax.Array,
-    gold_B: jax.Array,
-    entity_C: jax.Array,
-    log_q_C: jax.Array | None,
+    gold_column_B: Array,
+    gold_B: Array,
+    entity_C: Array,
+    log_q_C: Array | None,
     config: LossConfig = LossConfig(),
+    twin_C: Array | None = None,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Mean cross-entropy of each mention's gold among the batch's candidate entities.
 
     `-log(exp(s * m.g) / sum_c exp(s * m.c))` with unit-length embeddings and logit scale s (van den
     Oord et al., "Representation learning with contrastive predictive coding", 2018). A column whose
     entity is the mention's gold but which is not its gold column is a false negative: it is left out
-    of the sum, as is every padding column (NIL).
+    of the sum, as is every padding column (NIL), and a twin, whose text is that of the gold column:
+    no encoder can tell them apart.
 
     Args:
       mention_BD: unit-length embeddings of the mentions, float32.
@@ -89,36 +93,41 @@ def softmax_loss(
       log_q_C: the logarithm of the probability that a batch has the column, no gradient flows into
         it; read only for the log-q correction.
       config: the logit scale, and what is done beyond this.
+      twin_C: equal where the texts of two columns are equal; None where no two are.
 
     Returns:
       the loss, and {"loss", "accuracy"} where accuracy is the share of mentions whose gold scores
       highest, without log-q correction.
     """
     log_q_C = jax.lax.stop_gradient(log_q_C) if config.log_q_correction else None
-    mentions = _Rows(mention_BD, gold_column_B, gold_B)
-    loss_B, hit_B = _row_losses(mentions, _Columns(candidate_CD, entity_C, log_q_C), config)
+    twin_C = jnp.arange(len(entity_C)) if twin_C is None else twin_C
+    twin_B = twin_C[gold_column_B]
+    mentions = _Rows(mention_BD, gold_column_B, gold_B, twin_B)
+    loss_B, hit_B = _row_losses(mentions, _Columns(candidate_CD, entity_C, twin_C, log_q_C), config)
     loss = jnp.mean(loss_B)
     if config.bidirectional:
-        golds = _Rows(candidate_CD[gold_column_B], jnp.arange(len(gold_B)), gold_B)
-        loss_B, _ = _row_losses(golds, _Columns(mention_BD, gold_B, None), config)
+        golds = _Rows(candidate_CD[gold_column_B], jnp.arange(len(gold_B)), gold_B, twin_B)
+        loss_B, _ = _row_losses(golds, _Columns(mention_BD, gold_B, twin_B, None), config)
         loss = (loss + jnp.mean(loss_B)) / 2
     return loss, {"loss": loss, "accuracy": jnp.mean(hit_B)}
 
 
 class _Rows(NamedTuple):
-    """What is looked for: B vectors, the column that answers each, and the entity of that answer."""
+    """What is looked for: B vectors, the column that answers each, and the entity and the twins of that answer."""
 
-    vector_BD: jax.Array
-    gold_column_B: jax.Array
-    entity_B: jax.Array
+    vector_BD: Any
+    gold_column_B: Any
+    entity_B: Any
+    twin_B: Any
 
 
 class _Columns(NamedTuple):
-    """What is ranked: C vectors, their entities, and what their logits are lowered by."""
+    """What is ranked: C vectors, their entities and twins, and what their logits are lowered by."""
 
-    vector_CD: jax.Array
-    entity_C: jax.Array
-    log_q_C: jax.Array | None
+    vector_CD: Any
+    entity_C: Any
+    twin_C: Any
+    log_q_C: Any
 
 
 def _row_losses(rows: _Rows, columns: _Columns, config: LossConfig) -> tuple[jax.Array, jax.Array]:
@@ -135,8 +144,9 @@ def _row_losses(rows: _Rows, columns: _Columns, config: LossConfig) -> tuple[jax
         filled = jnp.pad(x_B, [(0, tiles * rows_a_tile - count)] + [(0, 0)] * (x_B.ndim - 1), mode="edge")
         return filled.reshape(rows_a_tile, tiles, *x_B.shape[1:]).swapaxes(0, 1)
 
-    tiled = _tiled_losses(jax.tree.map(cut, rows), columns, config)
-    return tuple(x_Tb.swapaxes(0, 1).reshape(-1)[:count] for x_Tb in tiled)
+    tiled: Any = _tiled_losses(jax.tree.map(cut, rows), columns, config)
+    loss_B, hit_B = (x_Tb.swapaxes(0, 1).reshape(-1)[:count] for x_Tb in tiled)
+    return loss_B, hit_B
 
 
 def _logits(rows: _Rows, columns: _Columns, config: LossConfig):
@@ -145,7 +155,11 @@ def _logits(rows: _Rows, columns: _Columns, config: LossConfig):
     is_gold_BC = jnp.arange(len(columns.entity_C))[None, :] == rows.gold_column_B[:, None]
     same_entity_BC = columns.entity_C[None, :] == rows.entity_B[:, None]
     padding_1C = (columns.entity_C == NIL)[None, :]
-    masked_BC = padding_1C if config.multi_positive else padding_1C | (same_entity_BC & ~is_gold_BC)
+    same_text_BC = columns.twin_C[None, :] == rows.twin_B[:, None]
+    spared_BC = same_text_BC & ~same_entity_BC
+    if not config.multi_positive:
+        spared_BC |= same_entity_BC & ~is_gold_BC
+    masked_BC = padding_1C | spared_BC
     logits_BC = jnp.where(masked_BC, -jnp.inf, logits_BC)
     corrected_BC = logits_BC if columns.log_q_C is None else logits_BC - columns.log_q_C[None, :]
     return logits_BC, corrected_BC, same_entity_BC if config.multi_positive else is_gold_BC
@@ -189,7 +203,7 @@ def _tiled_backward(config, kept, cotangents):
 
     tiles = (rows_T, *log_sums_Tb, cotangents[0])
     gradient_CD, gradient_TbD = jax.lax.scan(add_tile, jnp.zeros_like(columns.vector_CD), tiles)
-    return _Rows(gradient_TbD, None, None), _Columns(gradient_CD, None, None)
+    return _Rows(gradient_TbD, None, None, None), _Columns(gradient_CD, None, None, None)
 
 
 _tiled_losses.defvjp(_tiled_forward, _tiled_backward)

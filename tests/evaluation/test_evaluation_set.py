@@ -9,9 +9,10 @@ from mel.artifacts import open_artifact
 from mel.corpora import mewsli
 from mel.corpora.kb import KnowledgeBase
 from mel.corpora.redirects import Redirects
-from mel.evaluation.evaluation_set import read_prepared, read_tree
+from mel.evaluation.evaluation_set import golds_with_twins, read_prepared, read_tree
 from mel.shards.prepare import Windows
 from mel.types import NIL, NIL_ID, OUTSIDE, MelError
+from tests.evaluation import hand_made
 
 
 @pytest.fixture(scope="module")
@@ -90,3 +91,10 @@ def test_golds_outside_every_kb_are_asked_and_are_nil(untrained, tiny_world, kb,
 def test_a_language_that_is_not_there_is_refused(untrained, kb):
     with pytest.raises(MelError, match="has no language 'ja': choose --languages among en, ru, ar"):
         read_prepared(untrained, "mewsli", kb, ("en", "ja"))
+
+
+def test_golds_that_read_like_another_entity_are_counted():
+    kb = hand_made.kb_of((1, "de", "a"), (2, "de", "a"), (2, "en", "b"), (3, "de", "c"), (3, "en", "c"))
+    first_E = np.array([0, 0, 2, 3, 3])  # rows 0 and 1 read alike, and so do both of entity 3
+    mentions = hand_made.mentions_of([1, 2, 2, 3, 9], language=["de", "de", "en", "de", "de"])
+    assert golds_with_twins(mentions, kb, first_E) == 2

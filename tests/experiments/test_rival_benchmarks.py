@@ -1,6 +1,7 @@
 """The benchmarks beside other libraries: both sides of a comparison are given the same rows, and the sums are right."""
 
 import pathlib
+import sys
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from experiments.benchmarks import (
     compile_cache,
     exported_model,
+    harness,
     loader,
     mined_bytes,
     mining_call,
@@ -20,8 +22,9 @@ from mel.artifacts import Workdir, publish
 from mel.shards.datasets import RowSet
 from mel.shards.negatives import publish_negatives
 from mel.shards.rows import TokenRows
+from mel.text.foreign import read_tokenizer
 from mel.text.tokenizer import Tokenizer
-from mel.types import MarkedText, Span
+from mel.types import MarkedText, MelError, Span
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "sea", "##side", "by", "the", "shore"]
 
@@ -30,7 +33,7 @@ WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "sea", "##side", "by", "the", "shor
 def tokenizer_folder(tmp_path_factory) -> pathlib.Path:
     folder = tmp_path_factory.mktemp("tokenizer")
     (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n")
-    Tokenizer.load(folder).save(folder)
+    read_tokenizer(folder).save(folder)
     return folder
 
 
@@ -54,7 +57,7 @@ def test_a_missing_rival_is_named_in_a_sentence():
 
 
 def test_a_missing_run_is_named_in_a_sentence(tmp_path):
-    with pytest.raises(SystemExit, match=f"There is no tokens at {tmp_path}"):
+    with pytest.raises(MelError, match=f"There is no tokens at {tmp_path}"):
         rivals.open_workdir(tmp_path)
 
 
@@ -87,7 +90,7 @@ def test_our_tokenizer_is_given_what_the_rival_is(tokenizer_folder):
 
 def test_the_fastest_size_is_chosen(monkeypatch):
     clock = iter([0.0, 5.0, 5.0, 6.0, 6.0, 9.0])
-    monkeypatch.setattr(rivals.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(harness.time, "perf_counter", lambda: next(clock))
     assert rivals.fastest(lambda size: None, [32, 64, 128]) == 64
 
 
@@ -140,7 +143,7 @@ def test_bytes_of_padded_tokens():
 def test_shards_of_a_round_hold_mentions_golds_and_negatives():
     mentions, entities = row_set([5], [6]), row_set([7, 8], [9], [10])
     sets = list(mined_bytes.texts_of_round(mentions, entities, np.array([[2, 1], [0, 2]])))
-    tokens = [row for rows in sets for row in loader.pieces(rows)]
+    tokens = [row for rows in sets for row in rivals.pieces(rows.rows)]
     assert [row.tolist() for row in tokens] == [[5], [6], [7, 8], [10], [9], [9], [7, 8], [10]]
 
 
@@ -192,13 +195,13 @@ def test_both_sides_of_the_mining_call_have_golds_among_their_entities(monkeypat
     task = mining_call.Task(pathlib.Path("."), mentions=10, entities=2, batch_sizes=())
     (_, ids_Q, kept), (_, again_Q, _) = task.rows(), task.rows()
     assert sorted(ids_Q) == [0, 3] and ids_Q.tolist() == again_Q.tolist()
-    assert [row.tolist() for row in loader.pieces(kept)] == [[9], [10, 11]]
+    assert [row.tolist() for row in rivals.pieces(kept.rows)] == [[9], [10, 11]]
 
 
 def test_the_clock_of_a_start_runs_to_its_first_step(tmp_path, monkeypatch):
     says = "import sys, time\nprint('starting', file=sys.stderr)\nprint('step 1/1 · loss', file=sys.stderr, flush=True)"
-    monkeypatch.setattr(compile_cache, "command", lambda *_: [compile_cache.sys.executable, "-c", says])
+    monkeypatch.setattr(compile_cache, "command", lambda *_: [sys.executable, "-c", says])
     assert compile_cache.seconds_to_step_1(Workdir(tmp_path), ()) > 0
-    monkeypatch.setattr(compile_cache, "command", lambda *_: [compile_cache.sys.executable, "-c", "exit(3)"])
-    with pytest.raises(SystemExit, match="ended before step 1"):
+    monkeypatch.setattr(compile_cache, "command", lambda *_: [sys.executable, "-c", "exit(3)"])
+    with pytest.raises(MelError, match="ended before step 1"):
         compile_cache.seconds_to_step_1(Workdir(tmp_path), ())

@@ -3,6 +3,7 @@ import pytest
 
 from mel.retrieval.exact import ExactIndex
 from mel.retrieval.mining import (
+    Twins,
     mine,
     negatives_by_frequency,
     random_negatives,
@@ -84,6 +85,14 @@ class TestMine:
         # The nearest is missed in every one of seven rounds with probability 2**-7.
         missed = np.mean([pool[0] not in known for pool, known in zip(pools, met)])
         assert missed < 0.03
+
+    def test_what_reads_like_the_gold_is_no_negative(self):
+        # Rows 0 and 1 read alike, and so do 2 and 4; the gold of the first mention is row 0, of the second row 4.
+        index = ExactIndex(np.float32([[9, 0], [9, 0], [7, 0], [6, 0], [7, 0], [4, 0]]))
+        twins = Twins(np.array([0, 0, 2, 3, 2, 5]), np.array([0, 4, -1]))
+        queries_QD, gold_Q = np.float32([[1, 0]] * 3), np.array([1, 5, 99])
+        rows = mine(index, queries_QD, gold_Q, np.arange(1, 7), 2, 2, seed=0, twins=twins)
+        np.testing.assert_array_equal(rows, [[2, 4], [0, 1], [0, 1]])
 
     def test_searches_behind_many_rows_of_the_gold(self):
         entities_E = np.array([1] * 300 + [2, 3])

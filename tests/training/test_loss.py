@@ -93,6 +93,17 @@ def test_both_directions_by_hand():
     assert float(loss_of(**arguments, bidirectional=True)[0]) == pytest.approx((onward + back) / 6, abs=1e-6)
 
 
+def test_a_column_that_reads_like_the_gold_takes_no_part():
+    """Column 2 has the text of column 0, the gold of mention 0, and another entity."""
+    alone, _ = loss_of(MENTIONS[:1], golds=(0,), mention_qids=(7,), candidates=CANDIDATES[:2], candidate_qids=(7, 8))
+    for options in ({}, {"multi_positive": True}, {"loss_tile_rows": 1}):
+        arguments = MENTIONS[:1], CANDIDATES, jnp.array([0]), jnp.array([7]), jnp.array([7, 8, 9]), None
+        loss, _ = softmax_loss(*arguments, LossConfig(1.0, **options), twin_C=jnp.array([0, 1, 0]))
+        assert float(loss) == pytest.approx(float(alone), rel=1e-6)
+        heard, _ = softmax_loss(*arguments, LossConfig(1.0, **options), twin_C=jnp.array([0, 1, 2]))
+        assert float(heard) > float(alone)
+
+
 def test_all_columns_of_the_gold_qid_are_positives_by_hand():
     first = log_sum(1, 0, 0.6) - log_sum(1, 0.6)
     second = log_sum(0, 1, 0.8) - 1
@@ -144,7 +155,7 @@ def written_out(vectors, gold_column_B, gold_B, qid_C, log_q_C, config):
         return jnp.mean(jnp.subtract(*(jax.nn.logsumexp(each, axis=1) for each in chosen)))
 
     logits_BC = config.logit_scale * vectors[0] @ vectors[1].T
-    loss = direction(logits_BC - log_q_C if config.log_q_correction else logits_BC, *onward)
+    loss = direction(logits_BC - log_q_C[None, :] if config.log_q_correction else logits_BC, *onward)
     return (
         (loss + direction(jnp.take(logits_BC, gold_column_B.astype(np.int32), axis=1).T, *back)) / 2
         if config.bidirectional
