@@ -315,9 +315,7 @@ def _write_manifest(draft: Draft, kind: str, config: Any) -> dict[str, dict[str,
             for name, digest in draft.inputs.items()
             if digest in _opened_at
         },
-        "config": dataclasses.asdict(config)
-        if dataclasses.is_dataclass(config) and not isinstance(config, type)
-        else config,
+        "config": _plain(config),
         "packages": _package_versions(),
         "files": files,
     }
