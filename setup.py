@@ -19,6 +19,7 @@ setup(
     install_requires=[
         "absl-py>=2.3,<3",
         "array_record>=0.8,<1",
+        "backports.zstd>=1.8,<2",
         "flax>=0.12.8",
         "huggingface_hub>=1,<3",
         "jax>=0.10.2",
@@ -30,6 +31,7 @@ setup(
         "orjson>=3.10,<4",
         "rapidfuzz>=3.14,<4",
         "rdflib>=7.1,<8",
+        "requests>=2.32,<3",
         "safetensors>=0.5,<1",
         "scann>=1.4.2,<2",
         "scipy>=1.14,<2",

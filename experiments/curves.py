@@ -22,7 +22,7 @@ from experiments.programs import launch
 from experiments.run_grid import MADE_WITH, Run, grid, parser_of_runs, read_settings, runs_of
 from mel.artifacts import Workdir, write_text
 from mel.cost import read_cost
-from mel.evaluation.report import Report, open_report, open_rounds, table
+from mel.reports.report import Report, open_report, open_rounds, table
 from mel.types import MelError
 
 if TYPE_CHECKING:

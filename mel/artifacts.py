@@ -23,7 +23,7 @@ import numpy as np
 
 from mel.types import MelError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 START = -1  # the round whose checkpoint is the encoder before training
 PACKAGES = (
@@ -160,7 +160,7 @@ def is_disk_full(error: BaseException) -> bool:
     return any(words in str(error) for words in ("No space left on device", "Disk quota exceeded"))
 
 
-def allocate(path: pathlib.Path, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+def allocate(path: pathlib.Path, shape: tuple[int, ...], dtype: Any) -> np.memmap:
     """A new .npy file mapped into memory for writing, with all its space taken at once.
 
     Writing to a mapped file that the disk has no room for would kill the process.
@@ -263,11 +263,6 @@ class Workdir:
     def mention_tokens(self, split: str) -> pathlib.Path:
         return self.path / "tokens" / "mentions" / split
 
-    @property
-    def compiled(self) -> pathlib.Path:
-        """Compiled programs, kept from one process to the next; never an artefact."""
-        return self.path / "cache" / "compiled"
-
     def cache(self, tokens: Artifact) -> pathlib.Path:
         """Where the token shards `tokens` stand decoded, for memory mapping."""
         return self.path / "cache" / f"{tokens.path.name}-{tokens.digest[:12]}"
@@ -275,6 +270,11 @@ class Workdir:
     def round(self, number: int) -> Round:
         """Round 0, 1, ...; START is the untrained encoder."""
         return Round(self.path / "rounds" / ("start" if number == START else str(number)))
+
+    def rounds(self) -> list[int]:
+        """The numbers of all rounds that were begun, in order; START is not among them."""
+        folders = (self.path / "rounds").glob("[0-9]*")
+        return sorted(int(folder.name) for folder in folders if folder.name.isdecimal())
 
     def report(self, name: str) -> pathlib.Path:
         return self.path / "reports" / name

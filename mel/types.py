@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import Any, NamedTuple, NewType
+from typing import Any, NamedTuple
 
 import numpy as np
 
-Qid = NewType("Qid", int)
-NIL = Qid(0)
+EntityId = str
+"""The name of an entity at the rims: in archives, mentions, reports, links. Inside, entities are numbered."""
 
-_PLACE = re.compile(r":\d+:\d+$|-\d+$")  # the rest of an id: position and length, or a link's number
+NIL_ID: EntityId = "NIL"
+NIL = 0  # the number of no entity
+OUTSIDE = -1  # the number of an entity that the knowledge base does not know
+
+_QID = re.compile(r"Q0*([1-9][0-9]{0,17})")
 
 
 class MelError(Exception):
@@ -24,21 +28,23 @@ class MelError(Exception):
     """
 
 
-def parse_qid(text: str) -> Qid:
-    """Turns "Q42" into 42.
+def parse_qid(text: str) -> EntityId:
+    """A QID without leading zeros: "Q042" is "Q42".
 
     Raises:
-      MelError: the text is not "Q" followed by a positive decimal number below 2**31.
+      MelError: the text is not "Q" followed by a positive decimal number of at most 18 digits.
     """
-    prefix, number = (text[:1], text[1:]) if isinstance(text, str) else ("", "")
-    if not (prefix == "Q" and number.isascii() and number.isdigit() and 0 < int(number) < 2**31):
-        raise MelError(f"{text!r} is not a QID: expected 'Q' and a positive number, as in 'Q42'.")
-    return Qid(int(number))
+    match = _QID.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        shown = repr(text) if len(repr(text)) <= 50 else f"{repr(text)[:50]}… ({len(repr(text))} characters)"
+        raise MelError(f"{shown} is not a QID: expected 'Q' and a positive number, as in 'Q42'.")
+    return f"Q{match[1]}"
 
 
-def format_qid(qid: Qid) -> str:
-    """Turns 42 into "Q42", and NIL into "NIL"."""
-    return f"Q{qid}" if qid else "NIL"
+def id_order(entity_id: EntityId) -> tuple[int, int, str]:
+    """Sorts ids: QIDs by their number, then all others by their letters."""
+    match = _QID.fullmatch(entity_id)
+    return (0, int(match[1]), "") if match else (1, 0, entity_id)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -56,7 +62,7 @@ class Span:
         """The text that the span covers.
 
         Raises:
-          MelError: the span ends behind the text.
+          MelError: the span ends after the text.
         """
         if self.end > len(text):
             raise MelError(f"Span {self.start}:{self.end} leaves its text of {len(text)} characters.")
@@ -65,8 +71,9 @@ class Span:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Mention:
-    """A span of a context in some language, and the entity it means (NIL where unknown).
+    """A span of a context in some language, and the entity it means (NIL_ID where unknown).
 
+    `document` names the text that the context comes from; mentions of one document belong together.
     `title` is the title of the page the context comes from, "" where there is none.
     `frequency_bin` is Mewsli-9's `freq_bin` (0..5), -1 where a corpus does not tell.
     `in_references` is its `qid_in_refs`, None where a corpus does not tell.
@@ -77,7 +84,8 @@ class Mention:
     language: str
     context: str
     span: Span
-    gold: Qid
+    gold: EntityId
+    document: str = ""
     title: str = ""
     frequency_bin: int = -1
     in_references: bool | None = None
@@ -90,21 +98,12 @@ class Mention:
     def surface_form(self) -> str:
         return self.span.of(self.context)
 
-    @property
-    def document(self) -> str:
-        return document_of(self.mention_id)
-
-
-def document_of(mention_id: str) -> str:
-    """The id of a mention's document: "en-Q42-7" -> "en-Q42", "n-5:30:4" -> "n-5"."""
-    return _PLACE.sub("", mention_id)
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Entity:
-    """What one language says about one QID."""
+    """What one language says about one entity."""
 
-    qid: Qid
+    entity_id: EntityId
     language: str
     title: str
     description: str
@@ -127,34 +126,49 @@ class MarkedText:
 
 
 class Candidate(NamedTuple):
-    """An entity scored for a mention; a higher score is better."""
+    """An entity, by its number, scored for a mention; a higher score is better."""
 
-    qid: Qid
+    entity: int
+    score: float
+
+
+class NamedCandidate(NamedTuple):
+    """A candidate as a reader sees it: its id, its title in the language of the mention, its score."""
+
+    entity_id: EntityId
+    title: str
     score: float
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Link:
-    """The answer for one mention: candidates with distinct QIDs, best first."""
+    """The answer for one mention.
+
+    `candidates` are distinct and best first. `entity_id` is that of the best one, or NIL_ID where there
+    is none or it is withheld. `probability` is that of the best one being right, None where nobody knows.
+    """
 
     mention: Mention
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[NamedCandidate, ...]
+    entity_id: EntityId
+    probability: float | None = None
 
 
 class Batch(NamedTuple):
     """One training batch: texts grouped by width, and where each mention and candidate sits.
 
     The embeddings of all groups, concatenated in order, are N rows; B mentions and C distinct
-    candidate entities point into them. Padding texts are all zeros and nothing points at them;
-    padding columns have candidate QID 0, which no mention may choose.
+    candidate rows point into them. Padding texts are all zeros and nothing points at them; padding
+    columns have the entity NIL, which no mention may choose.
 
     Attributes:
       tokens: one int32 [N_w, w] array a width, 0 where padded.
       mention_row_B: int32, the text of each mention.
       candidate_row_C: int32, the text of each candidate entity.
       gold_column_B: int32, the column of each mention's gold.
-      mention_qid_B: int32, the gold QID of each mention.
-      candidate_qid_C: int32, the QID of each candidate, 0 for a padding column.
+      gold_B: int32, the entity that each mention means.
+      entity_C: int32, the entity of each candidate, NIL for a padding column.
+      twin_C: int32, equal for columns whose texts are equal token by token, -1 for a padding column.
       log_q_C: float32, the log-probability that a batch has the candidate; 0 where nobody asks.
     """
 
@@ -162,8 +176,9 @@ class Batch(NamedTuple):
     mention_row_B: np.ndarray
     candidate_row_C: np.ndarray
     gold_column_B: np.ndarray
-    mention_qid_B: np.ndarray
-    candidate_qid_C: np.ndarray
+    gold_B: np.ndarray
+    entity_C: np.ndarray
+    twin_C: np.ndarray
     log_q_C: np.ndarray
 
 

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shutil
 
 # Before any test imports jax or a hub client.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -10,6 +11,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
 
+from mel.artifacts import START, Workdir
+from mel.bin import export, prepare_data, train
 from tests import tiny_world as world
 
 SHARED_DATA = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -35,3 +38,31 @@ def shared_data() -> pathlib.Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"there is no {SHARED_DATA}")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def untrained(tiny_world, tmp_path_factory) -> Workdir:
+    """A working directory with prepared data and an encoder of random weights, to be read only."""
+    path = str(tmp_path_factory.mktemp("untrained"))
+    prepare_data.main(
+        prepare_data.Config(
+            workdir=path,
+            damuel=str(tiny_world / "damuel"),
+            mewsli=str(tiny_world / "mewsli"),
+            languages=("en", "ru", "ar"),  # the tree has ja too
+            tokenizer=str(tiny_world / "tokenizer"),
+            mention_tokens=32,
+            title_in_window=True,
+            workers=1,
+        )
+    )
+    train.main(train.Config(workdir=path, round=START, encoder="random:1x32x2"))
+    return Workdir(path)
+
+
+@pytest.fixture(scope="session")
+def calibrated(untrained, tmp_path_factory) -> Workdir:
+    """A working directory with a calibrated bundle of the untrained encoder, to be read only."""
+    work = Workdir(shutil.copytree(untrained.path, tmp_path_factory.mktemp("calibrated") / "run"))
+    export.main(export.Config(workdir=str(work.path), round=START, calibrate_on="mewsli"))
+    return work

@@ -19,7 +19,9 @@ from mel.artifacts import Workdir, open_artifact
 from mel.bin import evaluate, export, link, mine_negatives, prepare_data, run_rounds, train
 from mel.corpora import mewsli
 from mel.corpora.malformed import Malformed
-from mel.types import MelError, format_qid
+from mel.systems.system import SystemConfig
+from mel.training.state import OptimizerConfig
+from mel.types import MelError
 
 STEPS = 8
 
@@ -30,7 +32,7 @@ def config_for(workdir, **mining):
         first_negatives="hard",
         train=train.Config(
             workdir=str(workdir), rounds=2, steps_per_round=STEPS, batch_size=16, encoder="random:1x16x2",
-            optimizer=train.Optimizer(learning_rate=1e-2), save_every=2,
+            optimizer=OptimizerConfig(learning_rate=1e-2), save_every=2,
         ),
         mine=mine_negatives.Config(workdir=str(workdir), negatives_per_mention=2, pool=4, **mining),
     )  # fmt: skip
@@ -183,7 +185,7 @@ def test_linking_gives_the_answers_of_the_evaluation(finished, tiny_world, tmp_p
     for language in ("en", "ja"):
         for document in mewsli.read_documents(tiny_world / "mewsli", language, Malformed(0)):
             spans = [[mention.span.start, mention.span.end] for mention in document.mentions]
-            golds += [format_qid(mention.gold) for mention in document.mentions]
+            golds += [mention.gold for mention in document.mentions]
             about = {"id": document.docid, "language": language, "title": document.title}
             texts.append(about | {"text": document.text, "spans": spans})
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(text) + "\n" for text in texts))
@@ -195,7 +197,9 @@ def test_linking_gives_the_answers_of_the_evaluation(finished, tiny_world, tmp_p
     linked = [json.loads(line)["links"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     answers = [link["qid"] for links in linked for link in links]
     right = sum(answer == gold for answer, gold in zip(answers, golds))
-    evaluate.main(evaluate.Config(workdir=str(finished), name="two", round=1, languages=("en", "ja")))
+    evaluate.main(evaluate.Config(
+            workdir=str(finished), name="two", system=SystemConfig(round=1), languages=("en", "ja")
+        ))
     report = json.loads((finished / "reports/two/report.json").read_text())
     assert report["mentions"] == len(golds)
     assert report["micro"]["r@1"] == pytest.approx(right / len(golds), abs=1e-6)
@@ -203,7 +207,7 @@ def test_linking_gives_the_answers_of_the_evaluation(finished, tiny_world, tmp_p
 
 def test_another_recipe_in_the_same_workdir_is_refused_by_flag_and_value(finished):
     config = config_for(finished, index="exact")
-    fast = dataclasses.replace(config.train, optimizer=train.Optimizer(learning_rate=0.5))
+    fast = dataclasses.replace(config.train, optimizer=OptimizerConfig(learning_rate=0.5))
     with pytest.raises(MelError, match="was made with --learning_rate=0.01, not 0.5"):
         run_rounds.main(dataclasses.replace(config, train=fast))
     approximate = dataclasses.replace(config, mine=dataclasses.replace(config.mine, index="scann"))

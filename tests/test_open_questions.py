@@ -21,7 +21,7 @@ from experiments.transfer import matrix
 from mel.artifacts import START, Workdir, exists
 from mel.bin import evaluate, prepare_data
 from mel.cost import FILE
-from mel.evaluation.report import open_report
+from mel.reports.report import open_report
 from mel.types import MelError
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -295,7 +295,7 @@ class TestSizes:
 
     def test_table_by_hand(self):
         own = ("--learning_rate=1e-3", "--logit_scale=20", f"--steps_per_round={sizes.STEPS // 2}")
-        own += ("--nolearn_logit_scale",)  # a flag without a value
+        own += ("--nobidirectional",)  # a flag without a value
         runs = [finished("2x128x4-examples", seed, [0.4 + 0.1 * seed], seconds=[60.0], flags=own) for seed in (0, 1)]
         assert sizes.sizes_table({"2x128x4-examples": runs})[2] == (
             f"| 2x128x4 | examples | 1e-3 | 20 | {sizes.STEPS // 2} | 0.50 | 1.0 | 2 | 0.450 ± 0.071 |"

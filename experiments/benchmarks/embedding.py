@@ -11,6 +11,7 @@ same without tokenising, where the rival is its own modules called on sorted, pa
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
 import statistics
 import tempfile
@@ -97,21 +98,18 @@ def make_task(workdir: pathlib.Path, folder: pathlib.Path, count: int, layers: i
 def ours(turn: Callable[[Any], None], task: Task) -> None:
     """Tokenises, sorts by width and embeds."""
     from mel.encoder import pretrained
-    from mel.encoder.backend import tokens_at_once
-    from mel.encoder.embed import embed_rows
+    from mel.encoder.embed import Encoder
 
-    config, params = pretrained.load(task.folder)
+    encoder = Encoder(*pretrained.load(task.folder))
     tokenizer = Tokenizer.load(task.folder)
     texts = [rivals.marked(text) for text in task.texts]
-    embeddings_ND = np.empty((len(texts), config.hidden_size), np.float32)
+    embeddings_ND = np.empty((len(texts), encoder.config.hidden_size), np.float32)
 
     def tokenise() -> TokenRows:
         return TokenRows.from_rows(tokenizer.rows(texts, task.max_tokens))
 
-    def embed(rows: TokenRows) -> None:
-        embed_rows(config, params, rows.by_width(tokens_at_once()), embeddings_ND)
-
     rows = tokenise()
+    embed = functools.partial(encoder.embed, out_ND=embeddings_ND)
     while True:
         seconds = {"texts": timed(lambda: embed(tokenise()))(), "rows": timed(lambda: embed(rows))()}
         turn(seconds | {"some": embeddings_ND[:100].copy()})

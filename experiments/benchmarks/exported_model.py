@@ -18,7 +18,6 @@ from experiments.benchmarks import rivals
 from experiments.benchmarks.harness import Target, options, parser, publish
 from experiments.programs import launch
 from mel.artifacts import open_artifact
-from mel.encoder.config import EncoderConfig
 from mel.shards.rows import TokenRows
 
 TARGET = Target(passes=0.99999)
@@ -35,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows = rivals.open_tokens(work, work.mention_tokens(chosen.split)).rows
     rows = rows.take(rivals.sample(rows, 64 if chosen.quick else chosen.mentions, seed=0))
     bundle = open_artifact(work.bundle, "bundle")
-    ours_ND = by_mel(bundle.path, EncoderConfig.from_json(bundle.facts["encoder"]), rows)
+    ours_ND = by_mel(bundle.path, rows)
     tokenizer = rivals.load_tokenizer(bundle / "encoder")
     texts = rivals.texts_of(rows, tokenizer)
     kept = np.flatnonzero(rivals.same_rows(texts, rows, tokenizer))
@@ -51,15 +50,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     publish("exported_model", measure, TARGET, runs, "", chosen.results, details)
 
 
-def by_mel(bundle: pathlib.Path, config: EncoderConfig, rows: TokenRows) -> np.ndarray:
+def by_mel(bundle: pathlib.Path, rows: TokenRows) -> np.ndarray:
     """Our embeddings, from the weights in the bundle."""
     from mel.encoder import pretrained
-    from mel.encoder.embed import embed_rows
+    from mel.encoder.embed import Encoder
 
-    _, params = pretrained.load(bundle / "encoder")
-    embeddings_ND = np.empty((len(rows), config.hidden_size), np.float32)
-    embed_rows(config, params, rows.by_width(TOKENS_AT_ONCE), embeddings_ND)
-    return embeddings_ND
+    return Encoder(*pretrained.load(bundle)).embed(rows)
 
 
 def by_transformers(encoder: pathlib.Path, rows: TokenRows) -> np.ndarray:

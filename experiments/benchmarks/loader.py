@@ -102,7 +102,7 @@ def ours(rows: RowSet, seed: int) -> Batches:
     for start in range(0, len(rows), ROWS_A_BATCH):
         places = np.arange(start, min(start + ROWS_A_BATCH, len(rows)))
         ids_B = permuted(places, len(rows), seed, 0)
-        yield rows.rows.gather(ids_B, LONGEST), rows.qids_N[ids_B]
+        yield rows.rows.gather(ids_B, LONGEST), rows.entities_N[ids_B]
 
 
 def ceiling(file: pathlib.Path, row_set: RowSet) -> Batches:
@@ -112,7 +112,7 @@ def ceiling(file: pathlib.Path, row_set: RowSet) -> Batches:
     padded_NL, order_N = np.load(file, mmap_mode="r"), np.random.default_rng(0).permutation(len(row_set))
     for start in range(0, len(row_set), ROWS_A_BATCH):
         ids_B = order_N[start : start + ROWS_A_BATCH]
-        yield padded_NL[ids_B], row_set.qids_N[ids_B]
+        yield padded_NL[ids_B], row_set.entities_N[ids_B]
 
 
 def one_example_readers(folder: pathlib.Path, row_set: RowSet) -> dict[str, Callable[[], Batches]]:
@@ -130,7 +130,7 @@ def one_example_readers(folder: pathlib.Path, row_set: RowSet) -> dict[str, Call
 
 def write_records(file: pathlib.Path, row_set: RowSet) -> None:
     """A record is the QID and the tokens of one row, raw, as it decodes fastest."""
-    rows = zip(rivals.pieces(row_set.rows), row_set.qids_N)
+    rows = zip(rivals.pieces(row_set.rows), row_set.entities_N)
     write_array_record(file, (np.int64(qid).tobytes() + row.tobytes() for row, qid in rows))
 
 
@@ -186,7 +186,7 @@ def write_examples(folder: pathlib.Path, row_set: RowSet) -> None:
         data_dir=folder, template=template, dataset_name="rows", split="train", filetype_suffix="array_record"
     )
     folder.mkdir()
-    examples = ({"tokens": row, "qid": int(qid)} for row, qid in zip(rivals.pieces(row_set.rows), row_set.qids_N))
+    examples = ({"tokens": row, "qid": int(qid)} for row, qid in zip(rivals.pieces(row_set.rows), row_set.entities_N))
     write_array_record(
         files.sharded_filepath(shard_index=0, num_shards=1),
         (features.serialize_example(features.encode_example(example)) for example in examples),
@@ -215,7 +215,7 @@ def write_arrow(folder: pathlib.Path, row_set: RowSet) -> None:
     import datasets
 
     datasets.disable_progress_bars()
-    columns = {"tokens": rivals.pieces(row_set.rows), "qid": row_set.qids_N}
+    columns = {"tokens": rivals.pieces(row_set.rows), "qid": row_set.entities_N}
     datasets.Dataset.from_dict(columns).save_to_disk(str(folder))
 
 
@@ -239,7 +239,7 @@ def padded(tokens_T: np.ndarray, lengths_B: np.ndarray) -> np.ndarray:
 
 def repeated(row_set: RowSet, count: int) -> RowSet:
     """`count` rows, from the beginning again where there are fewer."""
-    return rivals.taken(row_set, np.arange(count) % len(row_set))
+    return row_set.take(np.arange(count) % len(row_set))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,6 @@ import numpy as np
 from experiments.benchmarks import rivals
 from experiments.benchmarks.harness import Target, in_turn, options, parser, publish
 from experiments.programs import launch
-from mel.artifacts import open_artifact
 from mel.shards.datasets import RowSet
 from mel.shards.rows import TokenRows, bucket_width
 from mel.text.tokenizer import Tokenizer
@@ -56,7 +55,7 @@ class Task:
         work = rivals.open_workdir(self.workdir)
         mentions = rivals.open_tokens(work, work.mention_tokens("train"))
         entities = rivals.open_tokens(work, work.entity_tokens)
-        entities = rivals.taken(entities, np.arange(min(self.entities or len(entities), len(entities))))
+        entities = entities.take(np.arange(min(self.entities or len(entities), len(entities))))
         usable = np.flatnonzero((mentions.entity_rows_N >= 0) & (mentions.entity_rows_N < len(entities)))
         return mentions, np.random.default_rng(0).permutation(usable)[: self.mentions], entities
 
@@ -91,34 +90,27 @@ def main(argv: Sequence[str] | None = None) -> None:
 def ours(turn: Callable[[Any], None], task: Task) -> None:
     """What `mel-mine-negatives` does between its files."""
     from mel.encoder import pretrained
-    from mel.encoder.backend import tokens_at_once
-    from mel.encoder.config import EncoderConfig
-    from mel.encoder.embed import embed_rows
+    from mel.encoder.embed import Encoder
     from mel.retrieval import approximate
-    from mel.retrieval.mining import mine
+    from mel.retrieval.mining import Twins, mine
 
-    bundle = open_artifact(rivals.open_workdir(task.workdir).bundle, "bundle")
-    config = EncoderConfig.from_json(bundle.facts["encoder"])
-    _, params = pretrained.load(bundle / "encoder")
+    bundle = rivals.open_workdir(task.workdir).bundle
+    encoder = Encoder(*pretrained.load(bundle))
     mentions, ids_Q, entities = task.rows()
     mention_rows, settings = mentions.rows.take(ids_Q), approximate.ScannSettings()
 
-    def embed(rows: TokenRows) -> np.ndarray:
-        embeddings_ND = np.empty((len(rows), config.hidden_size), np.float32)
-        embed_rows(config, params, rows.by_width(tokens_at_once()), embeddings_ND)
-        return embeddings_ND
-
     for rows in (mention_rows, entities.rows):  # compiles every width
         _, first = np.unique(bucket_width(rows.lengths_N), return_index=True)
-        embed(rows.take(first))
+        encoder.embed(rows.take(first))
     tokenising = seconds_to_tokenise(bundle / "encoder", [mention_rows, entities.rows])
     while True:
         clock = [time.perf_counter()]
-        embeddings_ED, queries_QD = embed(entities.rows), embed(mention_rows)
+        embeddings_ED, queries_QD = encoder.embed(entities.rows), encoder.embed(mention_rows)
         clock.append(time.perf_counter())
         index, _ = approximate.tune(approximate.build(embeddings_ED, settings), embeddings_ED, settings.least_recall)
         clock.append(time.perf_counter())
-        mine(index, queries_QD, mentions.qids_N[ids_Q], entities.qids_N, NEGATIVES, POOL, seed=0)
+        twins = Twins(entities.rows.twins(), mentions.entity_rows_N[ids_Q])
+        mine(index, queries_QD, mentions.entities_N[ids_Q], entities.entities_N, NEGATIVES, POOL, seed=0, twins=twins)
         clock.append(time.perf_counter())
         stages = dict(zip(("embed", "index", "search and draw"), np.diff(clock).tolist()))
         rows = len(ids_Q), len(entities)

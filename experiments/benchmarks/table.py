@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.benchmarks.harness import RESULTS
-from mel.evaluation.report import table
+from mel.reports.report import table
 
 HEADER = "measure", "ours", "the other", "ratio", "asked", "verdict", "command"
 

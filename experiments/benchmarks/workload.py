@@ -27,6 +27,7 @@ from mel.encoder.config import EncoderConfig
 from mel.shards.batches import BatchSource
 from mel.shards.datasets import RowSet
 from mel.shards.rows import TokenRows
+from mel.types import NIL, Batch
 
 CLS, SEP, FIRST_WORD = 2, 3, 5  # 0 pads, 1 is unknown, 4 the marker
 LONGEST, SHORTEST = 64, 4
@@ -112,12 +113,12 @@ def _synthetic(spec: Spec) -> Work:
     entity_of_rank_E = generator.permutation(entities)
     golds_N = entity_of_rank_E[_zipf(generator, entities, mentions)]
     offsets_NK = generator.random((mentions, NEIGHBOURS)).argpartition(spec.negatives, axis=1)[:, : spec.negatives] + 2
-    qids_E = np.arange(entities) // 2 + 1  # so the next row but one has another QID
+    entities_E = np.arange(entities) // 2 + 1  # so the next row but one has another QID
     rows = [_texts(generator, vocabulary_w, count, spec.fixed) for count in (mentions, entities)]
     return Work(
         _lealla_small(vocabulary, spec.tiny),
-        RowSet(rows[0], qids_E[golds_N], np.zeros(mentions, np.int32), golds_N),
-        RowSet(rows[1], qids_E, np.zeros(entities, np.int32), np.arange(entities)),
+        RowSet(rows[0], entities_E[golds_N], np.zeros(mentions, np.int32), golds_N),
+        RowSet(rows[1], entities_E, np.zeros(entities, np.int32), np.arange(entities)),
         (golds_N[:, None] + offsets_NK) % entities,
     )
 
@@ -139,16 +140,16 @@ def _zipf(generator: np.random.Generator, ranks: int, count: int) -> np.ndarray:
 
 def _prepared(spec: Spec) -> Work:
     from mel.artifacts import Workdir, exists, open_artifact
-    from mel.retrieval.mining import open_negatives
     from mel.shards.datasets import open_rows
+    from mel.shards.negatives import open_negatives
     from mel.types import MelError
 
     work = Workdir(spec.workdir)
     mentions, entities = (open_artifact(path, "tokens") for path in (work.mention_tokens("train"), work.entity_tokens))
-    mined = [number for number in range(100) if exists(work.round(number).negatives)]
+    mined = list(filter(exists, (work.round(number).negatives for number in work.rounds())))
     if not mined:
         raise MelError(f"{spec.workdir} has no mined negatives: run mel-run-rounds there first.")
-    negatives_NK = open_negatives(work.round(mined[-1]).negatives, mentions)[:, : spec.negatives]
+    negatives_NK = open_negatives(mined[-1], mentions)[:, : spec.negatives]
     vocabulary = open_artifact(work.tokenizer, "tokenizer").facts["vocab_size"]
     rows = [open_rows(tokens, work.cache(tokens)) for tokens in (mentions, entities)]
     return Work(_lealla_small(vocabulary, spec.tiny), *rows, np.asarray(negatives_NK))
@@ -169,6 +170,14 @@ def source_of(work: Work, spec: Spec, chunk_tokens: int, **more: Any) -> BatchSo
 def text_rows(work: Work, mention_rows_B: np.ndarray) -> np.ndarray:
     """The entity rows [B, 1 + K] that each mention comes with: its gold, then its negatives."""
     return np.concatenate([work.mentions.entity_rows_N[mention_rows_B][:, None], work.negatives_NK[mention_rows_B]], 1)
+
+
+def left_out(batch: Batch):
+    """Columns in no mention's sum: false negatives, twins of the gold, padding; bool [B, C], of NumPy or of jax."""
+    is_gold_BC = np.arange(len(batch.entity_C)) == batch.gold_column_B[:, None]
+    same_text_BC = batch.twin_C == batch.twin_C[batch.gold_column_B][:, None]
+    same_BC = (batch.entity_C == batch.gold_B[:, None]) | same_text_BC
+    return (same_BC & ~is_gold_BC) | (batch.entity_C == NIL)
 
 
 def real_tokens(work: Work, spec: Spec, n: int) -> int:
@@ -226,7 +235,7 @@ def our_step(work: Work, spec: Spec, folder: str, ours: Ours):
     from mel.encoder import pretrained
     from mel.encoder.backend import choose_compute, tokens_at_once
     from mel.encoder.vocabulary import Vocabulary
-    from mel.training.loss import LossConfig
+    from mel.training.loss import LossConfig, batch_loss
     from mel.training.prefetch import prefetch
     from mel.training.state import OptimizerConfig, create_state, learning_rate_schedule, make_optimizer
     from mel.training.step import make_mesh, make_step, put_batch, replicated
@@ -242,13 +251,13 @@ def our_step(work: Work, spec: Spec, folder: str, ours: Ours):
     layouts = source.plan()
     compute = choose_compute("auto", encoder.hidden_size // encoder.num_heads)
     compute = compute if ours.keep_states else dataclasses.replace(compute, kept_bytes=0)
-    config = OptimizerConfig(LEARNING_RATE, 0, 1000, "constant", 0.0)
-    optimizer, mesh = optax.trace(0.0) if ours.keep_gradients else make_optimizer(config), make_mesh()
+    config, total_steps = OptimizerConfig(learning_rate=LEARNING_RATE), 1000
+    optimizer, mesh = optax.trace(0.0) if ours.keep_gradients else make_optimizer(config, total_steps), make_mesh()
     step = make_step(
-        encoder, optimizer, learning_rate_schedule(config), LOGIT_SCALE, chunk_tokens, mesh, spec.seed,
-        LossConfig(tile_rows=ours.tile_rows), compute,
+        encoder, batch_loss(LossConfig(LOGIT_SCALE, loss_tile_rows=ours.tile_rows)), optimizer,
+        learning_rate_schedule(config, total_steps), chunk_tokens, mesh, spec.seed, compute,
     )  # fmt: skip
-    state = jax.device_put(create_state(params, optimizer, LOGIT_SCALE, False), replicated(mesh))
+    state = jax.device_put(create_state(params, optimizer), replicated(mesh))
     batches = prefetch(lambda n: put_batch(source.batch_at(n, layouts), mesh), 0, 1_000_000)
     return state, step, (batch for _, batch in batches)
 

@@ -23,8 +23,8 @@ from mel.artifacts import START, Workdir
 from mel.bin import evaluate
 from mel.cost import read_cost
 from mel.evaluation.breakdowns import IN_TRAINING
-from mel.evaluation.comparison import comparison_table, open_compared
-from mel.evaluation.report import Report, open_report, open_rounds, table
+from mel.reports.comparison import comparison_table, open_compared
+from mel.reports.report import Report, open_report, open_rounds, table
 from mel.types import MelError
 
 EXPERIMENT = pathlib.Path(__file__).resolve().parent

@@ -19,7 +19,7 @@ from experiments.programs import launch
 from experiments.run_grid import parser_of_runs, runs_of
 from mel.artifacts import write_text
 from mel.encoder.config import EncoderConfig
-from mel.evaluation.report import table
+from mel.reports.report import table
 from mel.shards.batches import Layout
 from mel.training.meter import step_flops
 

@@ -12,8 +12,8 @@ import sys
 
 from mel.artifacts import Workdir
 from mel.evaluation.breakdowns import IN_TRAINING
-from mel.evaluation.comparison import comparison_table
-from mel.evaluation.report import Report, open_report, open_rounds
+from mel.reports.comparison import comparison_table
+from mel.reports.report import Report, open_report, open_rounds
 
 
 def main(workdir: str, links: str) -> None:

@@ -16,7 +16,7 @@ from experiments import curves
 from experiments.curves import Finished, spread
 from experiments.programs import launch
 from experiments.run_grid import parser_of_runs, runs_of
-from mel.evaluation.report import Report, table
+from mel.reports.report import Report, table
 
 EXPERIMENT = pathlib.Path(__file__).resolve().parent
 ALL = "all"  # the setting that trains on every language

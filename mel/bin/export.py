@@ -18,21 +18,22 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 from absl import logging
 
 from mel.artifacts import Artifact, Workdir, exists, open_artifact
-from mel.bin.evaluate import LAST, Trained, open_trained, open_windows
-from mel.bin.launch import REQUIRED, flag, launch
+from mel.bin.launch import launch
+from mel.config import REQUIRED, flag, group
 from mel.corpora.kb import KnowledgeBase
-from mel.evaluation import calibration
-from mel.evaluation.questions import Questions, read_prepared
-from mel.evaluation.systems import rank_by_checkpoint
+from mel.encoder.backend import ComputeConfig, keep_compiled
+from mel.evaluation.calibration import calibrate
+from mel.evaluation.evaluation_set import EvaluationSet, read_prepared
 from mel.linking.bundle import KIND, publish_bundle, read_calibration
-from mel.retrieval.index import Index
-from mel.shards.datasets import open_rows
+from mel.retrieval.index import Index, IndexKind
+from mel.shards.prepare import Windows
+from mel.systems.nearest import rank_by_embeddings
+from mel.systems.trained import LAST, Trained, open_trained
 from mel.types import MelError
 
 
@@ -40,51 +41,49 @@ from mel.types import MelError
 class Config:
     workdir: str = flag(REQUIRED, "Folder that the rounds are in.")
     round: int = flag(LAST, "Round whose checkpoint is exported; -1 is the untrained encoder, -2 the last round.")
-    index: Literal["exact", "scann"] = flag("exact", "How the linker searches neighbours.")
+    index: IndexKind = flag("exact", "How the linker searches neighbours.")
     calibrate_on: str = flag("", "Prepared split that the probabilities of answers are fitted on; none if empty.")
+    compute: ComputeConfig = group(ComputeConfig)
 
 
 def main(config: Config) -> None:
     """Publishes the bundle, or finds it published."""
     work = Workdir(config.workdir)
-    trained = open_trained(work, config.round)
+    keep_compiled(config.compute.compilation_cache)
+    trained = open_trained(work, config.round, config.compute.precision)
     if exists(work.bundle):
         _require_same(open_artifact(work.bundle, KIND), trained.checkpoint.artifact, config)
         logging.info("Exported already: %s", work.bundle)
         return
-    windows, kb, calibrate = open_windows(work), open_artifact(work.kb, "kb"), None
-    if split := config.calibrate_on:
-        qids_E = KnowledgeBase.read(kb.path, kb.facts["languages"]).qids_E
-        calibrate = functools.partial(_calibration, trained, _open_questions(work, split), qids_E, split)
+    kb = open_artifact(work.kb, "kb")
+    measure = functools.partial(_calibration, config, work, kb, trained) if config.calibrate_on else None
+    embeddings, _ = trained.entity_embeddings
     publish_bundle(
-        work.bundle, trained.checkpoint, kb, open_artifact(work.tokenizer, "tokenizer"),
-        trained.embeddings, config.index, windows.max_tokens, windows.title_in_window, calibrate, config,
-    )  # fmt: skip
+        work, trained.checkpoint.artifact, trained.encoder, embeddings, config.index, Windows.of(work), measure, config
+    )
     logging.info("Published %s: round %d, %s index", work.bundle, trained.round, config.index)
 
 
-def _open_questions(work: Workdir, split: str) -> Questions:
+def _calibration(config: Config, work: Workdir, kb: Artifact, trained: Trained, index: Index) -> dict[str, Any]:
+    """The calibration on the mentions of a split, what they are, and its quality."""
+    known = KnowledgeBase.read(kb.path, kb.facts["languages"])
+    mentions = _mentions(work, config.calibrate_on, known)
+    ranking = rank_by_embeddings(trained.encoder.embed(mentions.rows, "mentions"), index, known.entities_E)
+    calibration = calibrate(ranking, mentions.gold_Q, mentions.documents, known)
+    logging.info("Calibrated on %d mentions of %s: error %.4f", len(mentions), config.calibrate_on, calibration["ece"])
+    return {"split": config.calibrate_on, "mentions": len(mentions), "inputs": mentions.inputs} | calibration
+
+
+def _mentions(work: Workdir, split: str, kb: KnowledgeBase) -> EvaluationSet:
     if split == "train":
         raise MelError("--calibrate_on=train would call answers more probable than they are: choose another split.")
-    mentions, tokenizer = open_artifact(work.mentions(split), "mentions"), open_artifact(work.tokenizer, "tokenizer")
-    tokens = open_artifact(work.mention_tokens(split), "tokens", {"tokenizer": tokenizer})
-    return read_prepared(mentions, tokens, open_rows(tokens, work.cache(tokens)).rows, languages=(), limit=0)
-
-
-def _calibration(
-    trained: Trained, questions: Questions, qids_E: np.ndarray, split: str, index: Index
-) -> dict[str, Any]:
-    """The calibration on the questions of a split, what they are, and its quality."""
-    ranking = rank_by_checkpoint(trained.checkpoint, questions, index, qids_E)
-    measured = calibration.measure(ranking, questions.gold_Q, questions.documents, qids_E)
-    logging.info("Calibrated on %d mentions of %s: error %.4f", len(questions.gold_Q), split, measured["ece"])
-    return {"split": split, "mentions": len(questions.gold_Q), "inputs": questions.inputs} | measured
+    return read_prepared(work, split, kb)
 
 
 def _require_same(bundle: Artifact, checkpoint: Artifact, config: Config) -> None:
     split = (read_calibration(bundle) or {"split": ""})["split"]
-    found = bundle.inputs["checkpoint"], bundle.facts["index"], split
-    if found != (checkpoint.digest, config.index, config.calibrate_on):
+    made_with = bundle.inputs["checkpoint"], bundle.facts["index"], split
+    if made_with != (checkpoint.digest, config.index, config.calibrate_on):
         raise MelError(
             f"{bundle.path} is a bundle of round {bundle.facts['round']} with another checkpoint, index "
             f"({bundle.facts['index']}) or calibration ({split or 'none'}): move it away or delete it."

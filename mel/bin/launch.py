@@ -1,6 +1,6 @@
 """What every binary shares: flags derived from a frozen dataclass, logging, one-sentence errors.
 
-A binary is `main(config)`. Its config is a frozen dataclass whose fields are made by `flag`, and
+A binary is `main(config)`. Its config is a frozen dataclass whose fields are made by `mel.config.flag`, and
 `launch` derives the absl flags from it, so a field is stated once. A field that is itself such a
 dataclass contributes its own fields; a name that several share is one flag, set in all of them.
 """
@@ -18,20 +18,8 @@ from typing import Any
 from absl import app, flags, logging
 
 from mel.artifacts import is_disk_full
+from mel.config import REQUIRED
 from mel.types import MelError
-
-REQUIRED = "(required)"
-
-
-def flag(default: Any, help: str, driven: bool = False) -> Any:
-    """A config field with its default and its line of help.
-
-    Args:
-      default: the default, or `REQUIRED` where the user must say.
-      help: one sentence for `--help`.
-      driven: set by the driving binary where the config is nested in another, and no flag there.
-    """
-    return dataclasses.field(default=default, metadata={"help": help, "driven": driven})
 
 
 def launch(main: Callable[[Any], None], config_class: type) -> None:

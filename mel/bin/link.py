@@ -32,7 +32,10 @@ from typing import Any
 
 from absl import logging
 
-from mel.bin.launch import REQUIRED, flag, launch
+from mel.bin.launch import launch
+from mel.config import REQUIRED, flag, group
+from mel.corpora.malformed import MAX_SHARE
+from mel.encoder.backend import ComputeConfig, keep_compiled
 from mel.evaluation.calibration import Calibration, threshold_of
 from mel.linking.bundle import open_bundle
 from mel.linking.linker import Format, Judge, link_file
@@ -48,6 +51,8 @@ class Config:
     format: Format = flag("jsonl", "What is written; jsonl is our own.")
     nil_precision: float = flag(0.0, "Share of right links to reach by withholding others; 0 withholds none.")
     max_malformed: int = flag(1000, "Most malformed lines and spans to skip before stopping.")
+    max_malformed_share: float = flag(MAX_SHARE, "The same as a share of all lines and spans.")
+    compute: ComputeConfig = group(ComputeConfig)
 
 
 def main(config: Config) -> None:
@@ -61,9 +66,12 @@ def main(config: Config) -> None:
         raise MelError(f"--output={target} is in a folder that is not there: make it first.")
     if source.resolve() == target.resolve():
         raise MelError(f"--output={target} is the input itself: choose another file.")
-    bundle = open_bundle(config.bundle)
+    keep_compiled(config.compute.compilation_cache)
+    bundle = open_bundle(config.bundle, config.compute.precision)
     judge = _judge(config, bundle.calibration)
-    linked, malformed = link_file(bundle, source, target, config.top_k, config.max_malformed, config.format, judge)
+    linked, malformed = link_file(
+        bundle, source, target, config.top_k, config.max_malformed, config.format, judge, config.max_malformed_share
+    )
     logging.info("Linked %d mentions into %s; skipped %d malformed lines and spans.", linked, target, len(malformed))
 
 

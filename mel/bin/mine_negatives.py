@@ -16,38 +16,42 @@ Example:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
-from typing import Literal
 
 import numpy as np
-import orjson
 from absl import logging
 
 from mel.artifacts import START, Artifact, Workdir, exists, open_artifact, require_settings
-from mel.bin.launch import REQUIRED, flag, launch
+from mel.bin.launch import launch
+from mel.config import REQUIRED, flag, group
 from mel.corpora.kb import KnowledgeBase
+from mel.corpora.mentions import KIND, surface_forms
 from mel.cost import record_cost
-from mel.encoder.backend import keep_compiled
+from mel.encoder.backend import ComputeConfig, keep_compiled
 from mel.progress import Progress
 from mel.retrieval import mining
-from mel.retrieval.embeddings import publish_or_open
-from mel.retrieval.index import open_index, publish_index
+from mel.retrieval.index import IndexKind, publish_or_open_index
 from mel.shards.datasets import RowSet, open_rows
+from mel.shards.negatives import publish_negatives
+from mel.shards.permutation import fold
+from mel.systems.trained import Trained
 from mel.training.checkpoint import open_checkpoint
 from mel.types import MelError
 
-Negatives = Literal["hard", "random", "by_frequency", "same_surface"]
+SETTINGS = ("negatives", "index", "negatives_per_mention", "pool", "seed")
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     workdir: str = flag(REQUIRED, "Folder that the rounds are in.")
     round: int = flag(0, "Round whose checkpoint mines; -1 is the untrained encoder.", driven=True)
-    negatives: Negatives = flag("hard", "Mine near wrong entities, or draw wrong ones without an encoder.", driven=True)
-    index: Literal["exact", "scann"] = flag("scann", "How neighbours are searched.")
+    negatives: mining.Negatives = flag(
+        "hard", "Mine the nearest wrong entities, or draw some without an encoder.", driven=True
+    )
+    index: IndexKind = flag("scann", "How neighbours are searched.")
     negatives_per_mention: int = flag(3, "Hard negatives of each mention.")
     pool: int = flag(12, "Draw them from so many nearest wrong entities.")
     seed: int = flag(0, "Of the draw.")
+    compute: ComputeConfig = group(ComputeConfig)
 
 
 def main(config: Config) -> None:
@@ -55,7 +59,7 @@ def main(config: Config) -> None:
     _check(config)
     work = Workdir(config.workdir)
     path = work.round(config.round + 1).negatives
-    settings = _settings(config)
+    settings = {name: getattr(config, name) for name in SETTINGS}
     kb = open_artifact(work.kb, "kb")
     inputs = {
         "entity_tokens": open_artifact(work.entity_tokens, "tokens", {"kb": kb}),
@@ -65,77 +69,53 @@ def main(config: Config) -> None:
         require_settings(open_artifact(path, "negatives", inputs), settings)
         logging.info("The negatives of round %d are published already: %s", config.round + 1, path)
         return
-    entities, mentions = (open_rows(tokens, work.cache(tokens)) for tokens in inputs.values())
-    with record_cost(work.path, f"mine round {config.round}", mentions=len(mentions)):
-        if config.negatives == "hard":
-            rows_NK, found = _mine(config, work, inputs, entities, mentions)
-        else:
-            rows_NK, found = _draw(config, work, kb, inputs["mention_tokens"], entities, mentions)
-        mining.publish_negatives(path, rows_NK, inputs | found, {"settings": settings})
+    with record_cost(work.path, f"mine round {config.round}", mentions=inputs["mention_tokens"].facts["rows"]):
+        rows_NK, made_from = (
+            _mine(config, work, inputs) if config.negatives == "hard" else _draw(config, work, kb, inputs)
+        )
+        publish_negatives(path, rows_NK, inputs | made_from, {"settings": settings})
     logging.info("Published %s", path)
 
 
-def _mine(
-    config: Config, work: Workdir, tokens: dict[str, Artifact], entities: RowSet, mentions: RowSet
-) -> tuple[np.ndarray, dict[str, Artifact]]:
-    keep_compiled(work.compiled)
-    this = work.round(config.round)
-    checkpoint = open_checkpoint(work, config.round, tokens)
-    _, mentions_ND = publish_or_open(
-        this.mention_embeddings,
-        checkpoint.artifact,
-        tokens["mention_tokens"],
-        checkpoint.encoder_config,
-        checkpoint.params,
-        mentions.rows,
-    )
-    embeddings, _ = publish_or_open(
-        this.entity_embeddings,
-        checkpoint.artifact,
-        tokens["entity_tokens"],
-        checkpoint.encoder_config,
-        checkpoint.params,
-        entities.rows,
-    )
-    if not exists(this.index):
-        publish_index(this.index, config.index, embeddings)
-    if (kind := open_artifact(this.index, "index").facts["kind"]) != config.index:
-        raise MelError(f"{this.index} was built with --index={kind}, not {config.index}: delete it to build it again.")
-    index = open_index(this.index, embeddings)
+def _mine(config: Config, work: Workdir, tokens: dict[str, Artifact]) -> tuple[np.ndarray, dict[str, Artifact]]:
+    """The nearest wrong entities by the round's checkpoint."""
+    keep_compiled(config.compute.compilation_cache)
+    trained = Trained(work, config.round, open_checkpoint(work, config.round, tokens), config.compute.precision)
+    mentions, entities = trained.mentions, trained.entities
+    _, mentions_ND = trained.mention_embeddings
+    index_path = work.round(config.round).index
+    artifact, index = publish_or_open_index(index_path, config.index, trained.entity_embeddings[0])
+    twins = mining.Twins(entities.rows.twins(), mentions.entity_rows_N)
     progress = Progress("mining", len(mentions), "mentions")
     rows_NK = mining.mine(
-        index, mentions_ND, mentions.qids_N, entities.qids_N, config.negatives_per_mention, config.pool,
-        config.seed, progress.add,
+        index, mentions_ND, mentions.entities_N, entities.entities_N, config.negatives_per_mention, config.pool,
+        config.seed, config.round - START, twins, progress.add,
     )  # fmt: skip
     progress.close()
-    return rows_NK, {"checkpoint": checkpoint.artifact, "index": open_artifact(this.index, "index")}
+    return rows_NK, {"checkpoint": trained.checkpoint.artifact, "index": artifact}
 
 
 def _draw(
-    config: Config, work: Workdir, kb: Artifact, mention_tokens: Artifact, entities: RowSet, mentions: RowSet
+    config: Config, work: Workdir, kb: Artifact, tokens: dict[str, Artifact]
 ) -> tuple[np.ndarray, dict[str, Artifact]]:
-    draw = (config.negatives_per_mention, config.seed)
+    """Wrong entities that need no encoder to be found."""
+    entities, mentions = (open_rows(each, work.cache(each)) for each in tokens.values())
+    draw = (config.negatives_per_mention, fold(config.seed, config.round - START))
     if config.negatives == "random":
-        return mining.random_negatives(mentions.qids_N, entities.qids_N, *draw), {}
+        return mining.random_negatives(mentions.entities_N, entities.entities_N, *draw), {}
     if config.negatives == "by_frequency":
-        return mining.negatives_by_frequency(mentions.qids_N, mentions.entity_rows_N, entities.qids_N, *draw), {}
-    published = open_artifact(work.mentions("train"), "mentions", {"kb": kb})
-    languages_N = np.asarray(mention_tokens.facts["languages"])[mentions.languages_N]
-    kb_rows = KnowledgeBase.read(kb.path, kb.facts["languages"])
-    rows_NK = mining.same_surface_negatives(surface_forms(published), mentions.qids_N, languages_N, kb_rows, *draw)
-    return rows_NK, {"mentions": published}
+        golds_and_rows = mentions.entities_N, mentions.entity_rows_N
+        return mining.negatives_by_frequency(*golds_and_rows, entities.entities_N, *draw), {}
+    published = open_artifact(work.mentions("train"), KIND, {"kb": kb})
+    return _draw_same_surface(published, tokens["mention_tokens"], mentions, kb, draw), {"mentions": published}
 
 
-def surface_forms(mentions: Artifact) -> Iterator[str]:
-    """Of all mentions, in the order of their token rows."""
-    for language in mentions.facts["languages"]:
-        with open(mentions / f"{language}.jsonl", "rb") as file:
-            yield from (orjson.loads(line)["surface_form"] for line in file)
-
-
-def _settings(config: Config) -> dict:
-    names = ("negatives", "index", "negatives_per_mention", "pool", "seed")
-    return {name: getattr(config, name) for name in names}
+def _draw_same_surface(
+    published: Artifact, tokens: Artifact, mentions: RowSet, kb: Artifact, draw: tuple[int, int]
+) -> np.ndarray:
+    languages_N = np.asarray(tokens.facts["languages"])[mentions.languages_N]
+    known = KnowledgeBase.read(kb.path, kb.facts["languages"])
+    return mining.same_surface_negatives(surface_forms(published), mentions.entities_N, languages_N, known, *draw)
 
 
 def _check(config: Config) -> None:

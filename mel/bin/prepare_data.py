@@ -2,6 +2,7 @@
 
 Reads   --damuel: a folder of damuel_1.0_<language>.tar (or untarred folders), streamed as they are;
         --mewsli: a tree <language>/{docs.tsv, mentions.tsv, text/}.
+        With --download, the archives of --languages that are not in --damuel are fetched into it.
 Writes  into --workdir: kb, alias_table, mentions/<split>, tokens/entities, tokens/mentions/<split>.
         Splits: train and, with --held_out, held_out from DaMuEL; mewsli from the tree.
 
@@ -15,7 +16,6 @@ Example:
 from __future__ import annotations
 
 import dataclasses
-import json
 import pathlib
 import shutil
 from collections import Counter
@@ -23,13 +23,17 @@ from collections import Counter
 from absl import logging
 
 from mel.artifacts import Artifact, Workdir, exists, open_artifact, publish, require_settings
-from mel.bin.launch import REQUIRED, flag, launch
+from mel.bin.launch import launch
+from mel.config import REQUIRED, flag
 from mel.corpora import mewsli
-from mel.corpora.malformed import Malformed
+from mel.corpora.download import Download, fetch_archives
+from mel.corpora.malformed import MAX_SHARE, Malformed
+from mel.corpora.names import check_language
+from mel.corpora.redirects import Redirects
 from mel.cost import record_cost
 from mel.shards import prepare
 from mel.text.tokenizer import Tokenizer
-from mel.types import MelError, parse_qid
+from mel.types import MelError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,10 +49,12 @@ class Config:
     entity_tokens: int = flag(64, "Most tokens of an entity's title and description.")
     title_in_window: bool = flag(True, "Put the title of the page, where known, in front of a mention's window.")
     held_out: float = flag(0.0, "Share of DaMuEL pages, by a hash of the QID, whose mentions are held out to tune on.")
-    redirects: str = flag("", "JSON file {old QID: new QID}, applied once to entities and golds.")
+    redirects: str = flag("", "JSON file {old QID: new QID}, followed to the end for entities and golds.")
     max_malformed: int = flag(1000, "Most malformed records to skip before stopping.")
+    max_malformed_share: float = flag(MAX_SHARE, "The same as a share of what each language or file holds.")
     workers: int = flag(0, "Processes that read archives; 0 for one a core.")
     limit: int = flag(0, "Read only so many parts of each archive; 0 for all.")
+    download: Download = dataclasses.field(default_factory=Download)
 
 
 def main(config: Config) -> None:
@@ -80,8 +86,10 @@ def _publish_all(config: Config, work: Workdir, archives: prepare.Archives, mews
     if config.held_out:
         publish_split("held_out", prepare.damuel_mentions(archives, "held_out", windows))
     if mewsli_languages:
-        malformed = Malformed(config.max_malformed)
-        blocks = prepare.mewsli_mentions(pathlib.Path(config.mewsli), mewsli_languages, windows, malformed)
+        malformed = Malformed(config.max_malformed, config.max_malformed_share)
+        blocks = prepare.mewsli_mentions(
+            pathlib.Path(config.mewsli), mewsli_languages, windows, malformed, redirects=archives.redirects
+        )
         publish_split("mewsli", blocks)
 
 
@@ -112,19 +120,18 @@ def summary(work: Workdir) -> str:
 def _archives(config: Config) -> prepare.Archives:
     if not 0 <= config.held_out < 1:
         raise MelError(f"--held_out={config.held_out} is not a share: 0 <= held_out < 1.")
+    if not 0 <= config.max_malformed_share <= 1:
+        raise MelError(f"--max_malformed_share={config.max_malformed_share:g} is not a share: give 0 to 1.")
+    for language in config.languages:
+        check_language(language)
+    redirects = Redirects.read(config.redirects)
+    if config.download.download:
+        fetch_archives(pathlib.Path(config.damuel), config.languages, config.download.download_from)
     return prepare.Archives.find(
-        pathlib.Path(config.damuel), config.languages, config.limit, redirects=_redirects(config.redirects),
+        pathlib.Path(config.damuel), config.languages, config.limit, redirects=redirects,
         held_out=config.held_out, max_malformed=config.max_malformed, workers=config.workers,
+        max_malformed_share=config.max_malformed_share,
     )  # fmt: skip
-
-
-def _redirects(path: str) -> dict:
-    if not path:
-        return {}
-    try:
-        return {parse_qid(old): parse_qid(new) for old, new in json.loads(pathlib.Path(path).read_bytes()).items()}
-    except (OSError, ValueError, AttributeError) as error:
-        raise MelError(f"--redirects={path} is no JSON object of QIDs ({error}).") from error
 
 
 def _mewsli_languages(config: Config) -> list[str]:

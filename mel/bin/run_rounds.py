@@ -17,21 +17,26 @@ from typing import Literal
 from absl import logging
 
 from mel.artifacts import START
-from mel.bin import evaluate, mine_negatives, train
-from mel.bin.launch import REQUIRED, flag, launch
+from mel.bin import mine_negatives, train
+from mel.bin.launch import launch
+from mel.config import REQUIRED, flag, group
+from mel.reports.evaluate import EvaluationConfig, evaluate
+from mel.retrieval.mining import Negatives
+from mel.systems.system import Model, SystemConfig
+from mel.systems.trained import LAST
 from mel.training.hosts import join_hosts, on_lead
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     workdir: str = flag(REQUIRED, "Folder that mel-prepare-data published into.")
-    first_negatives: Literal["in_batch", mine_negatives.Negatives] = flag(
+    first_negatives: Literal["in_batch", Negatives] = flag(
         "in_batch", "Negatives of round 0: the batch's other entities only, or drawn or mined ones as well."
     )
     evaluate_on: Literal["mewsli", "held_out"] = flag("mewsli", "Split that every round is evaluated on.")
     dataset: str = flag("", "What the reports call the data.")
-    train: train.Config = dataclasses.field(default_factory=train.Config)
-    mine: mine_negatives.Config = dataclasses.field(default_factory=mine_negatives.Config)
+    train: train.Config = group(train.Config)
+    mine: mine_negatives.Config = group(mine_negatives.Config)
 
 
 def main(config: Config) -> None:
@@ -55,15 +60,12 @@ def _mine(config: Config, number: int) -> None:
     on_lead(f"mining for round {number}", lambda: mine_negatives.main(mining))
 
 
-def _evaluate(
-    config: Config, name: str, model: Literal["checkpoint", "alias_table"], against: tuple[str, ...],
-    number: int = evaluate.LAST,
-) -> str:  # fmt: skip
-    evaluation = evaluate.Config(
-        workdir=config.workdir, name=name, model=model, round=number, split=config.evaluate_on,
-        dataset=config.dataset, against=against,
+def _evaluate(config: Config, name: str, model: Model, against: tuple[str, ...], number: int = LAST) -> str:
+    evaluation = EvaluationConfig(
+        workdir=config.workdir, name=name, system=SystemConfig(model=model, round=number), split=config.evaluate_on,
+        dataset=config.dataset, against=against, compute=config.train.compute,
     )  # fmt: skip
-    on_lead(f"evaluation of {name}", lambda: evaluate.main(evaluation))
+    on_lead(f"evaluation of {name}", lambda: print(evaluate(evaluation)))
     return name
 
 

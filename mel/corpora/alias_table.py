@@ -10,21 +10,20 @@ import itertools
 import os
 import pathlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal, NamedTuple
 
 import orjson
 
-from mel.types import Candidate, Entity, MelError, Mention, Qid
+from mel.corpora.kb import KnowledgeBase
+from mel.types import Candidate, EntityId, MelError, Mention
 
-FILE = "aliases.jsonl"
-LEMMAS = "lemmas.jsonl"
-NAMES = "names.jsonl"
+FILES = ("aliases.jsonl", "lemmas.jsonl", "names.jsonl")  # of links, of lemmas, of names
 
 Ambiguity = Literal["unseen", "unambiguous", "ambiguous"]
 
 # Of (string, language, entity); the counts of several parts are merged by `update`.
-AliasCounts = Counter[tuple[str, str, Qid]]
+AliasCounts = Counter[tuple[str, str, EntityId]]
 
 
 class Counts(NamedTuple):
@@ -37,45 +36,50 @@ class Counts(NamedTuple):
 
 class _Row(NamedTuple):
     language: str
-    qids: tuple[Qid, ...]
+    entities: tuple[int, ...]
     counts: tuple[int, ...]
 
 
 def count_aliases(mentions: Iterable[Mention]) -> AliasCounts:
-    """Counts how often each surface form of each language is linked to each QID."""
+    """Counts how often each surface form of each language is linked to each entity."""
     return Counter((mention.surface_form, mention.language, mention.gold) for mention in mentions)
 
 
 def count_lemmas(mentions: Iterable[Mention]) -> AliasCounts:
-    """Counts how often each lemma of each language is linked to each QID; mentions without one do not count."""
+    """Counts how often each lemma of each language is linked to each entity; mentions without one do not count."""
     return Counter((mention.lemma, mention.language, mention.gold) for mention in mentions if mention.lemma)
 
 
-def write(folder: str | os.PathLike, counts: Counts) -> int:
+def write(folder: str | os.PathLike, counts: Counts, numbers: Mapping[EntityId, int]) -> int:
     """Writes a file each for links, lemmas and names.
+
+    Args:
+      folder: where.
+      counts: what was counted.
+      numbers: those of all entities in `counts`; in the files, the smaller one is first among equals.
 
     Returns:
       How many surface forms were linked, counted once in each language.
     """
-    rows = [_write(pathlib.Path(folder) / name, count) for name, count in zip((FILE, LEMMAS, NAMES), counts)]
-    return rows[0]
+    lines = [_write(pathlib.Path(folder) / name, each, numbers) for name, each in zip(FILES, counts, strict=True)]
+    return lines[0]
 
 
-def _write(path: pathlib.Path, counts: AliasCounts) -> int:
-    """Writes one JSON line for each string and language, sorted, its most frequent QID first."""
+def _write(path: pathlib.Path, counts: AliasCounts, numbers: Mapping[EntityId, int]) -> int:
+    """Writes one JSON line for each string and language, sorted, its most frequent entity first."""
     lines = 0
-    ordered = sorted(counts.items(), key=lambda item: (item[0][0], item[0][1], -item[1], item[0][2]))
+    numbered = ((string, language, -count, numbers[name]) for (string, language, name), count in counts.items())
     with open(path, "wb") as file:
-        for (string, language), items in itertools.groupby(ordered, key=lambda item: item[0][:2]):
-            qids, numbers = zip(*((qid, number) for (_, _, qid), number in items))
-            row = {"surface_form": string, "language": language, "qids": qids, "counts": numbers}
+        for (string, language), items in itertools.groupby(sorted(numbered), key=lambda item: item[:2]):
+            entities, shares = zip(*((entity, -count) for _, _, count, entity in items), strict=True)
+            row = {"surface_form": string, "language": language, "entities": entities, "counts": shares}
             file.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
             lines += 1
     return lines
 
 
 class _Lookup:
-    """String -> how often it means which QID."""
+    """String -> how often it means which entity."""
 
     def __init__(self):
         self._rows: dict[str, list[_Row]] = {}
@@ -87,15 +91,15 @@ class _Lookup:
             self._by_lower_case.setdefault(string.lower(), []).append(string)
         self._rows[string].append(row)
 
-    def exact(self, string: str, language: str | None = None) -> Counter[Qid]:
+    def exact(self, string: str, language: str | None = None) -> Counter[int]:
         """The counts in one language, or in all of them together."""
-        counts: Counter[Qid] = Counter()
+        counts: Counter[int] = Counter()
         for row in self._rows.get(string, []):
             if language in (None, row.language):
-                counts.update(dict(zip(row.qids, row.counts)))
+                counts.update(dict(zip(row.entities, row.counts, strict=True)))
         return counts
 
-    def lower(self, string: str, language: str | None = None) -> Counter[Qid]:
+    def lower(self, string: str, language: str | None = None) -> Counter[int]:
         """The counts of all strings that are the same when lower-cased."""
         strings = self._by_lower_case.get(string.lower(), [])
         return sum((self.exact(each, language) for each in strings), Counter())
@@ -103,8 +107,8 @@ class _Lookup:
     def strings(self) -> list[str]:
         return sorted(self._rows)
 
-    def qids(self) -> set[Qid]:
-        return {qid for rows in self._rows.values() for row in rows for qid in row.qids}
+    def entities(self) -> set[int]:
+        return {entity for rows in self._rows.values() for row in rows for entity in row.entities}
 
 
 class AliasTable:
@@ -112,7 +116,7 @@ class AliasTable:
 
     Example:
       table = AliasTable.read(folder)
-      table.candidates("Paris")  # (Candidate(qid=90, score=0.9), Candidate(qid=663094, score=0.1))
+      table.candidates("Paris")  # (Candidate(entity=90, score=0.9), Candidate(entity=663094, score=0.1))
     """
 
     def __init__(self):
@@ -120,22 +124,22 @@ class AliasTable:
 
     @classmethod
     def read(cls, folder: str | os.PathLike) -> AliasTable:
-        """Reads what `write` wrote; a table that was written before lemmas and names were has none.
+        """Reads what `write` wrote.
 
         Raises:
-          MelError: the file of links is missing, or one is damaged.
+          MelError: a file is missing or damaged.
         """
-        table, folder = cls(), pathlib.Path(folder)
-        for name, lookup in zip((FILE, LEMMAS, NAMES), (table._links, table._lemmas, table._names)):
-            if name == FILE or (folder / name).exists():
-                for string, row in _read(folder / name):
-                    lookup.add(string, row)
+        table = cls()
+        for name, lookup in zip(FILES, (table._links, table._lemmas, table._names), strict=True):
+            for string, row in _read(pathlib.Path(folder) / name):
+                lookup.add(string, row)
         return table
 
-    def add_titles(self, entities: Iterable[Entity]) -> None:
+    def add_titles(self, kb: KnowledgeBase) -> None:
         """Adds the titles of a knowledge base to the names."""
-        for entity in entities:
-            self._names.add(entity.title, _Row(entity.language, (entity.qid,), (1,)))
+        languages = (kb.languages[place] for place in kb.languages_E.tolist())
+        for title, language, entity in zip(kb.titles, languages, kb.entities_E.tolist(), strict=True):
+            self._names.add(title, _Row(language, (entity,), (1,)))
 
     def candidates(self, surface_form: str, language: str | None = None, lemma: str = "") -> tuple[Candidate, ...]:
         """All entities that a surface form was linked to, best first.
@@ -146,16 +150,16 @@ class AliasTable:
           lemma: looked up among the lemmas of the links if the surface form lower-cased was never linked either.
 
         Returns:
-          Candidates whose scores are their shares of the links; the smaller QID is first among equals.
+          Candidates whose scores are their shares of the links; the smaller number is first among equals.
         """
         counts = self._links.exact(surface_form, language) or self._links.lower(surface_form, language)
         counts = counts or self._lemmas.lower(lemma, language)
         best_first = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-        return tuple(Candidate(qid, count / counts.total()) for qid, count in best_first)
+        return tuple(Candidate(entity, count / counts.total()) for entity, count in best_first)
 
     def prior(
         self, surface_form: str, language: str, lemma: str = "", with_names: bool = True, outside: float = 0.0
-    ) -> tuple[dict[Qid, float], float]:
+    ) -> tuple[dict[int, float], float]:
         """How probable each entity is before the context is read, from the narrowest evidence that there is.
 
         Levels of evidence, from the broadest: names (as they are, or else lower-cased), lemmas, the
@@ -173,15 +177,15 @@ class AliasTable:
           outside: the probability of an entity before any evidence.
 
         Returns:
-          {QID: probability} of the entities with evidence, and the probability of any other.
+          {entity: probability} of the entities with evidence, and the probability of any other.
         """
         names = (self._names.exact(surface_form) or self._names.lower(surface_form)) if with_names else Counter()
         links = self._links
         levels = names, self._lemmas.lower(lemma), links.lower(surface_form), links.exact(surface_form)
-        prior: dict[Qid, float] = {}
+        prior: dict[int, float] = {}
         for counts in (*levels, links.exact(surface_form, language)):
             total = counts.total() + 1
-            prior = {qid: (counts[qid] + prior.get(qid, outside)) / total for qid in prior | counts}
+            prior = {entity: (counts[entity] + prior.get(entity, outside)) / total for entity in prior | counts}
             outside /= total
         return prior, outside
 
@@ -200,9 +204,9 @@ class AliasTable:
         names = self._names.strings() if with_names else []
         return sorted({*self._links.strings(), *names})
 
-    def qids(self) -> set[Qid]:
+    def entities(self) -> set[int]:
         """All entities that were linked."""
-        return self._links.qids()
+        return self._links.entities()
 
 
 def _read(path: pathlib.Path) -> Iterator[tuple[str, _Row]]:
@@ -211,7 +215,7 @@ def _read(path: pathlib.Path) -> Iterator[tuple[str, _Row]]:
         with open(path, "rb") as file:
             for number, line in enumerate(file, 1):
                 row = orjson.loads(line)
-                yield row["surface_form"], _Row(row["language"], tuple(row["qids"]), tuple(row["counts"]))
+                yield row["surface_form"], _Row(row["language"], tuple(row["entities"]), tuple(row["counts"]))
     except OSError as error:
         raise MelError(f"The alias table {path} cannot be read: {error.strerror}.") from error
     except (ValueError, KeyError, TypeError) as error:

@@ -1,30 +1,40 @@
-"""DaMuEL archives as they are: a tar of parts or a folder of parts, read line by line, never unpacked."""
+"""DaMuEL archives as they are: a tar of parts or a folder of parts, read line by line, never unpacked.
+
+What is named like a part is read, or refused by name. Everything else in an archive that is not
+one of the files published beside the parts (README, LICENSE, schema.json) is named in a warning.
+"""
 
 from __future__ import annotations
 
-import bz2
 import dataclasses
 import io
-import lzma
 import os
 import pathlib
+import posixpath
 import re
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 from absl import logging
 
+from mel.corpora import compression
+from mel.corpora.lines import open_file
+from mel.corpora.lines import read_lines as read_bounded_lines
+from mel.corpora.names import check_language
 from mel.types import MelError
 
 _ARCHIVE = re.compile(r"damuel_[^_]+_(?P<language>.+?)(\.tar)?")
-_PART = re.compile(r"(?P<stem>part-\d+)(?P<compression>\.xz|\.bz2|)")
-_PREFERENCE = (".xz", ".bz2", "")
+_COMPRESSED_TAR = re.compile(r"damuel_[^_]+_(?P<language>.+?)\.(tar\.\w+|tgz|tbz2?|txz|zip)")
+_PART = re.compile(rf"(?P<stem>part-\d+)(?P<suffix>{'|'.join(map(re.escape, compression.SUFFIXES))})")
+_COMPANION = re.compile(r"(readme|licen[cs]e|schema|\.).*|.*\.md5", re.IGNORECASE)
+_NAMED = 5  # of the things that are not read, in a warning
+_LINKS = 16  # that may lead from one to the next
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Part:
-    """A range of bytes holding JSON lines, xz or bz2 compressed if its name says so.
+    """A range of bytes holding JSON lines, compressed as its name says.
 
     It can be sent to another process and read there without the rest of its archive.
 
@@ -50,23 +60,31 @@ def find_archive(directory: str | os.PathLike, language: str) -> pathlib.Path:
     `directory` itself is the archive of every language if parts lie directly in it.
 
     Raises:
-      MelError: `directory` is no folder, or holds none or several archives of the language.
+      MelError: `directory` is no folder, or holds none or several archives of the language, or
+        `language` cannot be one.
     """
-    directory = pathlib.Path(directory)
+    directory, language = pathlib.Path(directory), check_language(language)
     if not directory.is_dir():
         raise MelError(f"{directory} is not a folder: give the one that holds damuel_*_{language}.tar.")
+    paths = sorted(directory.iterdir())
     archives: dict[str, list[pathlib.Path]] = {}
-    for path in sorted(directory.iterdir()):
+    for path in paths:
         if (match := _ARCHIVE.fullmatch(path.name)) and (path.is_dir() or path.suffix == ".tar"):
             archives.setdefault(match["language"], []).append(path)
+    matches = ((path, _COMPRESSED_TAR.fullmatch(path.name)) for path in paths)
+    compressed = [str(path) for path, match in matches if match and match["language"] == language]
+    unread = f"{', '.join(compressed)} is not read: decompress it to damuel_*_{language}.tar"
     match archives.get(language, []):
         case [archive]:
+            if compressed:
+                logging.warning("%s, or take it away; %s is read.", unread, archive.name)
             return archive
-        case [] if any(_PART.fullmatch(path.name) for path in directory.iterdir()):
+        case [] if any(_PART.fullmatch(path.name) for path in paths):
             return directory
         case []:
             there = ", ".join(archives) or "none"
-            raise MelError(f"{directory} has no damuel_*_{language}.tar; languages there: {there}.")
+            hint = f" {unread}." if compressed else ""
+            raise MelError(f"{directory} has no damuel_*_{language}.tar; languages there: {there}.{hint}")
         case several:
             names = ", ".join(path.name for path in several)
             raise MelError(f"{directory} has several archives of {language!r} ({names}): leave only one there.")
@@ -75,40 +93,60 @@ def find_archive(directory: str | os.PathLike, language: str) -> pathlib.Path:
 def list_parts(archive: str | os.PathLike) -> list[Part]:
     """The parts of a tar or of a folder, sorted by name, each in one compression only.
 
+    Links are followed inside a tar, and wherever they lead in a folder. Of two members of one name
+    the last one counts, as when the tar is unpacked.
+
     Raises:
-      MelError: there are none, or the tar cannot be read to its end.
+      MelError: there are none; the tar cannot be read to its end; or what is named like a part is
+        no file, a sparse member, or lies in another folder than the others.
     """
     archive = pathlib.Path(archive)
-    found = _parts_of_folder(archive) if archive.is_dir() else _parts_of_tar(archive)
+    found, unread = _parts_of_folder(archive) if archive.is_dir() else _parts_of_tar(archive)
+    _name_unread(archive, unread)
     parts: dict[str, Part] = {}
+    places: dict[tuple[int, ...], Part] = {}
     for part in sorted(found, key=_by_preference):
-        stem = _PART.fullmatch(part.name)["stem"]
+        stem, place = _PART.fullmatch(part.name)["stem"], _place(part)
         if parts.setdefault(stem, part) is not part:
             logging.warning("%s is not read: %s has the same records.", part, parts[stem].name)
+        elif part.size and places.setdefault(place, part) is not part:
+            logging.warning("%s is not read: it is a link to %s.", parts.pop(stem), places[place].name)
     if not parts:
-        raise MelError(f"{archive} holds no part-NNNNN.xz, part-NNNNN.bz2 or part-NNNNN: it is no DaMuEL archive.")
+        suffixes = ", ".join(f"part-NNNNN{suffix}" for suffix in compression.SUFFIXES)
+        raise MelError(f"{archive} holds no {suffixes}: it is no DaMuEL archive.")
     return sorted(parts.values(), key=lambda part: part.name)
 
 
-def read_lines(part: Part) -> Iterator[tuple[int, bytes]]:
+def read_lines(part: Part, skip: Callable[[int, str], None]) -> Iterator[tuple[int, bytes]]:
     """Yields (line number from 1, line without its end) for each line that is not blank.
 
+    Args:
+      part: what is read.
+      skip: is called with the number of each line that is too long, and the reason.
+
     Raises:
-      MelError: the part cannot be read, is truncated or damaged.
+      MelError: the part cannot be read, is truncated, damaged or UTF-16.
     """
     try:
-        with open(part.path, "rb") as file, _decompressed(part, file) as lines:
-            for number, line in enumerate(lines, 1):
+        with open(part.path, "rb") as file:
+            file.seek(part.offset)
+            data = io.BufferedReader(_Slice(file, part.size), buffer_size=1 << 16)
+            lines = compression.decompressed(data, _PART.fullmatch(part.name)["suffix"])
+            for number, line in read_bounded_lines(lines, str(part), skip):
                 if line := line.strip():
                     yield number, line
     except EOFError:
         raise MelError(f"{part} is truncated: fetch it again.") from None
-    except (OSError, lzma.LZMAError) as error:
+    except compression.ERRORS as error:
         raise MelError(f"{part} cannot be read ({error}): fetch it again.") from error
 
 
 class _Slice(io.RawIOBase):
-    """The next `size` bytes of an open file."""
+    """The next `size` bytes of an open file.
+
+    Raises:
+      EOFError: the file ends before.
+    """
 
     def __init__(self, file: BinaryIO, size: int):
         self._file = file
@@ -119,42 +157,79 @@ class _Slice(io.RawIOBase):
 
     def readinto(self, buffer) -> int:
         data = self._file.read(min(len(buffer), self._left))
+        if self._left and not data:
+            raise EOFError
         self._left -= len(data)
         buffer[: len(data)] = data
         return len(data)
 
 
-def _decompressed(part: Part, file: BinaryIO) -> BinaryIO:
-    file.seek(part.offset)
-    data = io.BufferedReader(_Slice(file, part.size), buffer_size=1 << 16)
-    if part.name.endswith(".xz"):
-        return lzma.open(data)
-    if part.name.endswith(".bz2"):
-        return bz2.open(data)
-    return data
-
-
 def _by_preference(part: Part) -> tuple[str, int]:
     match = _PART.fullmatch(part.name)
-    return match["stem"], _PREFERENCE.index(match["compression"])
+    return match["stem"], compression.SUFFIXES.index(match["suffix"])
 
 
-def _parts_of_folder(folder: pathlib.Path) -> Iterable[Part]:
-    files = (path for path in folder.iterdir() if path.is_file() and _PART.fullmatch(path.name))
-    return [Part(path, path.name, 0, path.stat().st_size) for path in files]
+def _place(part: Part) -> tuple[int, ...]:
+    """Equal for two parts that are the same bytes of the same file."""
+    status = part.path.stat()
+    return status.st_dev, status.st_ino, part.offset
 
 
-def _parts_of_tar(archive: pathlib.Path) -> Iterable[Part]:
+def _name_unread(archive: pathlib.Path, names: list[str]) -> None:
+    if names := [name for name in names if not _COMPANION.fullmatch(posixpath.basename(name))]:
+        rest = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        logging.warning("%s: not read, for no part has such a name: %s%s.", archive, ", ".join(names[:_NAMED]), rest)
+
+
+def _parts_of_folder(folder: pathlib.Path) -> tuple[list[Part], list[str]]:
+    """The parts, and the names of everything else."""
+    parts, unread = [], []
+    for path in sorted(folder.iterdir()):
+        if not _PART.fullmatch(path.name):
+            if not (_ARCHIVE.fullmatch(path.name) and (path.is_dir() or path.suffix == ".tar")):
+                unread.append(path.name)
+            continue
+        with open_file(path) as file:
+            parts.append(Part(path, path.name, 0, os.fstat(file.fileno()).st_size))
+    return parts, unread
+
+
+def _parts_of_tar(archive: pathlib.Path) -> tuple[list[Part], list[str]]:
+    """The parts, and the names of all other members that are no folders."""
+    members: dict[str, tarfile.TarInfo] = {}
     try:
-        with open(archive, "rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
-            members = [(pathlib.PurePosixPath(member.name).name, member) for member in tar if member.isfile()]
-            # tarfile takes a damaged header behind the first member for the end; the true end is a block of zeros.
+        with open_file(archive) as file, tarfile.open(fileobj=file, mode="r:") as tar:
+            last = "its beginning"
+            for member in tar:
+                last = posixpath.normpath(member.name)
+                if members.pop(last, None) and not member.isdir():
+                    logging.warning("%s has several members %s: the last one is read.", archive, last)
+                members[last] = member
+            # tarfile takes a damaged header after the first member for the end; the true end is a block of zeros.
             file.seek(tar.offset)
             if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-                last = members[-1][0] if members else "its beginning"
-                raise MelError(f"{archive} is truncated or damaged behind {last}: fetch it again.")
+                raise MelError(f"{archive} is truncated or damaged after {last}: fetch it again.")
     except tarfile.TarError as error:
         raise MelError(f"{archive} is truncated or not an uncompressed tar ({error}): fetch it again.") from error
     except OSError as error:
         raise MelError(f"{archive} cannot be read ({error.strerror}): give a DaMuEL archive.") from error
-    return [Part(archive, name, member.offset_data, member.size) for name, member in members if _PART.fullmatch(name)]
+    names = [name for name in members if _PART.fullmatch(posixpath.basename(name))]
+    if len(folders := sorted({posixpath.dirname(name) for name in names})) > 1:
+        raise MelError(f"{archive} holds parts in several folders ({', '.join(folders)}): make it of one of them.")
+    parts = [_part_of_member(archive, name, members) for name in names]
+    return parts, [name for name, member in members.items() if name not in names and not member.isdir()]
+
+
+def _part_of_member(archive: pathlib.Path, name: str, members: dict[str, tarfile.TarInfo]) -> Part:
+    """Raises MelError if the member, or what it links to, is no plain file of the tar."""
+    member, links = members[name], 0
+    while member.issym() or member.islnk():
+        folder = posixpath.dirname(member.name) if member.issym() else ""
+        target, links = members.get(posixpath.normpath(posixpath.join(folder, member.linkname))), links + 1
+        if target is None or links > _LINKS:
+            raise MelError(f"{archive}:{name} is a link to {member.linkname}, which the tar does not hold.")
+        member = target
+    if member.issparse() or not member.isfile():
+        kind = "a sparse member" if member.issparse() else "no file"
+        raise MelError(f"{archive}:{name} is {kind}, and cannot be read in place: make the tar of plain files.")
+    return Part(archive, posixpath.basename(name), member.offset_data, member.size)

@@ -1,10 +1,15 @@
-"""DaMuEL records -> pages: an entity, and the mentions that its Wikipedia page makes of others."""
+"""DaMuEL records -> pages: an entity, and the mentions that its Wikipedia page makes of others.
+
+An entity has a title: that of its page, or else its label, or else its first alias. About a fifth of
+all records have none of them. Such a record is no entity in its language; the links of its page,
+where it has one, are mentions like any other.
+"""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import orjson
@@ -12,7 +17,8 @@ from absl import logging
 
 from mel.corpora.archives import Part, read_lines
 from mel.corpora.malformed import Malformed
-from mel.types import Entity, MelError, Mention, Qid, Span, format_qid, parse_qid
+from mel.corpora.redirects import Redirects
+from mel.types import Entity, EntityId, MelError, Mention, Span, parse_qid
 
 DESCRIPTION_CHARACTERS = 2000
 
@@ -25,70 +31,77 @@ class Page(NamedTuple):
     """What one record says.
 
     Attributes:
-      entity: the entity that the record is about.
+      qid: what the record is about, where the redirects moved it.
+      entity: what the record says about it, None if the record has no name.
       text: its Wikipedia page in this language, "" where there is none; the context of all `mentions`.
       mentions: the links that the authors of the page made, in the order of the record.
       dropped: how many other links there were, by reason.
       redirected: how many QIDs (the entity's and the golds') the redirects moved.
       names: what else the entity is called: its label, aliases and redirects.
+      redirected_entity: whether the redirects moved the entity; the record of the QID that it was
+        moved to knows better, wherever it stands.
     """
 
-    entity: Entity
+    qid: EntityId
+    entity: Entity | None
     text: str
     mentions: tuple[Mention, ...]
     dropped: Counter[str]
     redirected: int = 0
     names: tuple[str, ...] = ()
+    redirected_entity: bool = False
 
 
-def read_pages(
-    part: Part, language: str, malformed: Malformed, redirects: Mapping[Qid, Qid] | None = None
-) -> Iterator[Page]:
+def read_pages(part: Part, language: str, malformed: Malformed, redirects: Redirects | None = None) -> Iterator[Page]:
     """Yields one page for each usable record of a part.
 
     Args:
       part: a part of an archive.
-      language: the language wanted; records of other languages are counted in `malformed.dropped`.
-      malformed: where lines that are not JSON, and records without a QID, a language or with values
-        of the wrong type are reported.
-      redirects: {old QID: new QID}, applied once to entities and golds.
+      language: the language wanted; records of other languages, and records without a name, are
+        counted in `malformed.dropped`.
+      malformed: where lines that are not JSON or too long, and records without a QID, a language or
+        with values of the wrong type are reported.
+      redirects: where merged QIDs went, for entities and golds.
 
     Raises:
       MelError: the part is damaged, or too many records are malformed.
     """
-    redirects = redirects or {}
-    for line, data in read_lines(part):
+    redirects = redirects or Redirects()
+    for line, data in read_lines(part, lambda line, reason: malformed.add(str(part), line, reason)):
         try:
             record = _object(orjson.loads(data), "the record")
-            if (found := _get(record, "lang", str)) == language:
-                yield _page(record, language, redirects, f"{part}:{line}")
-            elif found:
-                malformed.dropped["record of another language"] += 1
-            else:
-                malformed.add(str(part), line, "it has no lang")
+            if not (found := _get(record, "lang", str)):
+                raise _WrongRecord("it has no lang")
+            page = _page(record, language, redirects, f"{part}:{line}") if found == language else None
         except orjson.JSONDecodeError as error:
             malformed.add(str(part), line, f"it is not JSON ({error})")
         except _WrongRecord as error:
             malformed.add(str(part), line, str(error))
+        else:
+            malformed.well_formed += 1
+            if page is None:
+                malformed.dropped["record of another language"] += 1
+                continue
+            if page.entity is None:
+                malformed.dropped["record without a name"] += 1
+            yield page
 
 
 class _WrongRecord(Exception):
     """Why a record cannot be used."""
 
 
-def _page(record: dict, language: str, redirects: Mapping[Qid, Qid], place: str) -> Page:
+def _page(record: dict, language: str, redirects: Redirects, place: str) -> Page:
     """Raises _WrongRecord if a value that is needed has the wrong type."""
     wiki = _get(record, "wiki", dict)
     text = _get(wiki, "text", str)
     tokens = _get(wiki, "tokens", list)
-    try:
-        qid = parse_qid(_get(record, "qid", str))
-    except MelError as error:
-        raise _WrongRecord(str(error)) from None
-    title = _title(record, wiki, qid)
-    entity = Entity(redirects.get(qid, qid), language, title, _description(record, wiki, text, tokens))
+    old = _qid(_get(record, "qid", str))
+    qid, title = redirects.resolve(old), _title(record, wiki)
+    entity = Entity(qid, language, title, _description(record, wiki, text, tokens)) if title else None
 
-    mentions, dropped, redirected = [], Counter(), int(qid in redirects)
+    document = f"{language}-{old}"
+    mentions, dropped, redirected = [], Counter(), int(old in redirects)
     for ordinal, link in enumerate(_get(wiki, "links", list)):
         link = _object(link, "a link")
         found = _link(link, text, tokens)
@@ -99,21 +112,21 @@ def _page(record: dict, language: str, redirects: Mapping[Qid, Qid], place: str)
             continue
         span, gold, lemma = found
         redirected += gold in redirects
-        mention_id = f"{language}-{format_qid(qid)}-{ordinal}"
-        gold = redirects.get(gold, gold)
-        mentions.append(Mention(mention_id, language, text, span, gold, title, lemma=lemma))
-    return Page(entity, text, tuple(mentions), dropped, redirected, _names(record, wiki))
+        mention_id, gold = f"{document}-{ordinal}", redirects.resolve(gold)
+        mentions.append(Mention(mention_id, language, text, span, gold, document, title, lemma=lemma))
+    names = _names(record, wiki) if title else ()
+    return Page(qid, entity, text, tuple(mentions), dropped, redirected, names, old in redirects)
 
 
-def _link(link: dict, text: str, tokens: list) -> tuple[Span, Qid, str] | str:
+def _link(link: dict, text: str, tokens: list) -> tuple[Span, EntityId, str] | str:
     """The span, the gold and the lemma of a link, or the reason why it is not a mention."""
     if link.get("origin") != "wiki":
         return _NOT_WIKI
     if link.get("qid") is None:
         return _NO_QID
     try:
-        gold = parse_qid(str(link["qid"]))
-    except MelError:
+        gold = _qid(str(link["qid"]))
+    except _WrongRecord:
         return "qid is not a QID"
     span = _covered(link, text, tokens)
     if span is None:
@@ -146,10 +159,19 @@ def _covered(focus: dict, text: str, tokens: list) -> Span | None:
     return Span(start, end)
 
 
-def _title(record: dict, wiki: dict, qid: Qid) -> str:
+def _qid(text: str) -> EntityId:
+    """Raises _WrongRecord if it is none."""
+    try:
+        return parse_qid(text)
+    except MelError as error:
+        raise _WrongRecord(str(error)) from None
+
+
+def _title(record: dict, wiki: dict) -> str:
+    """The first name that the record gives its entity, "" where it gives none."""
     aliases = _get(record, "aliases", list)
     names = (_get(wiki, "title", str), _get(record, "label", str), *(name for name in aliases if isinstance(name, str)))
-    return next((name.strip() for name in names if name.strip()), format_qid(qid))
+    return next((name.strip() for name in names if name.strip()), "")
 
 
 def _names(record: dict, wiki: dict) -> tuple[str, ...]:

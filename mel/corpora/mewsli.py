@@ -1,22 +1,52 @@
-"""A tree in the layout of Mewsli-9 -> documents: `<language>/{docs.tsv, mentions.tsv, text/<docid>}`."""
+"""A tree in the layout of Mewsli-9 -> documents: `<language>/{docs.tsv, mentions.tsv, text/<docid>}`.
+
+Mewsli-9 is published as its TSVs and scripts that cut the texts out of dumps of WikiNews: in
+dense_representations_for_entity_retrieval/mel of github.com/google-research/google-research,
+get-mewsli-9.sh makes the tree mewsli-9/output/dataset. `check_counts` says whether all of it is there.
+
+How the TSVs are read is stated in `mel.corpora.tables`. Of a mention, `docid`, `position`,
+`length`, `mention` and `qid` are needed; every other column may be missing, blank or unreadable and
+costs nothing. A number that went through a data frame is one: `3.0` is 3. The QID of a mention whose
+entity is in no knowledge base is `NIL`.
+
+Positions count the characters of the text whose md5 docs.tsv tells. A byte-order mark in front of
+a text, and line ends, are characters of it. Where the md5 does not fit a text as it is, but fits it
+without the mark or with its line ends translated back, that is the text that is meant: it is read
+so, and a warning says what was done to it.
+"""
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import os
 import pathlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from absl import logging
 
+from mel.corpora.lines import is_utf16, open_file
 from mel.corpora.malformed import Malformed
-from mel.types import MelError, Mention, Qid, Span, parse_qid
+from mel.corpora.names import check_language, check_name, shown
+from mel.corpora.redirects import Redirects
+from mel.corpora.tables import read_table
+from mel.types import NIL_ID, EntityId, MelError, Mention, Span, parse_qid
+
+MAX_TEXT_BYTES = 64 << 20
+# The mentions of each language of Mewsli-9, the unusable one included.
+MEWSLI_9 = {
+    "ar": 7_367, "de": 65_592, "en": 80_242, "es": 56_716, "fa": 535, "ja": 34_463, "sr": 35_669, "ta": 2_692,
+    "tr": 5_811,
+}  # fmt: skip
 
 _DOCUMENT_COLUMNS = ("docid", "title", "text_md5")
+_BESIDE_MENTIONS = ("docs.tsv", "text", "mentions.tsv?*")
 _MENTION_COLUMNS = ("docid", "position", "length", "mention", "qid")
-_IN_REFERENCES = {"True": True, "False": False}
+_IN_REFERENCES = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
+_FREQUENCY_BINS = range(6)
+_WHOLE_SHARE = 0.5  # a tree with fewer of Mewsli-9's mentions is made of some of it
 
 
 class Document(NamedTuple):
@@ -42,41 +72,58 @@ class _Row(NamedTuple):
     position: int
     length: int
     surface_form: str
-    gold: Qid
+    gold: EntityId
     frequency_bin: int
     in_references: bool | None
 
 
 def list_languages(directory: str | os.PathLike) -> list[str]:
-    """The languages of a tree, sorted.
+    """The languages of a tree, sorted; a folder that holds texts or descriptions and no mentions is named.
 
     Raises:
-      MelError: it has none.
+      MelError: it has none, or a folder's name cannot be one.
     """
-    languages = sorted(path.parent.name for path in pathlib.Path(directory).glob("*/mentions.tsv"))
-    if not languages:
-        raise MelError(f"{directory} is no Mewsli-9 tree: it has no <language>/mentions.tsv.")
+    languages = _languages(directory)
+    beside = {path.parent.name for name in _BESIDE_MENTIONS for path in pathlib.Path(directory).glob(f"*/{name}")}
+    if without := sorted(beside - set(languages)):
+        logging.warning("%s: not read, for they hold no mentions.tsv: %s.", directory, ", ".join(without))
     return languages
 
 
-def read_documents(directory: str | os.PathLike, language: str, malformed: Malformed) -> Iterator[Document]:
+def _languages(directory: str | os.PathLike) -> list[str]:
+    languages = sorted(path.parent.name for path in pathlib.Path(directory).glob("*/mentions.tsv"))
+    if not languages:
+        raise MelError(f"{directory} is no Mewsli-9 tree: it has no <language>/mentions.tsv.")
+    return [check_language(language) for language in languages]
+
+
+def read_documents(
+    directory: str | os.PathLike, language: str, malformed: Malformed, redirects: Redirects | None = None
+) -> Iterator[Document]:
     """Yields the documents of a language that have mentions, one text in memory at a time.
 
     Args:
       directory: the tree.
       language: one of its languages.
       malformed: where rows that cannot be parsed are reported.
+      redirects: where the golds that were merged into others went.
 
     Raises:
       MelError: the language, a column or a text is missing, a text is not the one that docs.tsv
         describes, or too many rows are malformed.
     """
-    if language not in (languages := list_languages(directory)):
-        raise MelError(f"{directory} has no language {language!r}, only {', '.join(languages)}.")
+    if language not in (languages := _languages(directory)):
+        raise MelError(f"{directory} has no language {shown(language)}, only {', '.join(languages)}.")
     folder = pathlib.Path(directory) / language
     path = folder / "mentions.tsv"
     described = _read_descriptions(folder / "docs.tsv", malformed)
-    for docid, rows in _read_mentions(path, malformed).items():
+    by_docid = _read_mentions(path, malformed, redirects or Redirects())
+    if not by_docid:
+        logging.warning("%s holds no mention: nothing is read of %r.", path, language)
+    if described and (unknown := [docid for docid in by_docid if docid not in described]):
+        docs = folder / "docs.tsv"
+        logging.warning("%s tells neither title nor md5 of %d texts, the first is %s.", docs, len(unknown), unknown[0])
+    for docid, rows in by_docid.items():
         title, md5 = described.get(docid, ("", ""))
         text = _read_text(folder / "text" / docid, md5)
         mentions, dropped = [], Counter()
@@ -87,9 +134,29 @@ def read_documents(directory: str | os.PathLike, language: str, malformed: Malfo
                 continue
             span = Span(row.position, row.position + row.length)
             mention_id = f"{docid}:{row.position}:{row.length}"
-            mention = Mention(mention_id, language, text, span, row.gold, title, row.frequency_bin, row.in_references)
-            mentions.append(mention)
+            about = {"document": docid, "frequency_bin": row.frequency_bin, "in_references": row.in_references}
+            mentions.append(Mention(mention_id, language, text, span, row.gold, title=title, **about))
         yield Document(docid, title, text, tuple(mentions), dropped)
+
+
+def check_counts(directory: str | os.PathLike, counts: Mapping[str, int]) -> None:
+    """Says whether what was read of a tree is what Mewsli-9 has, if the tree is Mewsli-9: one line in the log.
+
+    Args:
+      directory: the tree.
+      counts: how many mentions each language gave, those that were dropped included.
+    """
+    there = set(_languages(directory))
+    expected = {language: MEWSLI_9[language] for language in counts if language in MEWSLI_9}
+    if there != set(MEWSLI_9) or not expected or sum(counts.values()) < _WHOLE_SHARE * sum(expected.values()):
+        return
+    others = [
+        f"{name} {counts[name]:,} instead of {count:,}" for name, count in expected.items() if counts[name] != count
+    ]
+    if others:
+        logging.warning("%s is not Mewsli-9 as it was published; mentions: %s.", directory, ", ".join(others))
+    else:
+        logging.info("%s has as many mentions in each language as were published of Mewsli-9.", directory)
 
 
 def _fault(row: _Row, text: str) -> str:
@@ -105,58 +172,96 @@ def _fault(row: _Row, text: str) -> str:
 def _read_descriptions(path: pathlib.Path, malformed: Malformed) -> dict[str, tuple[str, str]]:
     """{docid: (title, md5 of the text)}; empty if there is no such file."""
     if not path.exists():
+        logging.warning("%s is not there: no mention has the title of its page, and no text is checked.", path)
         return {}
-    rows = _read_rows(path, _DOCUMENT_COLUMNS, malformed)
-    return {row["docid"]: (row["title"], row["text_md5"]) for _, row in rows}
+    described = {}
+    for _, row in read_table(path, _DOCUMENT_COLUMNS, malformed):
+        malformed.well_formed += 1
+        described[row["docid"]] = row["title"], row["text_md5"].strip().lower()
+    malformed.finish(str(path))
+    return described
 
 
-def _read_mentions(path: pathlib.Path, malformed: Malformed) -> dict[str, list[_Row]]:
+def _read_mentions(path: pathlib.Path, malformed: Malformed, redirects: Redirects) -> dict[str, list[_Row]]:
     """The rows by docid: documents in the order of their first row, rows in the order of the file."""
     by_docid: dict[str, list[_Row]] = {}
-    for line, row in _read_rows(path, _MENTION_COLUMNS, malformed):
+    for line, row in read_table(path, _MENTION_COLUMNS, malformed):
         try:
-            position, length = int(row["position"]), int(row["length"])
-            in_references = _IN_REFERENCES.get(row.get("qid_in_refs", ""))
-            frequency_bin = int(row.get("freq_bin") or -1)
-            gold = parse_qid(row["qid"])
-            parsed = _Row(line, position, length, row["mention"], gold, frequency_bin, in_references)
+            docid = check_name(row["docid"], "docid")
+            position, length = _whole(row["position"]), _whole(row["length"])
+            gold = _gold(row["qid"].strip(), redirects)
         except (ValueError, MelError) as error:
             malformed.add(str(path), line, str(error))
-        else:
-            by_docid.setdefault(row["docid"], []).append(parsed)
+            continue
+        malformed.well_formed += 1
+        in_references = _IN_REFERENCES.get(row.get("qid_in_refs", "").strip().lower())
+        frequency_bin = _frequency_bin(row.get("freq_bin", ""))
+        parsed = _Row(line, position, length, row["mention"], gold, frequency_bin, in_references)
+        by_docid.setdefault(docid, []).append(parsed)
+    malformed.finish(str(path))
     return by_docid
 
 
-def _read_rows(
-    path: pathlib.Path, columns: tuple[str, ...], malformed: Malformed
-) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yields (line number from 1, {column: value}) behind the header; quotes mean nothing."""
-    with open(path, "rb") as file:
-        header = file.readline().decode("utf-8", "replace").rstrip("\r\n").split("\t")
-        if missing := [column for column in columns if column not in header]:
-            raise MelError(f"{path} has no column {', '.join(missing)}: its header must name {', '.join(columns)}.")
-        for line, data in enumerate(file, 2):
-            try:
-                values = data.decode("utf-8").rstrip("\r\n").split("\t")
-            except UnicodeDecodeError as error:
-                malformed.add(str(path), line, str(error))
-                continue
-            if len(values) == len(header):
-                yield line, dict(zip(header, values))
-            else:
-                malformed.add(str(path), line, f"it has {len(values)} columns, not {len(header)}")
+def _gold(text: str, redirects: Redirects) -> EntityId:
+    """Raises MelError if it is neither a QID nor NIL."""
+    return NIL_ID if text == NIL_ID else redirects.resolve(parse_qid(text))
+
+
+def _whole(text: str) -> int:
+    """A whole number, also where a data frame made it `3.0`.
+
+    Raises:
+      ValueError: it is none.
+    """
+    whole, point, zeros = text.strip().partition(".")
+    if len(whole) > 18 or zeros.strip("0") or (point and not zeros):
+        raise ValueError(f"{shown(text)} is not a whole number")
+    return int(whole)
+
+
+def _frequency_bin(text: str) -> int:
+    """The bin, or -1 where it is blank, not a number or none of Mewsli-9's."""
+    try:
+        found = _whole(text)
+    except ValueError:
+        return -1
+    return found if found in _FREQUENCY_BINS else -1
 
 
 def _read_text(path: pathlib.Path, md5: str) -> str:
     """The text as it is: decoding bytes keeps every line end, so offsets stay true."""
+    with open_file(path) as file:
+        data = file.read(MAX_TEXT_BYTES + 1)
+    if len(data) > MAX_TEXT_BYTES:
+        raise MelError(f"The text {path} is longer than {MAX_TEXT_BYTES >> 20} MB: it is no document; take it away.")
+    if md5 not in ("", found := _md5(data)):
+        data = _restored(path, data, md5, found)
     try:
-        data = path.read_bytes()
-        text = data.decode("utf-8")
-    except OSError as error:
-        raise MelError(f"The text {path} cannot be read ({error.strerror}): fetch the tree again.") from error
+        return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise MelError(f"The text {path} is not UTF-8 ({error}): fetch the tree again.") from error
-    found = hashlib.md5(data, usedforsecurity=False).hexdigest()
-    if md5 not in ("", found):
-        raise MelError(f"The text {path} has md5 {found}, but docs.tsv expects {md5}: fetch the tree again.")
-    return text
+        kind = "UTF-16" if is_utf16(data) else f"not UTF-8 ({error})"
+        raise MelError(f"The text {path} is {kind}: fetch the tree again.") from error
+
+
+def _restored(path: pathlib.Path, data: bytes, md5: str, found: str) -> bytes:
+    """The bytes that have the md5 that was published, if they can be told.
+
+    Raises:
+      MelError: they cannot.
+    """
+    lines = data.replace(b"\r\n", b"\n")
+    translated = "newline translation changed its line ends"
+    changes = {lines: translated, lines.replace(b"\n", b"\r\n"): translated}
+    for change, what in list(changes.items()):
+        changes[change.removeprefix(codecs.BOM_UTF8)] = what
+    changes[data.removeprefix(codecs.BOM_UTF8)] = "a byte-order mark was put in front of it"
+    for change, what in changes.items():
+        if _md5(change) == md5:
+            logging.log_first_n(logging.WARNING, "The text %s is read as docs.tsv describes it: %s.", 20, path, what)
+            return change
+    kind = "is UTF-16, and " if is_utf16(data) else ""
+    raise MelError(f"The text {path} {kind}has md5 {found}, but docs.tsv expects {md5}: fetch the tree again.")
+
+
+def _md5(data: bytes) -> str:
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()

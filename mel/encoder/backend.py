@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
+import importlib.metadata
+import os
 import pathlib
+import platform
+import tempfile
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from absl import logging
 
+from mel.artifacts import digest_of
+from mel.config import flag
+
+CPUINFO = pathlib.Path("/proc/cpuinfo")
+
 Precision = Literal["auto", "float32", "bfloat16"]
+
+
+@dataclasses.dataclass(frozen=True)
+class ComputeConfig:
+    """How an encoder computes, and where the programs are kept that this needs."""
+
+    precision: Precision = flag(
+        "auto", "Of dense layers and attention; auto is bfloat16 on accelerators and float32 on CPUs."
+    )
+    compilation_cache: str = flag("", "Folder of compiled programs; that of the user where it is empty.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,10 +70,50 @@ def tokens_at_once() -> int:
     return 2048 if jax.default_backend() == "cpu" else 65536
 
 
-def keep_compiled(folder: pathlib.Path) -> None:
-    """Keeps compiled programs in `folder`, so that the next process does not compile them again."""
-    jax.config.update("jax_compilation_cache_dir", str(folder))
+def keep_compiled(folder: str) -> None:
+    """Keeps compiled programs, so that the next process does not compile them again.
+
+    They are code that the next process runs, so they never stand in a working directory, which may come from
+    anywhere. A program may crash on a machine that lacks an instruction, so those of other machines stand apart.
+    A folder that cannot be written costs a warning.
+
+    Args:
+      folder: where; "" for the user's own, below $XDG_CACHE_HOME or ~/.cache.
+    """
+    try:
+        path = (pathlib.Path(folder) if folder else _users_folder()).absolute() / machine_key()
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except (OSError, RuntimeError) as error:  # RuntimeError: a user without a home
+        logging.warning(
+            "Compiled programs are not kept, and every start compiles anew (%s): give --compilation_cache a folder "
+            "that can be written.", error,
+        )  # fmt: skip
+        return
+    jax.config.update("jax_compilation_cache_dir", str(path))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def machine_key() -> str:
+    """What programs are compiled for: the CPU's features, the kind of device and the version of the compiler."""
+    machine = [_cpu_features(), jax.local_devices()[0].device_kind, importlib.metadata.version("jaxlib")]
+    return digest_of(machine)[:16]
+
+
+def _cpu_features() -> list[str]:
+    """The instruction sets and the like that the CPU has; where nobody lists them, its architecture."""
+    with contextlib.suppress(OSError):
+        for line in CPUINFO.read_text("utf-8", "replace").splitlines():
+            name, _, features = line.partition(":")
+            if name.strip() in ("flags", "Features"):  # x86 and ARM
+                return sorted(features.split())
+    return [platform.machine()]
+
+
+def _users_folder() -> pathlib.Path:
+    cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (cache if cache.is_absolute() else pathlib.Path.home() / ".cache") / "mel" / "compiled"
 
 
 def _has_fused_attention(head_size: int) -> bool:

@@ -1,1 +1,1 @@
-"""Recall, breakdowns and reports."""
+"""How right rankings are: recall, intervals, breakdowns, calibration, NIL; and the mentions that are asked."""

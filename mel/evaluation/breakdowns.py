@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence, Set
-
-import numpy as np
+from collections.abc import Iterable, Sequence
 
 from mel.corpora.alias_table import AliasTable
-from mel.evaluation.questions import Questions
-from mel.types import Entity
+from mel.corpora.kb import KnowledgeBase
+from mel.evaluation.evaluation_set import EvaluationSet
 
 IN_TRAINING = "surface form in training"
 FREQUENCY = "frequency bin"
@@ -39,43 +37,37 @@ GROUPS = {
 }
 
 
-def group_mentions(questions: Questions, table: AliasTable, titles: Mapping[int, Set[str]]) -> dict[str, list[str]]:
+def group_mentions(mentions: EvaluationSet, table: AliasTable, kb: KnowledgeBase) -> dict[str, list[str]]:
     """The group of each of Q mentions under each heading that the corpus can tell.
 
     Args:
-      questions: the mentions.
-      table: the surface forms and QIDs linked in training.
-      titles: of the golds, by `gold_titles`.
+      mentions: Q mentions.
+      table: the surface forms and entities linked in training.
+      kb: what the entities are called.
     """
-    forms, golds = questions.surface_forms, questions.gold_Q.tolist()
+    forms, golds = mentions.surface_forms, mentions.gold_Q.tolist()
+    titles = {gold: {title.lower() for title in kb.titles_of(gold)} for gold in set(golds)}
     in_training = {form: table.ambiguity(form) for form in set(forms)}
     scripts = {form: script(form) for form in set(forms)}
-    linked = table.qids()
+    linked = table.entities()
     groups = {
         IN_TRAINING: [in_training[form] for form in forms],
-        FREQUENCY: _named(questions.frequency_bins, FREQUENCIES),
-        IN_REFERENCES: _named(questions.in_references, ("no", "yes")),
+        FREQUENCY: _named(mentions.frequency_bins, FREQUENCIES),
+        IN_REFERENCES: _named(mentions.in_references, ("no", "yes")),
         SCRIPT: [scripts[form] for form in forms],
         LINKED: ["linked" if gold in linked else "never" for gold in golds],
-        IS_TITLE: ["same" if form.lower() in titles.get(gold, ()) else "other" for form, gold in zip(forms, golds)],
+        IS_TITLE: [
+            "same" if form.lower() in titles[gold] else "other" for form, gold in zip(forms, golds, strict=True)
+        ],
     }
     return {heading: names for heading, names in groups.items() if set(names) != {UNKNOWN}}
-
-
-def gold_titles(entities: Iterable[Entity], gold_Q: np.ndarray) -> dict[int, set[str]]:
-    """The titles of the golds, lower-cased, in all languages of the KB; `group_mentions` compares with them."""
-    titles: dict[int, set[str]] = {qid: set() for qid in gold_Q.tolist()}
-    for entity in entities:
-        if entity.qid in titles:
-            titles[entity.qid].add(entity.title.lower())
-    return titles
 
 
 def script(text: str) -> str:
     """The script that most letters of a text are written in, of equally many the first; one of `GROUPS[SCRIPT]`."""
     letters = [letter for letter in unicodedata.normalize("NFKC", text) if letter.isalpha()]
-    found = Counter(SCRIPTS.get(unicodedata.name(letter, "").partition(" ")[0], OTHER) for letter in letters)
-    return max(found, key=found.__getitem__, default=OTHER)
+    counts = Counter(SCRIPTS.get(unicodedata.name(letter, "").partition(" ")[0], OTHER) for letter in letters)
+    return max(counts, key=counts.__getitem__, default=OTHER)
 
 
 def in_order(heading: str, names: Iterable[str]) -> list[str]:

@@ -10,22 +10,23 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import optimize, special
 
+from mel.corpora.kb import KnowledgeBase
 from mel.evaluation.nil import (
-    held_out_entities,
+    entities_to_remove,
     is_right,
     nil_scores,
     risk_coverage,
     threshold_for_precision,
     without_entities,
 )
-from mel.evaluation.recall import Ranking
+from mel.evaluation.ranking import Ranking
 from mel.types import NIL, MelError
 
 PRECISIONS = (0.80, 0.90, 0.95, 0.99)
 PRECISION = 0.90  # the one whose threshold stands for all where there is room for one
 DEPTH = 10
 BINS = 15
-HELD_OUT = 0.1
+REMOVED = 0.1  # share of the entities that the KB is tried without
 DIGITS = 6  # beyond them, fitted numbers differ from machine to machine
 LOG_TEMPERATURES = np.linspace(np.log(1e-3), np.log(1e2), 26)
 MOST_LOG_ODDS = 10.0  # of a candidate without rivals
@@ -54,7 +55,7 @@ class Calibration:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Calibration:
-        """The calibration in a mapping that may hold more, such as that of `measure`."""
+        """The calibration in a mapping that may hold more, such as that of `calibrate`."""
         return cls(**{field.name: values[field.name] for field in dataclasses.fields(cls)})
 
     def probability(self, scores_QK: np.ndarray) -> np.ndarray:
@@ -85,7 +86,7 @@ class CrossFitted(NamedTuple):
     threshold_PQ: np.ndarray
 
 
-def fit(scores_QK: np.ndarray, right_Q: np.ndarray, depth: int = DEPTH) -> Calibration:
+def fit_calibration(scores_QK: np.ndarray, right_Q: np.ndarray, depth: int = DEPTH) -> Calibration:
     """Fits first the temperature, then the weights beside it, each by the likelihood of `right_Q`.
 
     Platt's smoothed targets keep both finite where all answers, or none, are right.
@@ -107,7 +108,8 @@ def fit(scores_QK: np.ndarray, right_Q: np.ndarray, depth: int = DEPTH) -> Calib
     temperature = round(_best_temperature(scores_QK, target_Q), DIGITS)
     offset_Q = _softmax_log_odds(scores_QK, temperature)
     weights = (round(weight, DIGITS) for weight in _logistic(_features(scores_QK), offset_Q, target_Q).tolist())
-    return Calibration(temperature, *weights, depth)
+    score_weight, margin_weight, bias = weights
+    return Calibration(temperature, score_weight, margin_weight, bias, depth)
 
 
 def cross_fitted(
@@ -119,7 +121,7 @@ def cross_fitted(
 
     Args:
       ranking: the candidates of Q mentions.
-      gold_Q: the gold QID of each, NIL where no candidate can be right.
+      gold_Q: the gold of each, NIL where no candidate can be right.
       documents: the document of each.
       precisions: those to find thresholds for.
 
@@ -134,13 +136,13 @@ def cross_fitted(
     fold_of[np.argsort([zlib.crc32(name.encode()) for name in names], kind="stable")] = np.arange(len(names)) % 2
     result = CrossFitted(np.empty(len(right_Q)), np.empty((len(precisions), len(right_Q))))
     for fold in range(2):
-        asked_Q = fold_of[document_Q] == fold
-        calibration = fit(ranking.scores_QK[~asked_Q], right_Q[~asked_Q])
+        in_fold_Q = fold_of[document_Q] == fold
+        calibration = fit_calibration(ranking.scores_QK[~in_fold_Q], right_Q[~in_fold_Q])
         probability_Q = calibration.probability(ranking.scores_QK)
-        result.probability_Q[asked_Q] = probability_Q[asked_Q]
-        for place, precision in enumerate(precisions):
-            threshold = threshold_for_precision(probability_Q[~asked_Q], right_Q[~asked_Q], precision)
-            result.threshold_PQ[place, asked_Q] = np.inf if threshold is None else threshold
+        result.probability_Q[in_fold_Q] = probability_Q[in_fold_Q]
+        for level, precision in enumerate(precisions):
+            threshold = threshold_for_precision(probability_Q[~in_fold_Q], right_Q[~in_fold_Q], precision)
+            result.threshold_PQ[level, in_fold_Q] = np.inf if threshold is None else threshold
     return result
 
 
@@ -166,29 +168,29 @@ def expected_calibration_error(probability_Q: np.ndarray, right_Q: np.ndarray, b
     return float(of["mentions"] @ np.abs(of["confidence"] - of["accuracy"])) / max(len(probability_Q), 1)
 
 
-def measure(ranking: Ranking, gold_Q: np.ndarray, documents: Sequence[str], qids_E: np.ndarray) -> dict[str, Any]:
+def calibrate(ranking: Ranking, gold_Q: np.ndarray, documents: Sequence[str], kb: KnowledgeBase) -> dict[str, Any]:
     """A report's "calibration": the calibration fitted on all mentions, and its quality.
 
     What it is fitted on says nothing of its quality, so every figure of quality comes from `cross_fitted`.
 
     Args:
       ranking: the candidates of Q mentions.
-      gold_Q: the gold QID of each.
+      gold_Q: the gold of each.
       documents: the document of each.
-      qids_E: the QIDs of the KB.
+      kb: the entities that there are.
 
     Raises:
       MelError: there are fewer than two documents, or half of them have no candidate.
     """
-    gold_Q = np.where(np.isin(gold_Q, qids_E), gold_Q, NIL)
+    gold_Q = np.where(np.isin(gold_Q, kb.entities_E), gold_Q, NIL)
     right_Q = is_right(ranking, gold_Q)
-    calibration = fit(ranking.scores_QK, right_Q)
+    calibration = fit_calibration(ranking.scores_QK, right_Q)
     probability_Q = calibration.probability(ranking.scores_QK)
     thresholds = {precision: threshold_for_precision(probability_Q, right_Q, precision) for precision in PRECISIONS}
     crossed = cross_fitted(ranking, gold_Q, documents)
     operating = [
-        {"precision": precision, "threshold": threshold, **_reached(right_Q, crossed, place)}
-        for place, (precision, threshold) in enumerate(thresholds.items())
+        {"precision": precision, "threshold": threshold, **_reached(right_Q, crossed, level)}
+        for level, (precision, threshold) in enumerate(thresholds.items())
     ]
     curve = risk_coverage(crossed.probability_Q, right_Q)
     return dataclasses.asdict(calibration) | {
@@ -199,12 +201,12 @@ def measure(ranking: Ranking, gold_Q: np.ndarray, documents: Sequence[str], qids
         "reliability": reliability(crossed.probability_Q, right_Q),
         "threshold": thresholds[PRECISION],
         "thresholds": operating,
-        "held_out": _held_out_scores(ranking, gold_Q, documents),
+        "held_out": _scores_without_some(ranking, gold_Q, documents, kb),
     }
 
 
 def threshold_of(measured: Mapping[str, Any], precision: float) -> float:
-    """The threshold that `measure` found for one of `PRECISIONS`.
+    """The threshold that `calibrate` found for one of `PRECISIONS`.
 
     Raises:
       MelError: it looked for no such precision, or did not reach it.
@@ -216,14 +218,16 @@ def threshold_of(measured: Mapping[str, Any], precision: float) -> float:
     return thresholds[precision]
 
 
-def _held_out_scores(ranking: Ranking, gold_Q: np.ndarray, documents: Sequence[str]) -> dict[str, Any]:
-    """NIL by the threshold for `PRECISION`, with `HELD_OUT` of the entities taken out of the KB."""
-    asked = np.union1d(ranking.qids_QK, gold_Q)
-    ranking, gold_Q = without_entities(ranking, gold_Q, held_out_entities(asked, HELD_OUT))
+def _scores_without_some(
+    ranking: Ranking, gold_Q: np.ndarray, documents: Sequence[str], kb: KnowledgeBase
+) -> dict[str, Any]:
+    """NIL by the threshold for `PRECISION`, with `REMOVED` of the entities taken out of the KB."""
+    named = np.union1d(ranking.entities_QK, gold_Q)
+    ranking, gold_Q = without_entities(ranking, gold_Q, entities_to_remove(named, kb.ids, REMOVED))
     crossed = cross_fitted(ranking, gold_Q, documents, [PRECISION])
     answered_Q = crossed.probability_Q >= crossed.threshold_PQ[0]
     return {
-        "share": HELD_OUT,
+        "share": REMOVED,
         "precision": PRECISION,
         "nil_mentions": int(np.count_nonzero(gold_Q == NIL)),
         "ece": expected_calibration_error(crossed.probability_Q, is_right(ranking, gold_Q)),
@@ -231,8 +235,8 @@ def _held_out_scores(ranking: Ranking, gold_Q: np.ndarray, documents: Sequence[s
     }
 
 
-def _reached(right_Q: np.ndarray, crossed: CrossFitted, place: int) -> dict[str, float]:
-    answered_Q = crossed.probability_Q >= crossed.threshold_PQ[place]
+def _reached(right_Q: np.ndarray, crossed: CrossFitted, level: int) -> dict[str, float]:
+    answered_Q = crossed.probability_Q >= crossed.threshold_PQ[level]
     answered = np.count_nonzero(answered_Q)
     return {
         "reached": np.count_nonzero(right_Q & answered_Q) / max(answered, 1),
@@ -278,7 +282,7 @@ def _logistic(features_QF: np.ndarray, offset_Q: np.ndarray, target_Q: np.ndarra
         log_odds_Q = offset_Q + features_QF @ weights_F
         loss = np.mean(np.logaddexp(0, log_odds_Q) - target_Q * log_odds_Q) + RIDGE * weights_F @ weights_F
         error_Q = special.expit(log_odds_Q) - target_Q
-        return loss, features_QF.T @ error_Q / len(error_Q) + 2 * RIDGE * weights_F
+        return float(loss), features_QF.T @ error_Q / len(error_Q) + 2 * RIDGE * weights_F
 
     def curvature(weights_F: np.ndarray) -> np.ndarray:
         probability_Q = special.expit(offset_Q + features_QF @ weights_F)

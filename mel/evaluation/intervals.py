@@ -53,7 +53,7 @@ def resampled_means(
     totals_RG, counts_RG = np.split(sums_R2G, 2, axis=1)
     means_RG = np.divide(totals_RG, counts_RG, out=np.full_like(totals_RG, np.nan), where=counts_RG > 0)
     result: dict[str, dict[str, np.ndarray]] = {heading: {} for heading in headings}
-    for (heading, group), means_R in zip(groups, means_RG.T):
+    for (heading, group), means_R in zip(groups, means_RG.T, strict=True):
         result[heading][group] = means_R
     return result
 

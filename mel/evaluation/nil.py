@@ -10,16 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from mel.evaluation.recall import Ranking
+from mel.corpora.strings import Strings
+from mel.evaluation.ranking import Ranking
 from mel.retrieval.index import keep_first
-from mel.types import NIL, Qid, format_qid
+from mel.types import NIL, OUTSIDE
 
 POINTS = 200
 
 
 def is_right(ranking: Ranking, gold_Q: np.ndarray) -> np.ndarray:
     """Whether the best candidate of each mention is its gold; bool [Q]."""
-    return (ranking.qids_QK[:, 0] == gold_Q) & (gold_Q != NIL)
+    return (ranking.entities_QK[:, 0] == gold_Q) & (gold_Q != NIL)
 
 
 def risk_coverage(probability_Q: np.ndarray, right_Q: np.ndarray) -> dict[str, Any]:
@@ -54,23 +55,29 @@ def threshold_for_precision(probability_Q: np.ndarray, right_Q: np.ndarray, prec
     return float(-surest_g[reached[-1]]) if len(reached) else None
 
 
-def held_out_entities(qids: np.ndarray, share: float) -> np.ndarray:
-    """The QIDs of about `share` of the entities, by a hash of each and so the same in every collection; sorted."""
-    distinct = np.setdiff1d(qids, [NIL])
-    kept = [zlib.crc32(f"NIL {format_qid(Qid(int(qid)))}".encode()) < share * 2**32 for qid in distinct]
+def entities_to_remove(entities: np.ndarray, ids: Strings, share: float) -> np.ndarray:
+    """About `share` of the entities, by a hash of each id and so the same in every collection; sorted.
+
+    Args:
+      entities: numbers, in any order.
+      ids: the id of each number of the KB.
+      share: between 0 and 1.
+    """
+    distinct = np.setdiff1d(entities, [NIL, OUTSIDE])
+    kept = [zlib.crc32(f"NIL {ids[entity]}".encode()) < share * 2**32 for entity in distinct]
     return distinct[np.asarray(kept, bool)]
 
 
-def without_entities(ranking: Ranking, gold_Q: np.ndarray, qids: np.ndarray) -> tuple[Ranking, np.ndarray]:
-    """The ranking and the golds as they would be if the KB lacked the entities `qids`.
+def without_entities(ranking: Ranking, gold_Q: np.ndarray, removed: np.ndarray) -> tuple[Ranking, np.ndarray]:
+    """The ranking and the golds as they would be if the KB lacked the entities `removed`.
 
     Removing them from the candidates is what removing them from the KB does, except that a row loses
     as many of its last places as it had such candidates: a ranking deeper than needed loses nothing.
     """
-    kept_QK, width = ~np.isin(ranking.qids_QK, qids), ranking.qids_QK.shape[1]
-    qids_QK = keep_first(kept_QK, ranking.qids_QK, width, NIL)
+    kept_QK, width = ~np.isin(ranking.entities_QK, removed), ranking.entities_QK.shape[1]
+    entities_QK = keep_first(kept_QK, ranking.entities_QK, width, NIL)
     scores_QK = keep_first(kept_QK, ranking.scores_QK, width, -np.inf)
-    return Ranking(qids_QK, scores_QK), np.where(np.isin(gold_Q, qids), NIL, gold_Q)
+    return Ranking(entities_QK, scores_QK), np.where(np.isin(gold_Q, removed), NIL, gold_Q)
 
 
 def nil_scores(ranking: Ranking, gold_Q: np.ndarray, answered_Q: np.ndarray) -> dict[str, dict[str, float]]:
@@ -78,16 +85,19 @@ def nil_scores(ranking: Ranking, gold_Q: np.ndarray, answered_Q: np.ndarray) -> 
 
     Args:
       ranking: the candidates of Q mentions.
-      gold_Q: the gold QID of each, or NIL.
+      gold_Q: the gold of each, or NIL.
       answered_Q: whether the best candidate is given as the answer; NIL otherwise.
     """
     is_nil_Q = gold_Q == NIL
-    count = np.count_nonzero
-    right = count(is_right(ranking, gold_Q) & answered_Q)
+    right = _count(is_right(ranking, gold_Q) & answered_Q)
     return {
-        "nil": _precision_recall(count(is_nil_Q & ~answered_Q), count(~answered_Q), count(is_nil_Q)),
-        "links": _precision_recall(right, count(answered_Q), count(~is_nil_Q)),
+        "nil": _precision_recall(_count(is_nil_Q & ~answered_Q), _count(~answered_Q), _count(is_nil_Q)),
+        "links": _precision_recall(right, _count(answered_Q), _count(~is_nil_Q)),
     }
+
+
+def _count(chosen_Q: np.ndarray) -> int:
+    return int(np.count_nonzero(chosen_Q))
 
 
 def _precision_recall(right: int, given: int, wanted: int) -> dict[str, float]:

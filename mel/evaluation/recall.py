@@ -5,40 +5,24 @@ Every figure is a fraction of *all* mentions it is about, so a gold that the KB 
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
+from mel.evaluation.ranking import Ranking
 from mel.types import NIL
 
 DEPTHS = (1, 10, 100)
 METRICS = (*(f"r@{depth}" for depth in DEPTHS), "mrr")
 
-Scores = dict[str, float]
-
-
-@dataclasses.dataclass(frozen=True)
-class Ranking:
-    """The candidates of Q mentions: distinct QIDs, best first, 0 where there are fewer than K.
-
-    Attributes:
-      qids_QK: int64.
-      scores_QK: float32, never rising along a row, -inf where padded.
-    """
-
-    qids_QK: np.ndarray
-    scores_QK: np.ndarray
-
-    def __post_init__(self):
-        if self.qids_QK.ndim != 2 or self.qids_QK.shape != self.scores_QK.shape:
-            raise ValueError(f"Shapes {self.qids_QK.shape} and {self.scores_QK.shape} are not one [Q, K].")
+Scores = dict[str, Any]  # figures, and where they have one their interval
 
 
 def gold_rank(ranking: Ranking, gold_Q: np.ndarray) -> np.ndarray:
     """The place of each gold among its candidates: 0 is the best, -1 is absent. NIL is never found."""
-    found_QK = (ranking.qids_QK == gold_Q[:, None]) & (ranking.qids_QK != NIL)
-    return np.where(found_QK.any(axis=1), found_QK.argmax(axis=1), -1)
+    is_gold_QK = (ranking.entities_QK == gold_Q[:, None]) & (ranking.entities_QK != NIL)
+    return np.where(is_gold_QK.any(axis=1), is_gold_QK.argmax(axis=1), -1)
 
 
 def scores(gold_rank_Q: np.ndarray) -> Scores:
@@ -67,6 +51,6 @@ def macro(by_group: Mapping[str, Scores]) -> Scores:
     return {metric: sum(group[metric] for group in by_group.values()) / max(len(by_group), 1) for metric in METRICS}
 
 
-def coverage(gold_Q: np.ndarray, qids_E: np.ndarray) -> float:
-    """The share of mentions whose gold is among the KB's QIDs."""
-    return float(np.count_nonzero(np.isin(gold_Q, qids_E) & (gold_Q != NIL))) / max(len(gold_Q), 1)
+def coverage(gold_Q: np.ndarray, entities_E: np.ndarray) -> float:
+    """The share of mentions whose gold is among the entities of the KB's rows."""
+    return float(np.count_nonzero(np.isin(gold_Q, entities_E) & (gold_Q != NIL))) / max(len(gold_Q), 1)

@@ -5,8 +5,8 @@ modules.json, 1_Pooling/, 2_Dense/
               with encoder/ they make the bundle a sentence-transformers model; its input is a
               text with the marker before and behind the focus
 index/        of the entities' embeddings
-qids.npy, languages.npy, titles.npy, title_ends.npy
-              the QID, language and title of each row of the index
+entities.npy, languages.npy, titles*.npy, ids*.npy, number_of.npy
+              the entity, language and title of each row of the index, and what entities are called
 calibration.json
               where the bundle was calibrated: what turns scores into probabilities, and thresholds
 """
@@ -17,47 +17,24 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import safetensors.numpy
 
-from mel.artifacts import Artifact, Draft, open_artifact, publish
-from mel.corpora.kb import KnowledgeBase, read_entities
+from mel.artifacts import Artifact, Draft, Workdir, open_artifact, publish
+from mel.corpora.kb import KnowledgeBase
 from mel.encoder import pretrained
+from mel.encoder.backend import Precision
 from mel.encoder.config import EncoderConfig
+from mel.encoder.embed import Encoder
 from mel.retrieval.index import Index, IndexKind, open_index, publish_index
+from mel.shards.prepare import Windows
 from mel.text.tokenizer import MARKER, Tokenizer
-from mel.training.checkpoint import Checkpoint
 
 KIND = "bundle"
 CALIBRATION = "calibration.json"
-
-
-class Titles:
-    """The title of each of E rows, held as one block of UTF-8: millions of Python strings would not fit."""
-
-    def __init__(self, bytes_T: np.ndarray, ends_E: np.ndarray):
-        self._bytes_T, self._ends_E = bytes_T, ends_E
-
-    def __getitem__(self, row: int) -> str:
-        start = self._ends_E[row - 1] if row else 0
-        return self._bytes_T[start : self._ends_E[row]].tobytes().decode("utf-8")
-
-    @classmethod
-    def of(cls, titles: Iterable[str]) -> Titles:
-        encoded = [title.encode("utf-8") for title in titles]
-        ends_E = np.cumsum([len(title) for title in encoded], dtype=np.int64)
-        return cls(np.frombuffer(b"".join(encoded), np.uint8), ends_E)
-
-    @classmethod
-    def read(cls, folder: pathlib.Path) -> Titles:
-        return cls(*(np.load(folder / name, mmap_mode="r") for name in ("titles.npy", "title_ends.npy")))
-
-    def write(self, folder: pathlib.Path) -> None:
-        np.save(folder / "titles.npy", self._bytes_T)
-        np.save(folder / "title_ends.npy", self._ends_E)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -66,82 +43,73 @@ class Bundle:
 
     Attributes:
       tokenizer, max_tokens, title_in_window: how a mention becomes a row.
-      encoder_config, params: how a row becomes an embedding.
+      encoder: how a row becomes an embedding.
       index: finds rows near an embedding.
-      kb: the QID and language of each row.
-      titles: the title of each row.
+      kb: the entity, language and title of each row.
       calibration: the values of its calibration, None where it has none.
     """
 
     tokenizer: Tokenizer
     max_tokens: int
     title_in_window: bool
-    encoder_config: EncoderConfig
-    params: Any
+    encoder: Encoder
     index: Index
     kb: KnowledgeBase
-    titles: Titles
     calibration: Mapping[str, Any] | None = None
 
 
 def publish_bundle(
-    path: str | os.PathLike,
-    checkpoint: Checkpoint,
-    kb: Artifact,
-    tokenizer: Artifact,
+    work: Workdir,
+    checkpoint: Artifact,
+    encoder: Encoder,
     embeddings: Artifact,
     index: IndexKind,
-    max_tokens: int,
-    title_in_window: bool,
+    windows: Windows,
     calibrate: Callable[[Index], Mapping[str, Any]] | None = None,
     config: Any = None,
 ) -> Artifact:
     """Publishes a bundle.
 
     Args:
-      path: where.
-      checkpoint: the encoder.
-      kb: the entities.
-      tokenizer: what their rows and the mentions' were made with.
-      embeddings: of the entities, by the checkpoint.
+      work: where; its knowledge base and tokenizer go into the bundle.
+      checkpoint: what the encoder comes from.
+      encoder: with its weights.
+      embeddings: of the entities, by the encoder.
       index: the kind that is built over them.
-      max_tokens: of a mention's row.
-      title_in_window: whether the title of the page is in it.
+      windows: how a mention's row is cut.
       calibrate: makes the values of a calibration from answers of the bundle's own index.
       config: the config that made it.
 
     Raises:
       MelError: there is one already, or the index cannot be built.
     """
-    inputs = {"checkpoint": checkpoint.artifact, "kb": kb, "tokenizer": tokenizer, "embeddings": embeddings}
-    with publish(path, KIND, config) as draft:
+    kb, tokenizer = open_artifact(work.kb, "kb"), open_artifact(work.tokenizer, "tokenizer")
+    inputs = {"checkpoint": checkpoint, "kb": kb, "tokenizer": tokenizer, "embeddings": embeddings}
+    with publish(work.bundle, KIND, config) as draft:
         for name, artifact in inputs.items():
             draft.reads(name, artifact)
         draft.facts = {
-            "round": checkpoint.artifact.facts["round"],
-            "step": checkpoint.step,
-            "encoder": checkpoint.encoder_config.to_json(),
+            "round": checkpoint.facts["round"],
+            "step": checkpoint.facts["step"],
+            "encoder": encoder.config.to_json(),
             "marker": MARKER,
-            "max_tokens": max_tokens,
-            "title_in_window": title_in_window,
+            "max_tokens": windows.max_tokens,
+            "title_in_window": windows.title_in_window,
             "index": index,
             "languages": kb.facts["languages"],
         }
-        pretrained.save(draft / "encoder", checkpoint.encoder_config, checkpoint.params)
+        pretrained.save(draft / "encoder", encoder.config, encoder.params)
         Tokenizer.load(tokenizer.path).save(draft / "encoder")
-        _write_sentence_transformer(draft, checkpoint.encoder_config, checkpoint.params, max_tokens)
+        _write_sentence_transformer(draft, encoder.config, encoder.params, windows.max_tokens)
         publish_index(draft / "index", index, embeddings)
         if calibrate:
             _write_json(draft / CALIBRATION, calibrate(open_index(draft / "index")))
-        entities = KnowledgeBase.read(kb.path, kb.facts["languages"])
-        np.save(draft / "qids.npy", entities.qids_E)
-        np.save(draft / "languages.npy", entities.languages_E)
-        Titles.of(entity.title for entity in read_entities(kb.path)).write(draft.path)
-    return open_artifact(path, KIND)
+        KnowledgeBase.read(kb.path, kb.facts["languages"]).write(draft.path)
+    return open_artifact(work.bundle, KIND)
 
 
-def open_bundle(path: str | os.PathLike) -> Bundle:
-    """Opens a published bundle.
+def open_bundle(path: str | os.PathLike, precision: Precision = "auto") -> Bundle:
+    """Opens a published bundle, whose encoder will compute in `precision`.
 
     Raises:
       MelError: there is none, or a part of it is missing or damaged.
@@ -153,11 +121,9 @@ def open_bundle(path: str | os.PathLike) -> Bundle:
         tokenizer=Tokenizer.load(artifact / "encoder"),
         max_tokens=facts["max_tokens"],
         title_in_window=facts["title_in_window"],
-        encoder_config=EncoderConfig.from_json(facts["encoder"]),
-        params=params,
+        encoder=Encoder(EncoderConfig.from_json(facts["encoder"]), params, precision),
         index=open_index(artifact / "index"),
         kb=KnowledgeBase.read(artifact.path, facts["languages"]),
-        titles=Titles.read(artifact.path),
         calibration=read_calibration(artifact),
     )
 

@@ -36,16 +36,16 @@ class ExactIndex:
     def search(self, queries_QD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """See `mel.retrieval.index.Index`."""
         queries_QD = as_queries(queries_QD, self._dimension)
-        found = min(k, self._num_rows)
+        count = min(k, self._num_rows)
         rows_Qk = np.full((len(queries_QD), k), -1, np.int32)
         scores_Qk = np.full((len(queries_QD), k), -np.inf, np.float32)
-        for start in range(0, len(queries_QD) if found else 0, QUERIES_A_TILE):
+        for start in range(0, len(queries_QD) if count else 0, QUERIES_A_TILE):
             tile = slice(start, min(start + QUERIES_A_TILE, len(queries_QD)))
             queries_qD = np.zeros((QUERIES_A_TILE, self._dimension), np.float32)
             queries_qD[: tile.stop - start] = queries_QD[tile]
-            rows_qk, scores_qk = _nearest(queries_qD, self._blocks_bnD, self._num_rows, found)
-            rows_Qk[tile, :found] = np.asarray(rows_qk)[: tile.stop - start]
-            scores_Qk[tile, :found] = np.asarray(scores_qk)[: tile.stop - start]
+            rows_qk, scores_qk = _nearest(queries_qD, self._blocks_bnD, self._num_rows, count)
+            rows_Qk[tile, :count] = np.asarray(rows_qk)[: tile.stop - start]
+            scores_Qk[tile, :count] = np.asarray(scores_qk)[: tile.stop - start]
         return rows_Qk, scores_Qk
 
 

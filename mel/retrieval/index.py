@@ -1,14 +1,15 @@
-"""Embeddings to neighbours: the index protocol, its two implementations on disk, distinct QIDs."""
+"""Embeddings to neighbours: the index protocol, its two implementations on disk, distinct entities."""
 
 from __future__ import annotations
 
 import os
-import shutil
-from typing import Literal, Protocol
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
-from mel.artifacts import Artifact, open_artifact, publish
+from mel.artifacts import Artifact, exists, open_artifact, publish
 from mel.retrieval import approximate
 from mel.retrieval.approximate import ScannIndex, ScannSettings
 from mel.retrieval.embeddings import EMBEDDINGS
@@ -18,7 +19,7 @@ from mel.types import NIL, MelError
 
 KIND = "index"
 SCANN = "scann"  # the folder of ScaNN's own files inside the artefact
-LEAST_DEPTH = 64  # one deep search is cheaper than two, and a QID has a row in each of its languages
+LEAST_DEPTH = 64  # one deep search is cheaper than two, and an entity has a row in each of its languages
 NEIGHBOURS_AT_ONCE = 2**22
 
 IndexKind = Literal["exact", "scann"]
@@ -43,30 +44,45 @@ class Index(Protocol):
         ...
 
 
-def publish_index(
-    path: str | os.PathLike, kind: IndexKind, embeddings: Artifact, settings: ScannSettings = ScannSettings()
-) -> Artifact:
+class _Kind(NamedTuple):
+    """What has to be known of a kind of index: the one place where a kind is added."""
+
+    settings: Any
+    build: Callable[[np.ndarray, Any, pathlib.Path], dict[str, Any]]
+    load: Callable[[pathlib.Path, Mapping[str, Any]], Index]
+
+
+def _kind(kind: IndexKind) -> _Kind:
+    match kind:
+        case "exact":
+            return _Kind(None, _write_exact, lambda folder, facts: ExactIndex(_embeddings(folder)))
+        case "scann":
+            return _Kind(ScannSettings(), _build_scann, _load_scann)
+
+
+def publish_index(path: str | os.PathLike, kind: IndexKind, embeddings: Artifact, settings: Any = None) -> Artifact:
     """Builds an index over published embeddings; it stands on its own, without them.
 
     ScaNN's is tuned to `settings.least_recall`, and its recall is among the facts.
 
+    Args:
+      path: where.
+      kind: how it searches.
+      embeddings: what it searches.
+      settings: of the kind (`ScannSettings`); None for its usual ones.
+
     Raises:
       MelError: there are no embeddings, some are not finite, or ScaNN is not installed.
     """
-    embeddings_ND = np.load(embeddings / EMBEDDINGS, mmap_mode="r")
+    embeddings_ND = _embeddings(embeddings.path)
     rows, dimension = embeddings_ND.shape
     if not rows:
         raise MelError(f"{embeddings.path} is empty, so there is nothing to search: prepare a KB with entities.")
-    with publish(path, KIND, settings if kind == "scann" else None) as draft:
+    settings = settings or _kind(kind).settings
+    with publish(path, KIND, settings) as draft:
         draft.reads("embeddings", embeddings)
-        draft.facts = {"kind": kind, "rows": rows, "dimension": dimension}
-        if kind == "exact":
-            check_finite(embeddings_ND, "embeddings")
-            shutil.copyfile(embeddings / EMBEDDINGS, draft / EMBEDDINGS)
-        else:
-            index = approximate.build(embeddings_ND, settings)
-            index, recall = approximate.tune(index, embeddings_ND, settings.least_recall)
-            draft.facts |= {"recall@10": recall, "scann": index.serialize(draft / SCANN)}
+        facts = _kind(kind).build(embeddings_ND, settings, draft.path)
+        draft.facts = {"kind": kind, "rows": rows, "dimension": dimension, **facts}
     return open_artifact(path, KIND)
 
 
@@ -77,16 +93,47 @@ def open_index(path: str | os.PathLike, embeddings: Artifact | None = None) -> I
       MelError: there is none, it is damaged, or it was built from other embeddings.
     """
     artifact = open_artifact(path, KIND, {"embeddings": embeddings} if embeddings else None)
-    facts = artifact.facts
-    if facts["kind"] == "exact":
-        return ExactIndex(np.load(artifact / EMBEDDINGS, mmap_mode="r"))
-    return ScannIndex.load(artifact / SCANN, facts["rows"], facts["dimension"], facts["scann"])
+    return _kind(artifact.facts["kind"]).load(artifact.path, artifact.facts)
+
+
+def publish_or_open_index(path: str | os.PathLike, kind: IndexKind, embeddings: Artifact) -> tuple[Artifact, Index]:
+    """Opens the index at `path`, after publishing it where it is not: ScaNN's second one would answer otherwise.
+
+    Raises:
+      MelError: it is of another kind, or see `publish_index` and `open_index`.
+    """
+    if not exists(path):
+        publish_index(path, kind, embeddings)
+    artifact = open_artifact(path, KIND)
+    if (built_as := artifact.facts["kind"]) != kind:
+        raise MelError(f"{path} was built with --index={built_as}, not {kind}: delete it to build it again.")
+    return artifact, open_index(path, embeddings)
+
+
+def _embeddings(folder: pathlib.Path) -> np.ndarray:
+    return np.load(folder / EMBEDDINGS, mmap_mode="r")
+
+
+def _write_exact(embeddings_ND: np.ndarray, settings: None, folder: pathlib.Path) -> dict[str, Any]:
+    check_finite(embeddings_ND, "embeddings")
+    np.save(folder / EMBEDDINGS, embeddings_ND)
+    return {}
+
+
+def _build_scann(embeddings_ND: np.ndarray, settings: ScannSettings, folder: pathlib.Path) -> dict[str, Any]:
+    index = approximate.build(embeddings_ND, settings)
+    index, recall = approximate.tune(index, embeddings_ND, settings.least_recall)
+    return {"recall@10": recall, "scann": index.serialize(folder / SCANN)}
+
+
+def _load_scann(folder: pathlib.Path, facts: Mapping[str, Any]) -> Index:
+    return ScannIndex.load(folder / SCANN, facts["rows"], facts["dimension"], facts["scann"])
 
 
 def search_distinct(
-    index: Index, queries_QD: np.ndarray, qids_E: np.ndarray, k: int
+    index: Index, queries_QD: np.ndarray, entities_E: np.ndarray, k: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The k best distinct QIDs of each query, best first; the best row of a QID counts.
+    """The k best distinct entities of each query, best first; the best row of an entity counts.
 
     Queries that have not found k of them search on, twice as deep each time, until the index is
     exhausted.
@@ -94,39 +141,39 @@ def search_distinct(
     Args:
       index: over E rows.
       queries_QD: float32.
-      qids_E: the QID of each row.
-      k: distinct QIDs per query.
+      entities_E: the entity of each row.
+      k: distinct entities per query.
 
     Returns:
-      qids int64, scores float32 and rows int32, all [Q, k], padded with 0, -inf and -1.
+      entities int64, scores float32 and rows int32, all [Q, k], padded with 0, -inf and -1.
     """
     shape = len(queries_QD), k
-    qids_Qk, rows_Qk = np.full(shape, NIL, np.int64), np.full(shape, -1, np.int32)
+    entities_Qk, rows_Qk = np.full(shape, NIL, np.int64), np.full(shape, -1, np.int32)
     scores_Qk = np.full(shape, -np.inf, np.float32)
     waiting = np.arange(len(queries_QD))
-    depth = min(max(2 * k, LEAST_DEPTH), len(qids_E))
+    depth = min(max(2 * k, LEAST_DEPTH), len(entities_E))
     while len(waiting):
         block = max(1, NEIGHBOURS_AT_ONCE // max(depth, 1))
         short = []
         for start in range(0, len(waiting), block):
             queries = waiting[start : start + block]
             rows_qd, scores_qd = index.search(queries_QD[queries], depth)
-            qids_qd = np.where(rows_qd < 0, NIL, qids_E[rows_qd])
-            first_qd = first_of_each(qids_qd)
+            entities_qd = np.where(rows_qd < 0, NIL, entities_E[rows_qd])
+            first_qd = first_of_each(entities_qd)
             width = min(k, depth)
-            qids_Qk[queries, :width] = keep_first(first_qd, qids_qd, width, NIL)
+            entities_Qk[queries, :width] = keep_first(first_qd, entities_qd, width, NIL)
             scores_Qk[queries, :width] = keep_first(first_qd, scores_qd, width, -np.inf)
             rows_Qk[queries, :width] = keep_first(first_qd, rows_qd, width, -1)
             short.append(queries[first_qd.sum(axis=1) < k])
-        waiting = np.concatenate(short) if depth < len(qids_E) else waiting[:0]
-        depth = min(2 * depth, len(qids_E))
-    return qids_Qk, scores_Qk, rows_Qk
+        waiting = np.concatenate(short) if depth < len(entities_E) else waiting[:0]
+        depth = min(2 * depth, len(entities_E))
+    return entities_Qk, scores_Qk, rows_Qk
 
 
-def first_of_each(qids_QK: np.ndarray) -> np.ndarray:
-    """True where a QID other than NIL occurs for the first time in its line."""
-    order_QK = np.argsort(qids_QK, axis=1, kind="stable")
-    sorted_QK = np.take_along_axis(qids_QK, order_QK, axis=1)
+def first_of_each(entities_QK: np.ndarray) -> np.ndarray:
+    """True where a number other than NIL occurs for the first time in its line."""
+    order_QK = np.argsort(entities_QK, axis=1, kind="stable")
+    sorted_QK = np.take_along_axis(entities_QK, order_QK, axis=1)
     first_QK = sorted_QK != NIL
     first_QK[:, 1:] &= sorted_QK[:, 1:] != sorted_QK[:, :-1]
     result_QK = np.empty_like(first_QK)

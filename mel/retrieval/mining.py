@@ -2,47 +2,72 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal, NamedTuple
 
 import numpy as np
 
-from mel.artifacts import Artifact, open_artifact, publish
 from mel.corpora.kb import KnowledgeBase
 from mel.retrieval.index import Index, first_of_each, keep_first, search_distinct
+from mel.shards.permutation import uniform
 from mel.types import NIL, MelError
 
-KIND = "negatives"
-NEGATIVES = "negatives.npy"
 MENTIONS_AT_ONCE = 8192
-QID_BITS = 31  # a QID is below 2**31, so that a surface form's number and a QID make one int64
+MOST_TWINS = 64
+Negatives = Literal["hard", "random", "by_frequency", "same_surface"]
+NUMBER_BITS = 31  # an entity number is below 2**31, so that a surface form's number and it make one int64
+
+
+class Twins(NamedTuple):
+    """Rows that read alike, token by token, whatever their entities: no encoder can tell them apart.
+
+    Attributes:
+      first_E: the first row that reads like each row.
+      gold_rows_Q: the row of each mention's gold, -1 where the KB lacks it.
+    """
+
+    first_E: np.ndarray
+    gold_rows_Q: np.ndarray
+
+    @property
+    def most(self) -> int:
+        """How many other rows a row reads like, at most; of a crowd, as many as are worth searching past."""
+        return min(int(np.bincount(self.first_E).max(initial=1)) - 1, MOST_TWINS)
+
+    def of(self, mentions: slice) -> np.ndarray:
+        """The first row that reads like each gold, -1 where there is no gold."""
+        rows_q = np.asarray(self.gold_rows_Q[mentions])
+        return np.where(rows_q < 0, -1, self.first_E[rows_q])
 
 
 def mine(
     index: Index,
     queries_QD: np.ndarray,
-    gold_qid_Q: np.ndarray,
-    qids_E: np.ndarray,
+    gold_Q: np.ndarray,
+    entities_E: np.ndarray,
     negatives_per_mention: int,
     pool: int,
     seed: int,
+    stream: int = 0,
+    twins: Twins | None = None,
     progress: Callable[[int], None] | None = None,
     block: int = MENTIONS_AT_ONCE,
 ) -> np.ndarray:
     """Draws hard negatives from the nearest wrong entities of each mention.
 
-    No row with the mention's gold QID is ever chosen, and no QID twice for one mention.
+    No row of the mention's gold is ever chosen, none that reads like it, and no entity twice for one mention.
 
     Args:
       index: over the E entity rows.
       queries_QD: the embeddings of the mentions.
-      gold_qid_Q: their gold QIDs.
-      qids_E: the QID of each entity row.
+      gold_Q: their golds.
+      entities_E: the entity of each entity row.
       negatives_per_mention: how many are drawn (K).
-      pool: from how many of the nearest wrong QIDs, without replacement; equal to
+      pool: from how many of the nearest wrong entities, without replacement; equal to
         `negatives_per_mention` it takes the nearest.
       seed: of the draw.
+      stream: the round: another one draws anew, so that in time a mention meets all of its pool.
+      twins: which rows read alike; none do where it is not given.
       progress: told how many more mentions are done.
       block: mentions searched at once; the result does not depend on it.
 
@@ -54,17 +79,19 @@ def mine(
     """
     if pool < negatives_per_mention:
         raise MelError(f"A pool of {pool} is too small to draw {negatives_per_mention} negatives from: widen it.")
-    generator = np.random.default_rng(seed)
     rows_QK = np.empty((len(queries_QD), negatives_per_mention), np.int32)
     for start in range(0, len(queries_QD), block):
         mentions = slice(start, min(start + block, len(queries_QD)))
-        # A gold takes up at most one of the distinct QIDs, so one more than the pool is enough.
-        qids_qk, _, neighbours_qk = search_distinct(index, queries_QD[mentions], qids_E, pool + 1)
-        wrong_qk = (neighbours_qk >= 0) & (qids_qk != gold_qid_Q[mentions, None])
+        # A gold takes up at most one of the distinct entities, so one more than the pool, and its twins, are enough.
+        depth = pool + 1 + (twins.most if twins else 0)
+        entities_qk, _, neighbours_qk = search_distinct(index, queries_QD[mentions], entities_E, depth)
+        wrong_qk = (neighbours_qk >= 0) & (entities_qk != gold_Q[mentions, None])
+        if twins:
+            wrong_qk &= twins.first_E[neighbours_qk] != twins.of(mentions)[:, None]
         pool_qp = keep_first(wrong_qk, neighbours_qk, pool, -1)
         _check_enough(pool_qp, negatives_per_mention, start)
-        # Drawn line by line from one stream, whatever the size of a block.
-        ticket_qp = np.where(pool_qp < 0, np.inf, generator.random(pool_qp.shape))
+        ticket_qp = uniform(np.arange(mentions.start, mentions.stop), pool, seed, stream)
+        ticket_qp = np.where(pool_qp < 0, np.inf, ticket_qp)
         drawn_qK = np.sort(np.argsort(ticket_qp, axis=1, kind="stable")[:, :negatives_per_mention], axis=1)
         rows_QK[mentions] = np.take_along_axis(pool_qp, drawn_qK, axis=1)
         if progress:
@@ -72,8 +99,8 @@ def mine(
     return rows_QK
 
 
-def random_negatives(gold_qid_Q: np.ndarray, qids_E: np.ndarray, negatives_per_mention: int, seed: int) -> np.ndarray:
-    """Draws entity rows uniformly, never a gold, no QID twice for one mention.
+def random_negatives(gold_Q: np.ndarray, entities_E: np.ndarray, negatives_per_mention: int, seed: int) -> np.ndarray:
+    """Draws entity rows uniformly, never a gold, no entity twice for one mention.
 
     Returns:
       int32 [Q, K].
@@ -81,21 +108,21 @@ def random_negatives(gold_qid_Q: np.ndarray, qids_E: np.ndarray, negatives_per_m
     Raises:
       MelError: the KB has too few wrong entities.
     """
-    rows_QK = np.full((len(gold_qid_Q), negatives_per_mention), -1, np.int32)
-    return _fill_up(rows_QK, gold_qid_Q, np.arange(len(qids_E)), qids_E, np.random.default_rng(seed))
+    rows_QK = np.full((len(gold_Q), negatives_per_mention), -1, np.int32)
+    return _fill_up(rows_QK, gold_Q, np.arange(len(entities_E)), entities_E, np.random.default_rng(seed))
 
 
 def negatives_by_frequency(
-    gold_qid_Q: np.ndarray, gold_rows_Q: np.ndarray, qids_E: np.ndarray, negatives_per_mention: int, seed: int
+    gold_Q: np.ndarray, gold_rows_Q: np.ndarray, entities_E: np.ndarray, negatives_per_mention: int, seed: int
 ) -> np.ndarray:
     """Draws the gold rows of random mentions, and so each entity as often as it is gold.
 
-    Never a gold of the mention itself, no QID twice for one mention.
+    Never a gold of the mention itself, no entity twice for one mention.
 
     Args:
-      gold_qid_Q: the gold QIDs of the mentions.
+      gold_Q: the golds of the mentions.
       gold_rows_Q: the rows of their golds, -1 where the KB lacks them.
-      qids_E: the QID of each entity row.
+      entities_E: the entity of each entity row.
       negatives_per_mention: how many are drawn (K).
       seed: of the draw.
 
@@ -105,14 +132,14 @@ def negatives_by_frequency(
     Raises:
       MelError: the mentions have too few different golds.
     """
-    rows_QK = np.full((len(gold_qid_Q), negatives_per_mention), -1, np.int32)
+    rows_QK = np.full((len(gold_Q), negatives_per_mention), -1, np.int32)
     drawn_from = np.asarray(gold_rows_Q)[np.asarray(gold_rows_Q) >= 0]
-    return _fill_up(rows_QK, gold_qid_Q, drawn_from, qids_E, np.random.default_rng(seed))
+    return _fill_up(rows_QK, gold_Q, drawn_from, entities_E, np.random.default_rng(seed))
 
 
 def same_surface_negatives(
     surface_forms: Iterable[str],
-    gold_qid_Q: np.ndarray,
+    gold_Q: np.ndarray,
     languages_Q: np.ndarray | Sequence[str],
     kb: KnowledgeBase,
     negatives_per_mention: int,
@@ -123,11 +150,11 @@ def same_surface_negatives(
 
     First come entities that some mention with the same surface form is linked to, then those where
     it is the same lower-cased only; each group in random order. What is missing then is drawn
-    uniformly. Never a gold, no QID twice for one mention.
+    uniformly. Never a gold, no entity twice for one mention.
 
     Args:
       surface_forms: of the Q mentions.
-      gold_qid_Q: their gold QIDs.
+      gold_Q: their golds.
       languages_Q: their languages.
       kb: of the entity rows; golds that it lacks are no candidates.
       negatives_per_mention: how many are drawn (K).
@@ -142,65 +169,37 @@ def same_surface_negatives(
     """
     generator = np.random.default_rng(seed)
     form_Q, lower_Q = _numbered(surface_forms)
-    known_Q = kb.rows_of(gold_qid_Q, kb.languages[0]) >= 0
-    exact, lower = (np.unique(_key(number_Q, gold_qid_Q)[known_Q]) for number_Q in (form_Q, lower_Q))
-    qids_QK = np.full((len(gold_qid_Q), negatives_per_mention), NIL, np.int64)
-    for start in range(0, len(gold_qid_Q), block):
+    known_Q = kb.rows_of(gold_Q, kb.languages[0]) >= 0
+    exact, lower = (np.unique(_key(number_Q, gold_Q)[known_Q]) for number_Q in (form_Q, lower_Q))
+    entities_QK = np.full((len(gold_Q), negatives_per_mention), NIL, np.int64)
+    for start in range(0, len(gold_Q), block):
         mentions = slice(start, start + block)
         keys_p, mention_p = _ranges(lower, _key(lower_Q[mentions], 0), _key(lower_Q[mentions] + 1, 0))
-        qid_p = keys_p & (2**QID_BITS - 1)
-        inexact_p = ~_holds(exact, _key(form_Q[mentions][mention_p], qid_p))
-        order_p = np.lexsort((generator.random(len(qid_p)), inexact_p, mention_p))
-        order_p = order_p[qid_p[order_p] != gold_qid_Q[mentions][mention_p[order_p]]]
-        mention_p, qid_p = mention_p[order_p], qid_p[order_p]
-        place_p = np.arange(len(qid_p)) - np.searchsorted(mention_p, mention_p)
+        entity_p = keys_p & (2**NUMBER_BITS - 1)
+        inexact_p = ~_holds(exact, _key(form_Q[mentions][mention_p], entity_p))
+        order_p = np.lexsort((generator.random(len(entity_p)), inexact_p, mention_p))
+        order_p = order_p[entity_p[order_p] != gold_Q[mentions][mention_p[order_p]]]
+        mention_p, entity_p = mention_p[order_p], entity_p[order_p]
+        place_p = np.arange(len(entity_p)) - np.searchsorted(mention_p, mention_p)
         drawn_p = place_p < negatives_per_mention
-        qids_QK[start + mention_p[drawn_p], place_p[drawn_p]] = qid_p[drawn_p]
-    rows_QK = np.full(qids_QK.shape, -1, np.int32)
+        entities_QK[start + mention_p[drawn_p], place_p[drawn_p]] = entity_p[drawn_p]
+    rows_QK = np.full(entities_QK.shape, -1, np.int32)
     for language in np.unique(languages_Q).tolist():
         spoken_Q = np.asarray(languages_Q) == language
-        rows_QK[spoken_Q] = kb.rows_of(qids_QK[spoken_Q], language)
-    return _fill_up(rows_QK, gold_qid_Q, np.arange(len(kb.qids_E)), kb.qids_E, generator)
-
-
-def publish_negatives(
-    path: str | os.PathLike, rows_NK: np.ndarray, inputs: Mapping[str, Artifact], facts: Mapping[str, Any]
-) -> Artifact:
-    """Publishes the hard negatives of N training mentions as entity rows.
-
-    Args:
-      path: where.
-      rows_NK: int32.
-      inputs: what they were made from; "mention_tokens" must be among them, for `open_negatives`.
-      facts: how they were made.
-    """
-    with publish(path, KIND) as draft:
-        for name, artifact in inputs.items():
-            draft.reads(name, artifact)
-        draft.facts = {**facts, "mentions": rows_NK.shape[0], "negatives_per_mention": rows_NK.shape[1]}
-        np.save(draft / NEGATIVES, np.asarray(rows_NK, np.int32))
-    return open_artifact(path, KIND)
-
-
-def open_negatives(path: str | os.PathLike, mention_tokens: Artifact) -> np.ndarray:
-    """Maps the published hard negatives into memory: int32 [N, K], line i for row i of `mention_tokens`.
-
-    Raises:
-      MelError: there are none, or they were made for other mention tokens.
-    """
-    return np.load(open_artifact(path, KIND, {"mention_tokens": mention_tokens}) / NEGATIVES, mmap_mode="r")
+        rows_QK[spoken_Q] = kb.rows_of(entities_QK[spoken_Q], language)
+    return _fill_up(rows_QK, gold_Q, np.arange(len(kb.entities_E)), kb.entities_E, generator)
 
 
 def _fill_up(
     rows_QK: np.ndarray,
-    gold_qid_Q: np.ndarray,
+    gold_Q: np.ndarray,
     drawn_from: np.ndarray,
-    qids_E: np.ndarray,
+    entities_E: np.ndarray,
     generator: np.random.Generator,
 ) -> np.ndarray:
-    """Replaces -1 by rows drawn uniformly from `drawn_from`, until each line holds K distinct wrong QIDs."""
+    """Replaces -1 by rows drawn uniformly from `drawn_from`, until each line holds K distinct wrong entities."""
     negatives_per_mention = rows_QK.shape[1]
-    distinct = len(np.unique(qids_E[drawn_from]))
+    distinct = len(np.unique(entities_E[drawn_from]))
     if distinct < negatives_per_mention + 1:
         raise MelError(_too_small(distinct - 1, negatives_per_mention))
     waiting = np.flatnonzero((rows_QK < 0).any(axis=1))
@@ -208,8 +207,8 @@ def _fill_up(
         rows_qK = rows_QK[waiting]
         empty_qK = rows_qK < 0
         rows_qK[empty_qK] = drawn_from[generator.integers(len(drawn_from), size=np.count_nonzero(empty_qK))]
-        qids_qK = qids_E[rows_qK]
-        rejected_qK = ~first_of_each(qids_qK) | (qids_qK == gold_qid_Q[waiting, None])
+        entities_qK = entities_E[rows_qK]
+        rejected_qK = ~first_of_each(entities_qK) | (entities_qK == gold_Q[waiting, None])
         rows_QK[waiting] = np.where(rejected_qK, -1, rows_qK)
         waiting = waiting[rejected_qK.any(axis=1)]
     return rows_QK
@@ -224,8 +223,8 @@ def _numbered(surface_forms: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
     return form_Q, lower_F[form_Q]
 
 
-def _key(number_Q: np.ndarray, qid_Q: np.ndarray | int) -> np.ndarray:
-    return (number_Q << QID_BITS) + qid_Q
+def _key(number_Q: np.ndarray, entity_Q: np.ndarray | int) -> np.ndarray:
+    return (number_Q << NUMBER_BITS) + entity_Q
 
 
 def _ranges(keys: np.ndarray, low_q: np.ndarray, high_q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

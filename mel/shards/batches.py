@@ -71,8 +71,8 @@ class BatchSource:
 
     def mention_rows(self, n: int) -> np.ndarray:
         """The mentions of batch n; each occurs once an epoch, whose incomplete last batch is left out."""
-        epoch, place = divmod(n, len(self._usable) // self.batch_size)
-        first = place * self.batch_size
+        epoch, batch = divmod(n, len(self._usable) // self.batch_size)
+        first = batch * self.batch_size
         return self._usable[permuted(np.arange(first, first + self.batch_size), len(self._usable), self.seed, epoch)]
 
     @functools.cached_property
@@ -91,9 +91,9 @@ class BatchSource:
         entity_rows_c = self.entity_rows(mention_rows_B)
         lengths = self._lengths(mention_rows_B, entity_rows_c)
         for layout in layouts:
-            places = _places(layout, lengths)
-            if places is not None and len(entity_rows_c) <= layout.candidates:
-                return self._fill(layout, mention_rows_B, entity_rows_c, places)
+            slots = _slots(layout, lengths)
+            if slots is not None and len(entity_rows_c) <= layout.candidates:
+                return self._fill(layout, mention_rows_B, entity_rows_c, slots)
         raise ValueError("the last layout must hold any batch")
 
     def plan(self) -> tuple[Layout, Layout]:
@@ -117,39 +117,44 @@ class BatchSource:
         """How many texts of each width hold every sampled batch, with a little headroom.
 
         A text goes where there is room, into its own width or a larger one. So it is enough that for
-        each width the texts that need it or more find as many places of it or more.
+        each width the texts that need it or more find as many slots of it or more.
         """
         needs = [np.bincount(np.searchsorted(widths, lengths), minlength=len(widths)) for lengths in sampled]
         from_here_on = np.max([np.cumsum(need[::-1])[::-1] for need in needs], axis=0)
-        places = np.ceil(from_here_on * HEADROOM).astype(int).tolist()
-        counts = map(operator.sub, places, [*places[1:], 0])
-        return tuple(self._round_up(count, width) for count, width in zip(counts, widths))
+        slots = np.ceil(from_here_on * HEADROOM).astype(int).tolist()
+        counts = map(operator.sub, slots, [*slots[1:], 0])
+        return tuple(self._round_up(count, width) for count, width in zip(counts, widths, strict=True))
 
-    def _fill(self, layout: Layout, mention_rows_B, entity_rows_c, places) -> Batch:
+    def _fill(self, layout: Layout, mention_rows_B, entity_rows_c, slots) -> Batch:
         count_b = len(mention_rows_B)
         tokens, first = [], 0
-        for width, texts in zip(layout.widths, layout.texts):
+        for width, texts in zip(layout.widths, layout.texts, strict=True):
             group = np.zeros((texts, width), np.int32)
-            for rows, row_ids, place in (
-                (self.mentions.rows, mention_rows_B, places[:count_b]),
-                (self.entities.rows, entity_rows_c, places[count_b:]),
+            for rows, row_ids, slot in (
+                (self.mentions.rows, mention_rows_B, slots[:count_b]),
+                (self.entities.rows, entity_rows_c, slots[count_b:]),
             ):
-                inside = (place >= first) & (place < first + texts)
-                group[place[inside] - first] = rows.gather(row_ids[inside], width)
+                inside = (slot >= first) & (slot < first + texts)
+                group[slot[inside] - first] = rows.gather(row_ids[inside], width)
             tokens.append(group if self.compact_id_V is None else self.compact_id_V[group])
             first += texts
         padding = layout.candidates - len(entity_rows_c)
         return Batch(
             tokens=tuple(tokens),
-            mention_row_B=places[:count_b].astype(np.int32),
-            candidate_row_C=np.pad(places[count_b:], (0, padding)).astype(np.int32),
+            mention_row_B=slots[:count_b].astype(np.int32),
+            candidate_row_C=np.pad(slots[count_b:], (0, padding)).astype(np.int32),
             gold_column_B=np.searchsorted(entity_rows_c, self.mentions.entity_rows_N[mention_rows_B]).astype(np.int32),
-            mention_qid_B=self.mentions.qids_N[mention_rows_B].astype(np.int32),
-            candidate_qid_C=np.pad(self.entities.qids_N[entity_rows_c], (0, padding)).astype(np.int32),
+            gold_B=self.mentions.entities_N[mention_rows_B].astype(np.int32),
+            entity_C=np.pad(self.entities.entities_N[entity_rows_c], (0, padding)).astype(np.int32),
+            twin_C=np.pad(self._twin_E[entity_rows_c], (0, padding), constant_values=-1),
             log_q_C=np.pad(
                 self._log_q_E[entity_rows_c] if self.log_q else np.zeros(len(entity_rows_c)), (0, padding)
             ).astype(np.float32),
         )
+
+    @functools.cached_property
+    def _twin_E(self) -> np.ndarray:
+        return self.entities.rows.twins()
 
     @functools.cached_property
     def _log_q_E(self) -> np.ndarray:
@@ -199,7 +204,7 @@ def best_widths(lengths: np.ndarray, longest: int, most: int = MOST_WIDTHS) -> t
     @functools.cache
     def cheapest(last: int, count: int) -> tuple[int, tuple[int, ...]]:
         """The tokens of all texts up to ends[last], and the widths that take so many, at most `count` of them."""
-        choices = [(shorter[last + 1] * ends[last], (ends[last],))]
+        choices: list[tuple[int, tuple[int, ...]]] = [(shorter[last + 1] * ends[last], (ends[last],))]
         for below in range(last if count > 1 else 0):
             tokens, widths = cheapest(below, count - 1)
             tokens += (shorter[last + 1] - shorter[below + 1]) * ends[last]
@@ -209,14 +214,14 @@ def best_widths(lengths: np.ndarray, longest: int, most: int = MOST_WIDTHS) -> t
     return cheapest(len(ends) - 1, most)[1]
 
 
-def _places(layout: Layout, lengths: np.ndarray) -> np.ndarray | None:
+def _slots(layout: Layout, lengths: np.ndarray) -> np.ndarray | None:
     """A text slot for every length, wide enough, as narrow as there is room; None where there is none."""
     needed = np.searchsorted(layout.widths, lengths)
-    places = np.empty(len(lengths), np.int64)
+    slots = np.empty(len(lengths), np.int64)
     waiting, first = np.zeros(0, np.int64), 0
     for group, texts in enumerate(layout.texts):
         waiting = np.concatenate([waiting, np.flatnonzero(needed == group)])
         placed = waiting[:texts]
-        places[placed] = first + np.arange(len(placed))
+        slots[placed] = first + np.arange(len(placed))
         waiting, first = waiting[texts:], first + texts
-    return None if len(waiting) else places
+    return None if len(waiting) else slots

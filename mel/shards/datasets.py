@@ -21,7 +21,7 @@ TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
 DATASET, SPLIT = "rows", "train"  # TFDS wants both names; an artefact holds one split
 ROWS_A_BLOCK = 1024
 BLOCKS_A_SHARD = 1024
-COLUMNS = {"qids": np.int64, "languages": np.int32, "entity_rows": np.int32}
+COLUMNS = {"entities": np.int32, "languages": np.int32, "entity_rows": np.int32}
 TOKEN_IDS = "token_ids.npy"
 
 
@@ -31,25 +31,29 @@ class RowSet:
 
     Attributes:
       rows: the token ids.
-      qids_N: the QID of the entity, or the gold QID of the mention.
+      entities_N: the number of the entity, or of the mention's gold.
       languages_N: a position in the data set's list of languages.
       entity_rows_N: the entity's own row, or the row of the mention's gold, -1 where the KB lacks it.
     """
 
     rows: TokenRows
-    qids_N: np.ndarray
+    entities_N: np.ndarray
     languages_N: np.ndarray
     entity_rows_N: np.ndarray
 
     def __len__(self) -> int:
         return len(self.rows)
 
+    def take(self, row_ids_n: np.ndarray) -> RowSet:
+        """These rows alone, in this order."""
+        return RowSet(self.rows.take(row_ids_n), *(values_N[row_ids_n] for values_N in self.columns().values()))
+
     def columns(self) -> dict[str, np.ndarray]:
         return {name: np.asarray(getattr(self, f"{name}_N"), dtype) for name, dtype in COLUMNS.items()}
 
 
 def write_rows(draft: Draft, row_sets: Iterable[RowSet]) -> int:
-    """Writes row sets of any size, one behind the other, as TFDS shards; returns the number of rows.
+    """Writes row sets of any size, one after the other, as TFDS shards; returns the number of rows.
 
     The files depend on the rows only, not on how they were cut into sets. Beside the shards stand
     the distinct token ids in use, ascending, of which a trainer needs the embeddings.
@@ -147,8 +151,8 @@ def _cut_into_blocks(row_sets: Iterable[RowSet]) -> Iterator[RowSet]:
         if sum(map(len, waiting)) >= ROWS_A_BLOCK:
             whole = concatenate(waiting)
             full = len(whole) // ROWS_A_BLOCK * ROWS_A_BLOCK
-            yield from (_slice(whole, i, i + ROWS_A_BLOCK) for i in range(0, full, ROWS_A_BLOCK))
-            waiting = [_slice(whole, full, len(whole))]
+            yield from (whole.take(np.arange(i, i + ROWS_A_BLOCK)) for i in range(0, full, ROWS_A_BLOCK))
+            waiting = [whole.take(np.arange(full, len(whole)))]
     rest = concatenate(waiting) if waiting else None
     if rest:
         yield rest
@@ -156,16 +160,8 @@ def _cut_into_blocks(row_sets: Iterable[RowSet]) -> Iterator[RowSet]:
 
 def concatenate(row_sets: Sequence[RowSet]) -> RowSet:
     """One row set of several, in order."""
-    tokens = np.concatenate([s.rows.tokens_T for s in row_sets])
-    lengths = np.concatenate([s.rows.lengths_N for s in row_sets])
-    rows = TokenRows(tokens, np.concatenate([[0], np.cumsum(lengths)]))
-    return RowSet(rows, *(np.concatenate([s.columns()[name] for s in row_sets]) for name in COLUMNS))
-
-
-def _slice(row_set: RowSet, start: int, end: int) -> RowSet:
-    offsets = row_set.rows.offsets_N1[start : end + 1]
-    rows = TokenRows(row_set.rows.tokens_T[offsets[0] : offsets[-1]], offsets - offsets[0])
-    return RowSet(rows, *(values[start:end] for values in row_set.columns().values()))
+    rows = TokenRows.concatenate([row_set.rows for row_set in row_sets])
+    return RowSet(rows, *(np.concatenate([row_set.columns()[name] for row_set in row_sets]) for name in COLUMNS))
 
 
 def _features(tfds):

@@ -13,26 +13,29 @@ import itertools
 import pathlib
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Literal, NamedTuple
 
 import numpy as np
-import orjson
+from absl import logging
 
-from mel.artifacts import Artifact, publish
-from mel.corpora import alias_table, damuel, mewsli
+from mel.artifacts import Artifact, Workdir, open_artifact, publish
+from mel.corpora import alias_table, damuel, mentions, mewsli
 from mel.corpora.archives import Part, find_archive, list_parts
 from mel.corpora.kb import KnowledgeBase, KnowledgeBaseWriter, read_entities
-from mel.corpora.malformed import Malformed
+from mel.corpora.malformed import MAX_SHARE, Malformed
+from mel.corpora.mentions import MentionLine
+from mel.corpora.redirects import Redirects
 from mel.corpora.workers import map_in_order
 from mel.progress import Progress
 from mel.shards.datasets import RowSet, write_rows
 from mel.shards.rows import TokenRows
 from mel.text.marking import mark_entity, mark_mention
 from mel.text.tokenizer import Tokenizer
-from mel.types import Entity, Mention, Qid, format_qid
+from mel.types import Entity, EntityId, MelError, Mention
 
 ENTITIES_AT_ONCE = 8192
+DOCUMENTS_AT_ONCE = 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,17 +44,19 @@ class Archives:
 
     Attributes:
       parts: (language, part) in the order of the languages asked for.
-      redirects: {old QID: new QID}.
+      redirects: where merged QIDs went.
       held_out: share of pages whose mentions belong to the split held_out instead of train.
       max_malformed: most malformed records to skip.
       workers: processes that read.
+      max_malformed_share: most malformed records of a language to skip, as a share of all of them.
     """
 
     parts: tuple[tuple[str, Part], ...]
-    redirects: Mapping[Qid, Qid]
+    redirects: Redirects
     held_out: float
     max_malformed: int
     workers: int
+    max_malformed_share: float = MAX_SHARE
 
     @classmethod
     def find(cls, folder: pathlib.Path, languages: Iterable[str], limit: int, **others) -> Archives:
@@ -61,12 +66,11 @@ class Archives:
 
 
 class MentionBlock(NamedTuple):
-    """Mentions of one language: their rows, golds, and their lines for the mentions artefact."""
+    """Mentions of one language: their rows, their lines for the mentions artefact, and why others were dropped."""
 
     language: str
     rows: TokenRows
-    golds_N: np.ndarray
-    lines: list[bytes]
+    lines: list[MentionLine]
     dropped: Counter[str]
 
 
@@ -77,30 +81,40 @@ class Windows(NamedTuple):
     max_tokens: int
     title_in_window: bool
 
+    @classmethod
+    def of(cls, work: Workdir) -> Windows:
+        """How the mentions that training reads were cut."""
+        facts = open_artifact(work.mention_tokens("train"), "tokens").facts
+        return cls(work.tokenizer, facts["max_tokens"], facts["title_in_window"])
+
 
 def publish_kb(
     kb_path: pathlib.Path, alias_path: pathlib.Path, archives: Archives, languages: tuple[str, ...], settings: dict
 ) -> None:
-    """Publishes the alias table of the training mentions and the knowledge base, in one reading."""
-    malformed = Malformed(archives.max_malformed)
+    """Publishes the knowledge base and the alias table of the training mentions, in one reading."""
+    malformed = Malformed(archives.max_malformed, archives.max_malformed_share)
     counts = alias_table.Counts(Counter(), Counter(), Counter())
-    redirected = 0
-    with publish(kb_path, "kb") as kb, publish(alias_path, "alias table") as aliases:
+    redirected, moved = 0, []
+    with publish(kb_path, "kb") as kb:
         writer = KnowledgeBaseWriter(kb.path, languages)
         survey = functools.partial(_survey_part, archives=archives)
-        for entities, part_counts, moved, part_malformed in _each_part(survey, archives, "entities"):
-            malformed.merge(part_malformed)
-            writer.add(entities)
-            for count, part_count in zip(counts, part_counts):
+        for part in _each_part(survey, archives, "entities", malformed):
+            writer.add(part.entities)
+            moved += part.moved
+            for count, part_count in zip(counts, part.counts, strict=True):
                 count.update(part_count)
-            redirected += moved
-        rows = writer.close()
+            redirected += part.redirected
+        writer.add(moved)  # last, so that the record of the QID they were moved to comes first wherever it stood
+        known = _closed(writer, _linked(counts), malformed)
+        numbers = {name: number for number, name in enumerate(known.ids)}
         kb.facts |= {
-            "settings": settings, "languages": list(languages), "rows": rows, "entities": writer.counts,
-            "duplicates": writer.duplicates, "redirected": redirected, "malformed": len(malformed),
-            "dropped": dict(sorted(malformed.dropped.items())),
+            "settings": settings, "languages": list(languages), "rows": sum(writer.counts.values()),
+            "entities": writer.counts, "duplicates": writer.duplicates, "redirected": redirected,
+            "malformed": len(malformed), "dropped": dict(sorted(malformed.dropped.items())),
         }  # fmt: skip
-        aliases.facts |= {"settings": settings, "rows": alias_table.write(aliases.path, counts)}
+    with publish(alias_path, "alias table") as aliases:
+        aliases.reads("kb", open_artifact(kb_path, "kb"))
+        aliases.facts |= {"settings": settings, "rows": alias_table.write(aliases.path, counts, numbers)}
 
 
 def publish_entity_rows(path: pathlib.Path, kb: Artifact, tokenizer: Artifact, max_tokens: int) -> None:
@@ -112,7 +126,7 @@ def publish_entity_rows(path: pathlib.Path, kb: Artifact, tokenizer: Artifact, m
         for entities in _groups(read_entities(kb.path), ENTITIES_AT_ONCE):
             rows = TokenRows.from_rows(loaded.rows([mark_entity(entity) for entity in entities], max_tokens))
             ids = np.arange(first, first + len(rows))
-            yield RowSet(rows, kb_rows.qids_E[ids], kb_rows.languages_E[ids], ids)
+            yield RowSet(rows, kb_rows.entities_E[ids], kb_rows.languages_E[ids], ids)
             first += len(rows)
 
     with publish(path, "tokens") as draft:
@@ -127,23 +141,36 @@ def damuel_mentions(
 ) -> Iterator[MentionBlock]:
     """The mentions of one split of the DaMuEL pages, one block a part."""
     read = functools.partial(_mentions_of_part, archives=archives, split=split, windows=windows)
-    malformed = Malformed(archives.max_malformed)
-    for block, part_malformed in _each_part(read, archives, f"mentions/{split}"):
-        malformed.merge(part_malformed)
-        yield block
+    malformed = Malformed(archives.max_malformed, archives.max_malformed_share)
+    for part in _each_part(read, archives, f"mentions/{split}", malformed):
+        yield part.block
 
 
 def mewsli_mentions(
-    tree: pathlib.Path, languages: Iterable[str], windows: Windows, malformed: Malformed
-) -> Iterator[MentionBlock]:
-    """The mentions of a Mewsli-9 tree, language by language."""
+    tree: pathlib.Path, languages: Iterable[str], windows: Windows, malformed: Malformed, limit: int = 0,
+    redirects: Redirects | None = None,
+) -> Iterator[MentionBlock]:  # fmt: skip
+    """The mentions of a Mewsli-9 tree, language by language; the first `limit` of each if it is not 0."""
     tokenizer = Tokenizer.load(windows.tokenizer)
+    counts: dict[str, int] = {}
     for language in languages:
-        documents = mewsli.read_documents(tree, language, malformed)
-        for some in _groups(documents, 256):
-            mentions = [mention for document in some for mention in document.mentions]
-            dropped = sum((document.dropped for document in some), Counter())
-            yield _block(language, mentions, dropped, tokenizer, windows)
+        documents = mewsli.read_documents(tree, language, malformed, redirects)
+        for group in _groups(_first_mentions(documents, limit) if limit else documents, DOCUMENTS_AT_ONCE):
+            in_group = [mention for document in group for mention in document.mentions]
+            dropped = sum((document.dropped for document in group), Counter())
+            counts[language] = counts.get(language, 0) + len(in_group) + dropped.total()
+            yield _block(language, in_group, dropped, tokenizer, windows)
+    if not limit:
+        mewsli.check_counts(tree, counts)
+
+
+def _first_mentions(documents: Iterable[mewsli.Document], limit: int) -> Iterator[mewsli.Document]:
+    """The documents up to the first `limit` mentions; no text after them is read."""
+    for document in documents:
+        yield document._replace(mentions=document.mentions[:limit])
+        limit -= len(document.mentions)
+        if limit <= 0:
+            return
 
 
 def publish_mentions(
@@ -155,78 +182,101 @@ def publish_mentions(
     Mentions whose gold the KB lacks are kept and counted: in an evaluation they are misses, and
     training leaves them out.
     """
-    kb_rows = KnowledgeBase.read(kb.path, kb.facts["languages"])
+    known = KnowledgeBase.read(kb.path, kb.facts["languages"])
     counts: dict[str, int] = {}
     outside: dict[str, int] = {}
     dropped: dict[str, Counter] = {}
 
     def row_sets(folder: pathlib.Path) -> Iterator[RowSet]:
         for block in blocks:
-            gold_rows_N = kb_rows.rows_of(block.golds_N, block.language)
+            golds_N = known.numbers_of([line.gold for line in block.lines])
+            gold_rows_N = known.rows_of(golds_N, block.language)
             counts[block.language] = counts.get(block.language, 0) + len(block.lines)
             outside[block.language] = outside.get(block.language, 0) + int((gold_rows_N < 0).sum())
             dropped.setdefault(block.language, Counter()).update(block.dropped)
-            with open(folder / f"{block.language}.jsonl", "ab") as file:
-                file.writelines(block.lines)
-            number_N = np.full(len(block.lines), list(counts).index(block.language))
-            yield RowSet(block.rows, block.golds_N, number_N, gold_rows_N)
+            with open(folder / mentions.file_name(block.language), "ab") as file:
+                file.writelines(map(mentions.write_line, block.lines))
+            languages_N = np.full(len(block.lines), list(counts).index(block.language))
+            yield RowSet(block.rows, golds_N, languages_N, gold_rows_N)
+        if not any(counts.values()):
+            reasons = ", ".join(f"{count} {reason}" for reason, count in sum(dropped.values(), Counter()).items())
+            raise MelError(f"No mention was found for {mentions_path}; dropped: {reasons or 'none'}.")
 
-    with publish(mentions_path, "mentions") as mentions, publish(tokens_path, "tokens") as tokens:
-        rows = write_rows(tokens, row_sets(mentions.path))
+    with publish(mentions_path, mentions.KIND) as published, publish(tokens_path, "tokens") as tokens:
+        rows = write_rows(tokens, row_sets(published.path))
         facts = {"settings": settings, "languages": list(counts), "rows": rows}
         by_reason = {language: dict(sorted(reasons.items())) for language, reasons in dropped.items()}
-        mentions.facts |= facts | {"counts": counts, "dropped": by_reason, "gold outside the KB": outside}
+        published.facts |= facts | {"counts": counts, "dropped": by_reason, "gold outside the KB": outside}
         tokens.facts |= facts | {"max_tokens": windows.max_tokens, "title_in_window": windows.title_in_window}
-        mentions.reads("kb", kb)
+        published.reads("kb", kb)
         tokens.reads("kb", kb)
         tokens.reads("tokenizer", tokenizer)
 
 
-def _survey_part(item: tuple[str, Part], archives: Archives) -> tuple[list[Entity], alias_table.Counts, int, Malformed]:
+def _linked(counts: alias_table.Counts) -> Iterator[EntityId]:
+    return (entity_id for count in counts for _, _, entity_id in count)
+
+
+def _closed(writer: KnowledgeBaseWriter, linked: Iterable[EntityId], malformed: Malformed) -> KnowledgeBase:
+    """The finished knowledge base. Names the languages without a row; says what was read if there is none at all."""
+    try:
+        known = writer.close(linked)
+    except MelError as error:
+        raise MelError(f"{error} What was read: {malformed.tally()}.") from error
+    if empty := [language for language, count in writer.counts.items() if not count]:
+        logging.warning("The archive of %s holds no entity: is it the right one?", ", ".join(empty))
+    return known
+
+
+class _Surveyed(NamedTuple):
+    """What a part says of entities; those that the redirects moved stand apart."""
+
+    entities: list[Entity]
+    moved: list[Entity]
+    counts: alias_table.Counts
+    redirected: int
+    malformed: Malformed
+
+
+class _Mentioned(NamedTuple):
+    block: MentionBlock
+    malformed: Malformed
+
+
+def _survey_part(item: tuple[str, Part], archives: Archives) -> _Surveyed:
     language, part = item
     malformed = Malformed(archives.max_malformed, log=False)
-    entities, counts, redirected = [], alias_table.Counts(Counter(), Counter(), Counter()), 0
+    entities, moved, redirected = [], [], 0
+    counts = alias_table.Counts(Counter(), Counter(), Counter())
     for page in damuel.read_pages(part, language, malformed, archives.redirects):
-        entities.append(page.entity)
+        if page.entity is not None:
+            (moved if page.redirected_entity else entities).append(page.entity)
         redirected += page.redirected
-        if not is_held_out(page.entity.qid, archives.held_out):
+        if not is_held_out(page.qid, archives.held_out):
             counts.links.update(alias_table.count_aliases(page.mentions))
             counts.lemmas.update(alias_table.count_lemmas(page.mentions))
-        counts.names.update((name, language, page.entity.qid) for name in page.names)
-    return entities, counts, redirected, malformed
+        counts.names.update((name, language, page.qid) for name in page.names)
+    return _Surveyed(entities, moved, counts, redirected, malformed)
 
 
-def _mentions_of_part(
-    item: tuple[str, Part], archives: Archives, split: str, windows: Windows
-) -> tuple[MentionBlock, Malformed]:
+def _mentions_of_part(item: tuple[str, Part], archives: Archives, split: str, windows: Windows) -> _Mentioned:
     language, part = item
     malformed = Malformed(archives.max_malformed, log=False)
-    mentions: list[Mention] = []
+    in_split: list[Mention] = []
     dropped: Counter[str] = Counter()
     for page in damuel.read_pages(part, language, malformed, archives.redirects):
-        if is_held_out(page.entity.qid, archives.held_out) == (split == "held_out"):
-            mentions.extend(page.mentions)
+        if is_held_out(page.qid, archives.held_out) == (split == "held_out"):
+            in_split.extend(page.mentions)
             dropped.update(page.dropped)
-    return _block(language, mentions, dropped, _tokenizer(windows.tokenizer), windows), malformed
+    return _Mentioned(_block(language, in_split, dropped, _tokenizer(windows.tokenizer), windows), malformed)
 
 
 def _block(
-    language: str, mentions: list[Mention], dropped: Counter, tokenizer: Tokenizer, windows: Windows
+    language: str, with_contexts: list[Mention], dropped: Counter, tokenizer: Tokenizer, windows: Windows
 ) -> MentionBlock:
-    marked = [mark_mention(mention, windows.title_in_window) for mention in mentions]
+    marked = [mark_mention(mention, windows.title_in_window) for mention in with_contexts]
     rows = TokenRows.from_rows(tokenizer.rows(marked, windows.max_tokens))
-    golds = np.fromiter((mention.gold for mention in mentions), np.int64, len(mentions))
-    return MentionBlock(language, rows, golds, [_line(mention) for mention in mentions], dropped)
-
-
-def _line(mention: Mention) -> bytes:
-    record = {
-        "id": mention.mention_id, "language": mention.language, "surface_form": mention.surface_form,
-        "start": mention.span.start, "end": mention.span.end, "qid": format_qid(mention.gold),
-        "title": mention.title, "frequency_bin": mention.frequency_bin, "document": mention.document,
-        "in_references": mention.in_references, "lemma": mention.lemma,
-    }  # fmt: skip
-    return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
+    return MentionBlock(language, rows, [mentions.line_of(mention) for mention in with_contexts], dropped)
 
 
 @functools.cache
@@ -235,11 +285,16 @@ def _tokenizer(folder: pathlib.Path) -> Tokenizer:
     return Tokenizer.load(folder)
 
 
-def _each_part(function, archives: Archives, what: str) -> Iterator:
+def _each_part(function, archives: Archives, what: str, malformed: Malformed) -> Iterator:
+    """What `function` makes of each part, in order; its `malformed` is merged and judged language by language."""
     progress = Progress(f"reading {what}", len(archives.parts), "parts")
-    for item, result in zip(archives.parts, map_in_order(function, archives.parts, archives.workers)):
-        progress.add(note=item[0])
-        yield result
+    results = map_in_order(function, archives.parts, archives.workers)
+    for language, items in itertools.groupby(zip(archives.parts, results, strict=True), key=lambda item: item[0][0]):
+        for _, result in items:
+            malformed.merge(result.malformed)
+            progress.add(note=language)
+            yield result
+        malformed.finish(f"the archive of {language}")
     progress.close()
 
 
@@ -249,6 +304,6 @@ def _groups(items: Iterable, size: int) -> Iterator[list]:
         yield group
 
 
-def is_held_out(qid: Qid, share: float) -> bool:
+def is_held_out(entity_id: EntityId, share: float) -> bool:
     """Whether the page of an entity, in all languages alike, is held out."""
-    return zlib.crc32(format_qid(qid).encode()) < share * 2**32
+    return zlib.crc32(entity_id.encode()) < share * 2**32

@@ -6,6 +6,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from mel.shards.permutation import mix
+
+ROWS_AT_ONCE = 2**20
 WIDTH_STEP = 8  # widths are multiples of this, so that few shapes are compiled
 
 
@@ -21,6 +24,12 @@ class TokenRows:
         tokens = np.concatenate(rows).astype(np.int32) if rows else np.zeros(0, np.int32)
         return cls(tokens, np.concatenate([[0], np.cumsum(lengths)]))
 
+    @classmethod
+    def concatenate(cls, parts: Sequence[TokenRows]) -> TokenRows:
+        """The rows of all parts, in order."""
+        lengths = np.concatenate([np.zeros(1, np.int64), *(part.lengths_N for part in parts)])
+        return cls(np.concatenate([np.zeros(0, np.int32), *(part.tokens_T for part in parts)]), np.cumsum(lengths))
+
     def __len__(self) -> int:
         return len(self.offsets_N1) - 1
 
@@ -34,6 +43,16 @@ class TokenRows:
         offsets_n1 = np.concatenate([[0], np.cumsum(lengths_n)]).astype(np.int64)
         within = np.arange(offsets_n1[-1]) - np.repeat(offsets_n1[:-1], lengths_n)
         return TokenRows(self.tokens_T[np.repeat(self.offsets_N1[row_ids_n], lengths_n) + within], offsets_n1)
+
+    def twins(self) -> np.ndarray:
+        """The first row that is equal to each row, token by token; int32 [N], its own number where it is the first."""
+        hashes_N = np.zeros(len(self), np.uint64)
+        for start in range(0, len(self), ROWS_AT_ONCE):
+            hashes_N[start : start + ROWS_AT_ONCE] = _hashes(
+                self.take(np.arange(start, min(start + ROWS_AT_ONCE, len(self))))
+            )
+        _, first_H, group_N = np.unique(hashes_N, return_index=True, return_inverse=True)
+        return first_H[group_N].astype(np.int32)
 
     def gather(self, row_ids_n: np.ndarray, width: int) -> np.ndarray:
         """The rows as int32 [n, width], zero padded, cut at `width`; row id -1 gives all zeros."""
@@ -63,9 +82,18 @@ class TokenRows:
             block = max(1, token_budget // int(width))
             for start in range(first, last, block):
                 row_ids = np.full(block, -1, np.int64)
-                found = order_N[start : min(start + block, last)]
-                row_ids[: len(found)] = found
+                members = order_N[start : min(start + block, last)]
+                row_ids[: len(members)] = members
                 yield row_ids, self.gather(row_ids, int(width))
+
+
+def _hashes(rows: TokenRows) -> np.ndarray:
+    """64 bits of each row's tokens and their places; that two rows of 10^8 share them by chance is one in 4,000."""
+    lengths_n = rows.lengths_N
+    within = np.arange(len(rows.tokens_T)) - np.repeat(rows.offsets_N1[:-1], lengths_n)
+    mixed_T = mix(rows.tokens_T.astype(np.uint64) + (within.astype(np.uint64) << np.uint64(32)))
+    sums_n1 = np.concatenate([np.zeros(1, np.uint64), np.cumsum(mixed_T, dtype=np.uint64)])  # overflow is meant
+    return mix(sums_n1[rows.offsets_N1[1:]] - sums_n1[rows.offsets_N1[:-1]] + lengths_n.astype(np.uint64))
 
 
 def bucket_width(lengths: np.ndarray, step: int = WIDTH_STEP) -> np.ndarray:

@@ -14,7 +14,6 @@ import dataclasses
 import functools
 import hashlib
 import logging as python_logging
-import math
 import os
 import pathlib
 import shutil
@@ -28,7 +27,6 @@ import orbax.checkpoint as ocp
 from mel.artifacts import START, Artifact, Workdir, digest_of, is_disk_full, open_artifact, publish
 from mel.encoder.config import EncoderConfig
 from mel.encoder.vocabulary import Vocabulary
-from mel.training.state import LOG_LOGIT_SCALE
 from mel.types import MelError, TrainState
 
 KIND = "checkpoint"
@@ -62,7 +60,7 @@ class Checkpoint:
           MelError: the table is damaged, or another run's.
         """
         _verify(self.start.path, TOKEN_TABLE, self.vocabulary.table_VD, self.start)
-        return self.vocabulary.full(self.trained["encoder"])
+        return self.vocabulary.full(self.trained)
 
     @property
     def step(self) -> int:
@@ -70,9 +68,7 @@ class Checkpoint:
 
     @property
     def logit_scale(self) -> float:
-        """The one that was learned, or stated."""
-        if LOG_LOGIT_SCALE in self.trained:
-            return math.exp(self.trained[LOG_LOGIT_SCALE])
+        """What the cosines were multiplied with in training."""
         return self.artifact.facts["settings"]["logit_scale"]
 
     def train_state(self, like: TrainState) -> TrainState:

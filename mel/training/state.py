@@ -3,41 +3,53 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from mel.config import flag
+from mel.encoder.transformer import Params
 from mel.types import MelError, TrainState
 
 CLIP_NORM = 1.0  # BERT's own recipe (Devlin et al., 2019)
-LOG_LOGIT_SCALE = "log_logit_scale"
 
 Schedule = Literal["constant", "linear", "cosine"]
 
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW with warm-up; the schedule spans all rounds."""
+    """How parameters move: AdamW with warm-up; the schedule spans all rounds."""
 
-    learning_rate: float
-    warmup_steps: int
-    total_steps: int
-    schedule: Schedule
-    weight_decay: float
+    learning_rate: float = flag(1e-4, "Peak learning rate of AdamW.")
+    warmup_steps: int = flag(0, "Steps over which the learning rate rises, once at the beginning.")
+    schedule: Schedule = flag("constant", "Learning rate after the warm-up, over all rounds.")
+    weight_decay: float = flag(0.0, "Weight decay of AdamW, on the kernels of dense layers only.")
+    dropout: float = flag(0.0, "Dropout in the encoder while training.")
 
     def __post_init__(self):
         if not self.learning_rate > 0:
             raise MelError(f"--learning_rate={self.learning_rate} must be above 0.")
-        if not 0 <= self.warmup_steps < max(1, self.total_steps):
-            raise MelError(f"--warmup_steps={self.warmup_steps} is not below all {self.total_steps} steps.")
+        if self.warmup_steps < 0:
+            raise MelError(f"--warmup_steps={self.warmup_steps} must not be below 0.")
+        if not 0 <= self.dropout < 1:
+            raise MelError(f"--dropout={self.dropout} is not a probability below 1.")
 
 
-def learning_rate_schedule(config: OptimizerConfig) -> optax.Schedule:
-    """Linear warm-up, then constant, or falling to a hundredth of the peak at the last step."""
-    peak, steps = config.learning_rate, max(1, config.total_steps - config.warmup_steps)
+def learning_rate_schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
+    """Linear warm-up, then constant, or falling to a hundredth of the peak at the last step.
+
+    Args:
+      config: peak, warm-up and what comes after it.
+      total_steps: those of all rounds.
+
+    Raises:
+      MelError: the warm-up takes all steps.
+    """
+    if not config.warmup_steps < max(1, total_steps):
+        raise MelError(f"--warmup_steps={config.warmup_steps} is not below all {total_steps} steps.")
+    peak, steps = config.learning_rate, max(1, total_steps - config.warmup_steps)
     match config.schedule:
         case "constant":
             after = optax.constant_schedule(peak)
@@ -51,25 +63,21 @@ def learning_rate_schedule(config: OptimizerConfig) -> optax.Schedule:
     return optax.join_schedules([rising, after], [config.warmup_steps])
 
 
-def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
+def make_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientTransformation:
     """Clipped AdamW; weight decay is for kernels only.
 
-    It leaves tables alone, biases, LayerNorm and the logit scale: a token that a batch does not hold
-    is not moved, so training the rows in use is training the full table.
+    It leaves tables alone, biases and LayerNorm: a token that a batch does not hold is not moved, so
+    training the rows in use is training the full table. Arguments and errors as of `learning_rate_schedule`.
     """
+    schedule = learning_rate_schedule(config, total_steps)
     return optax.chain(
         optax.clip_by_global_norm(CLIP_NORM),
-        optax.adamw(learning_rate_schedule(config), weight_decay=config.weight_decay, mask=_decayed),
+        optax.adamw(schedule, weight_decay=config.weight_decay, mask=_decayed),
     )
 
 
-def create_state(
-    encoder_params, optimizer: optax.GradientTransformation, logit_scale: float, learned: bool
-) -> TrainState:
-    """The state at step 0. A learned logit scale is a parameter beside the encoder's, as its logarithm."""
-    params = {"encoder": encoder_params}
-    if learned:
-        params[LOG_LOGIT_SCALE] = jnp.asarray(math.log(logit_scale), jnp.float32)
+def create_state(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
+    """The state at step 0 of the encoder with these parameters."""
     params = jax.tree.map(jnp.asarray, params)
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
 

@@ -15,8 +15,7 @@ from mel.encoder.backend import Compute
 from mel.encoder.config import EncoderConfig
 from mel.encoder.transformer import TOKEN_TABLE, BertEncoder
 from mel.shards.batches import chunk_count
-from mel.training.loss import LossConfig, softmax_loss
-from mel.training.state import LOG_LOGIT_SCALE
+from mel.training.loss import Loss
 from mel.types import Batch, TrainState
 
 AXIS = "data"
@@ -43,39 +42,32 @@ def put_batch(batch: Batch, mesh: Mesh) -> Batch:
 
 def make_step(
     encoder_config: EncoderConfig,
+    loss: Loss,
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
-    logit_scale: float,
     chunk_tokens: int,
     mesh: Mesh,
     seed: int,
-    loss_config: LossConfig = LossConfig(),
     compute: Compute = Compute(),
 ) -> Step:
     """A compiled `state, metrics = step(state, batch)`; the state given to it is consumed.
 
     Args:
       encoder_config: the encoder; dropout above 0 is applied, with a key folded from seed and step.
+      loss: of the embeddings of a batch's texts, in the order of its groups.
       optimizer: what turns gradients into updates.
       schedule: the learning rate by step, for the metrics.
-      logit_scale: used where the state holds no learned one.
       chunk_tokens: the most tokens, padding included, to encode at once.
       mesh: the devices.
       seed: of dropout.
-      loss_config: which softmax.
       compute: how the encoder computes.
     """
     encode = make_encode(encoder_config, chunk_tokens, mesh, compute)
 
     def loss_of(params, batch: Batch, key):
-        embeddings_ND = encode(params["encoder"], batch.tokens, key)
-        scale = jnp.exp(params[LOG_LOGIT_SCALE]) if LOG_LOGIT_SCALE in params else logit_scale
-        loss, metrics = softmax_loss(
-            embeddings_ND[batch.mention_row_B], embeddings_ND[batch.candidate_row_C],
-            batch.gold_column_B, batch.mention_qid_B, batch.candidate_qid_C, batch.log_q_C, scale, loss_config,
-        )  # fmt: skip
+        value, metrics = loss(encode(params, batch.tokens, key), batch)
         real_tokens = sum(jnp.count_nonzero(group) for group in batch.tokens)
-        return loss, {**metrics, "logit_scale": jnp.asarray(scale, jnp.float32), "real_tokens": real_tokens}
+        return value, {**metrics, "real_tokens": real_tokens}
 
     def step(state: TrainState, batch: Batch):
         key = jax.random.fold_in(jax.random.key(seed), state.step)
@@ -124,13 +116,14 @@ def make_encode(
         word_TD = functools.reduce(dict.__getitem__, TOKEN_TABLE, params)[flat_T]
         ends = np.cumsum([group.size for group in tokens])[:-1]
         words = [
-            part.reshape(*group.shape, config.hidden_size) for part, group in zip(jnp.split(word_TD, ends), tokens)
+            part.reshape(*group.shape, config.hidden_size)
+            for part, group in zip(jnp.split(word_TD, ends), tokens, strict=True)
         ]
         states_bytes = len(flat_T) * config.num_layers * config.hidden_size * jnp.dtype(compute.dtype).itemsize
         keep_states = config.num_layers > MOST_LAYERS_KEPT and states_bytes <= compute.kept_bytes
         return [
             encode_group(params, *each, jax.random.fold_in(key, i), keep_states)
-            for i, each in enumerate(zip(tokens, words))
+            for i, each in enumerate(zip(tokens, words, strict=True))
         ]
 
     split = PartitionSpec(AXIS)

@@ -6,7 +6,8 @@ from typing import Literal
 import pytest
 from absl import flags
 
-from mel.bin.launch import REQUIRED, config_from_flags, define_flags, flag, flag_names
+from mel.bin.launch import config_from_flags, define_flags, flag_names
+from mel.config import REQUIRED, flag
 from mel.types import MelError
 
 

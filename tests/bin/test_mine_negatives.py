@@ -4,8 +4,9 @@ import pytest
 from mel.artifacts import Workdir, open_artifact
 from mel.bin import mine_negatives, prepare_data
 from mel.corpora.kb import KnowledgeBase
-from mel.retrieval.mining import open_negatives
+from mel.corpora.mentions import surface_forms
 from mel.shards.datasets import open_rows
+from mel.shards.negatives import open_negatives
 
 
 @pytest.fixture(scope="module")
@@ -29,10 +30,10 @@ def test_drawn_negatives_are_published_once(prepared, negatives):
     mine_negatives.main(config)
     tokens = open_artifact(work.mention_tokens("train"), "tokens")
     mentions = open_rows(tokens, work.cache(tokens))
-    qids_E = np.load(work.kb / "qids.npy")
+    entities_E = np.load(work.kb / "entities.npy")
     rows_NK = open_negatives(work.round(0).negatives, tokens)
     assert rows_NK.shape == (len(mentions), 2)
-    assert np.all(qids_E[rows_NK] != mentions.qids_N[:, None])
+    assert np.all(entities_E[rows_NK] != mentions.entities_N[:, None])
     mine_negatives.main(config)
     assert (work.path / "cost.jsonl").read_text().count("mine round -1") == 1
 
@@ -44,12 +45,12 @@ def test_same_surface_negatives_are_homonyms(prepared):
     tokens = open_artifact(work.mention_tokens("train"), "tokens")
     mentions = open_rows(tokens, work.cache(tokens))
     kb = KnowledgeBase.read(work.kb, open_artifact(work.kb, "kb").facts["languages"])
-    forms = list(mine_negatives.surface_forms(open_artifact(work.mentions("train"), "mentions")))
+    forms = list(surface_forms(open_artifact(work.mentions("train"), "mentions")))
     linked: dict[str, set[int]] = {}
-    for form, qid in zip(forms, mentions.qids_N.tolist(), strict=True):
+    for form, qid in zip(forms, mentions.entities_N.tolist(), strict=True):
         linked.setdefault(form, set()).add(qid)
-    in_kb = set(kb.qids_E.tolist())
-    drawn = kb.qids_E[open_negatives(work.round(0).negatives, tokens)[:, 0]].tolist()
-    homonyms = [linked[form] & in_kb - {gold} for form, gold in zip(forms, mentions.qids_N.tolist())]
+    in_kb = set(kb.entities_E.tolist())
+    drawn = kb.entities_E[open_negatives(work.round(0).negatives, tokens)[:, 0]].tolist()
+    homonyms = [linked[form] & in_kb - {gold} for form, gold in zip(forms, mentions.entities_N.tolist())]
     assert sum(map(bool, homonyms)) > len(forms) / 2
     assert all(qid in others for qid, others in zip(drawn, homonyms) if others)

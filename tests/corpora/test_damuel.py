@@ -7,6 +7,7 @@ import pytest
 from mel.corpora.archives import Part, find_archive, list_parts
 from mel.corpora.damuel import DESCRIPTION_CHARACTERS, read_pages
 from mel.corpora.malformed import Malformed
+from mel.corpora.redirects import Redirects
 from mel.types import Entity, MelError, Span
 
 SHARED_DATA = pathlib.Path(__file__).resolve().parents[2].parent / "shared" / "data"
@@ -41,11 +42,11 @@ def read(tmp_path, *records, malformed=None, redirects=None):
 
 def test_a_link_in_tokens_becomes_a_mention_in_characters(tmp_path):
     (page,) = read(tmp_path, record("¡Ñu 🐄🐄 y Río Paraná!", [link(3, 5), link(1, 2, qid="Q8")]))
-    assert page.entity == Entity(1, "es", "Lugar", "¡Ñu 🐄🐄 y Río Paraná!")
+    assert page.entity == Entity("Q1", "es", "Lugar", "¡Ñu 🐄🐄 y Río Paraná!")
     first, second = page.mentions
-    assert (first.mention_id, first.language, first.title, first.gold) == ("es-Q1-0", "es", "Lugar", 7)
+    assert (first.mention_id, first.language, first.title, first.gold) == ("es-Q1-0", "es", "Lugar", "Q7")
     assert (first.span, first.surface_form) == (Span(9, 20), "Río Paraná!")
-    assert (second.mention_id, second.gold, second.surface_form) == ("es-Q1-1", 8, "🐄🐄")
+    assert (second.mention_id, second.gold, second.surface_form) == ("es-Q1-1", "Q8", "🐄🐄")
     assert first.context is second.context is page.text
     assert first.frequency_bin == -1
 
@@ -95,6 +96,7 @@ def test_end_offset_is_the_last_character_of_the_last_token(tmp_path, end_offset
         (link(0, 1, qid=None), "no qid"),
         (link(0, 1, qid="7"), "qid is not a QID"),
         (link(0, 1, qid=7), "qid is not a QID"),
+        pytest.param(link(0, 1, qid="Q" + "9" * 5000), "qid is not a QID", id="5,000 digits"),
         (link(1, 1), "span outside the text"),
         (link(1, 3), "span outside the text"),
         (link(-1, 2), "span outside the text"),
@@ -133,7 +135,6 @@ def test_a_blank_surface_form_is_dropped(tmp_path):
         ({"wiki": {"title": " Madrid\n"}, "label": "Villa", "aliases": ["Foro"]}, "Madrid"),
         ({"wiki": {"title": " "}, "label": "Villa", "aliases": ["Foro"]}, "Villa"),
         ({"label": None, "aliases": ["", "Foro"]}, "Foro"),
-        ({"description": "capital"}, "Q1"),
     ],
 )
 def test_the_title_is_the_first_name_there_is(tmp_path, values, title):
@@ -163,17 +164,38 @@ def paragraphs(text, *ranges):
     ],
 )
 def test_the_description_is_the_first_paragraph_or_what_stands_for_it(tmp_path, values, description):
-    (page,) = read(tmp_path, {"qid": "Q1", "lang": "es"} | values)
+    (page,) = read(tmp_path, {"qid": "Q1", "lang": "es", "label": "Lugar"} | values)
     assert page.entity.description == description
 
 
-def test_redirects_move_entities_and_golds_once_and_are_counted(tmp_path):
+@pytest.mark.parametrize(
+    "values", [{}, {"description": "capital"}, {"label": " ", "aliases": ["", 7]}, {"wiki": {"title": "\n"}}]
+)
+def test_a_record_without_a_name_is_no_entity_and_is_counted(tmp_path, values):
+    malformed = Malformed(0)
+    (page,) = read(tmp_path, {"qid": "Q5", "lang": "es"} | values, malformed=malformed)
+    assert (page.entity, page.qid, page.names, page.mentions) == (None, "Q5", (), ())
+    assert malformed.dropped == {"record without a name": 1} and malformed.well_formed == 1
+
+
+def test_the_links_of_a_page_without_a_name_are_mentions(tmp_path):
+    nameless = record("uno dos", [link(1, 2)])
+    nameless["wiki"] |= {"title": None, "redirects": ["Otro"]}
+    (page,) = read(tmp_path, nameless)
+    assert (page.entity, page.names) == (None, ())
+    assert [(mention.surface_form, mention.title, mention.gold) for mention in page.mentions] == [("dos", "", "Q7")]
+
+
+def test_redirects_move_entities_and_golds_to_the_end_of_the_chain_and_are_counted(tmp_path):
     links = [link(0, 1, qid="Q1"), link(1, 2, qid="Q2"), link(2, 3, qid="Q4")]
-    (page,) = read(tmp_path, record("uno dos tres", links), redirects={1: 2, 2: 3})
-    assert page.entity.qid == 2
-    assert [mention.gold for mention in page.mentions] == [2, 3, 4]
-    assert [mention.mention_id for mention in page.mentions] == ["es-Q1-0", "es-Q1-1", "es-Q1-2"]
-    assert page.redirected == 3
+    redirects = Redirects({"Q1": "Q2", "Q2": "Q3"})
+    moved, own = read(tmp_path, record("uno dos tres", links), record("tres", qid="Q3"), redirects=redirects)
+    assert (moved.qid, moved.entity.entity_id, moved.redirected_entity) == ("Q3", "Q3", True)
+    assert [mention.gold for mention in moved.mentions] == ["Q3", "Q3", "Q4"]
+    assert {mention.document for mention in moved.mentions} == {"es-Q1"}
+    assert [mention.mention_id for mention in moved.mentions] == ["es-Q1-0", "es-Q1-1", "es-Q1-2"]
+    assert moved.redirected == 3
+    assert (own.qid, own.redirected_entity, own.redirected) == ("Q3", False, 0)
 
 
 def test_records_of_other_languages_are_dropped_and_counted(tmp_path):
@@ -186,6 +208,7 @@ def test_records_of_other_languages_are_dropped_and_counted(tmp_path):
 @pytest.mark.parametrize(
     "bad, reason",
     [
+        pytest.param({"qid": "Q" + "9" * 5000, "lang": "es"}, "'Q999", id="5,000 digits"),
         ('{"qid": "Q1", "lang": ', "it is not JSON"),
         ("[1, 2]", "the record is a list, not an object"),
         ({"lang": "es"}, "'' is not a QID"),
@@ -201,7 +224,7 @@ def test_records_of_other_languages_are_dropped_and_counted(tmp_path):
 def test_a_malformed_record_is_reported_with_its_line_and_skipped(tmp_path, bad, reason):
     malformed = Malformed(1)
     pages = read(tmp_path, record("uno"), bad, record("dos", qid="Q2"), malformed=malformed)
-    assert [page.entity.qid for page in pages] == [1, 2]
+    assert [page.qid for page in pages] == ["Q1", "Q2"]
     (found,) = malformed.records
     assert (found.place, found.line) == (str(tmp_path / "part-00000"), 2)
     assert found.reason.startswith(reason)
@@ -212,11 +235,29 @@ def test_too_many_malformed_records_are_refused(tmp_path):
         read(tmp_path, "{", "{", malformed=Malformed(1))
 
 
+def test_all_well_formed_records_are_counted(tmp_path):
+    malformed = Malformed(1)
+    read(tmp_path, record("uno"), "{", record("ein", lang="de"), {"qid": "Q2", "lang": "es"}, malformed=malformed)
+    assert (malformed.well_formed, len(malformed)) == (3, 1)
+
+
+def test_a_line_over_the_bound_is_a_malformed_record(tmp_path, monkeypatch):
+    monkeypatch.setattr("mel.corpora.lines.MAX_LINE_BYTES", 1 << 20)
+    malformed = Malformed(1)
+    pages = read(tmp_path, record("uno"), "0" * (3 << 20), record("dos", qid="Q2"), malformed=malformed)
+    assert [page.qid for page in pages] == ["Q1", "Q2"]
+    assert [(one.line, one.reason) for one in malformed.records] == [(2, "it is longer than 1 MB")]
+
+
 @needs_samples
 def test_the_real_samples_lose_nothing():
     malformed = Malformed(0)
     pages = [page for part in list_parts(find_archive(SAMPLES, "es")) for page in read_pages(part, "es", malformed)]
-    assert len(pages) == 38
+    assert len(pages) == malformed.well_formed == 38
+    nameless = [page for page in pages if page.entity is None]
+    assert malformed.dropped == {"record without a name": len(nameless)} and len(nameless) == 9
+    assert not any(page.names or page.text for page in nameless)
+    assert all(page.entity.title for page in pages if page.entity)
     mentions = [mention for page in pages for mention in page.mentions]
     assert len(mentions) == len({mention.mention_id for mention in mentions}) == 55
     assert sum((page.dropped for page in pages), Counter()) == {"no qid": 8, "origin is not wiki": 119}
@@ -229,7 +270,7 @@ def test_the_real_samples_lose_nothing():
         ["Pakistán", "Anthicidae", "especie", "familia", "coleóptero"]
     )
     assert beetle.entity.description == "Mecynotarsus bordonii es una especie de coleóptero de la familia Anthicidae."
-    assert pages[0].entity == Entity(18601266, "es", "Q18601266", "cuadro de Eva Bonnier")
+    assert pages[0].qid == "Q18601266" and pages[0].entity is None  # it has a description only
 
 
 @needs_mdn

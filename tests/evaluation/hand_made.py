@@ -1,39 +1,43 @@
-"""Questions and answers small enough to count by hand."""
+"""Mentions and answers small enough to count by hand; entity n is "Qn"."""
 
 import numpy as np
 
+from mel.corpora.kb import KnowledgeBase
+from mel.corpora.mentions import MentionLine
 from mel.evaluation import breakdowns
-from mel.evaluation.questions import Questions
-from mel.evaluation.recall import Ranking
-from mel.evaluation.report import Answers, Report, measure
+from mel.evaluation.evaluation_set import EvaluationSet
+from mel.evaluation.ranking import Ranking
+from mel.reports.report import Evaluation, Report, measure
 from mel.shards.rows import TokenRows
 
 DIGESTS = {"mentions": "aa", "kb": "bb"}
-KB = np.array([1, 2, 3, 3])
 THREE = ("ambiguous", "unseen", "ambiguous")
+USUAL = MentionLine("", "de", "Mond", 0, 4, "", "", "", -1, None, "")
 
 
-def questions_of(golds, **columns) -> Questions:
-    """One German mention a gold, each in its own document, unless `columns` say otherwise."""
-    count = len(golds)
-    columns = {
-        "mention_ids": [f"m{number}" for number in range(count)],
-        "documents": [f"d{number}" for number in range(count)],
-        "languages": ["de"] * count,
-        "surface_forms": ["Mond"] * count,
-        "titles": [""] * count,
-        "frequency_bins": [-1] * count,
-        "in_references": [-1] * count,
-        "lemmas": [""] * count,
-    } | columns
-    rows = TokenRows.from_rows([[1]] * count)
-    return Questions(gold_Q=np.asarray(golds, np.int64), rows=rows, dropped={}, inputs={}, **columns)
+def kb_of(*rows, linked=999) -> KnowledgeBase:
+    """A row of each (number, language, title); entities up to `linked` are known without a row."""
+    languages = list(dict.fromkeys(language for _, language, _ in rows))
+    keys = [(f"Q{number}", languages.index(language)) for number, language, _ in rows]
+    return KnowledgeBase.of(keys, [title for *_, title in rows], languages, [f"Q{n + 1}" for n in range(linked)])
 
 
-def ranking_of(qids) -> Ranking:
+KB = kb_of((1, "de", "Eins"), (2, "de", "Zwei"), (3, "de", "Drei"), (3, "en", "Three"))
+
+
+def mentions_of(golds, **columns) -> EvaluationSet:
+    """One German mention a gold, each in its own document, unless `columns` of `MentionLine` say otherwise."""
+    usual = {"mention_id": [f"m{n}" for n in range(len(golds))], "document": [f"d{n}" for n in range(len(golds))]}
+    by_mention = zip(*(usual | columns).values(), strict=True)
+    lines = [USUAL._replace(gold=f"Q{gold}" if gold else "NIL") for gold in golds]
+    lines = [line._replace(**dict(zip(usual | columns, values))) for line, values in zip(lines, by_mention)]
+    return EvaluationSet(lines, np.asarray(golds, np.int64), TokenRows.from_rows([[1]] * len(golds)), {}, {})
+
+
+def ranking_of(entities) -> Ranking:
     """Candidates in this order, 0 where there are no more."""
-    qids = np.asarray(qids, np.int64)
-    return Ranking(qids, np.where(qids > 0, -np.arange(qids.shape[1], dtype=np.float32), -np.inf))
+    entities = np.asarray(entities, np.int64)
+    return Ranking(entities, np.where(entities > 0, -np.arange(entities.shape[1], dtype=np.float32), -np.inf))
 
 
 def about(**changes) -> Report:
@@ -43,11 +47,12 @@ def about(**changes) -> Report:
     } | changes  # fmt: skip
 
 
-def answers(qids=((1, 2, 3), (2, 1, 0), (3, 2, 1)), golds=(1, 1, 9), in_training=THREE, **columns) -> Answers:
+def evaluation(entities=((1, 2, 3), (2, 1, 0), (3, 2, 1)), golds=(1, 1, 9), in_training=THREE, **columns) -> Evaluation:
     """Three mentions of two documents: found first, found second, gold outside the KB."""
-    columns = {"documents": ["d0", "d1", "d0"], "languages": ["de", "ar", "de"]} | columns
-    return Answers(questions_of(golds, **columns), {breakdowns.IN_TRAINING: list(in_training)}, ranking_of(qids))
+    columns = {"document": ["d0", "d1", "d0"], "language": ["de", "ar", "de"]} | columns
+    groups = {breakdowns.IN_TRAINING: list(in_training)}
+    return Evaluation(mentions_of(golds, **columns), groups, ranking_of(entities), KB)
 
 
-def report_of(answered: Answers, **changes) -> Report:
-    return about(**changes) | {"dropped": {"span outside its text": 4}} | measure(answered, KB)
+def report_of(evaluated: Evaluation, **changes) -> Report:
+    return about(**changes) | {"dropped": {"span outside its text": 4}} | measure(evaluated)

@@ -1,30 +1,27 @@
 """Groups of mentions, each told by hand."""
 
-import numpy as np
 import pytest
 
 from mel.corpora import alias_table
 from mel.corpora.alias_table import AliasTable
 from mel.evaluation import breakdowns
-from mel.types import Entity
-from tests.evaluation.hand_made import questions_of
+from tests.evaluation.hand_made import KB, kb_of, mentions_of
 
 
 @pytest.fixture
 def table(tmp_path) -> AliasTable:
-    links = {("Mond", "de", 1): 3, ("Mond", "de", 2): 1, ("Луна", "ru", 1): 2}
-    alias_table.write(tmp_path, alias_table.Counts(links, lemmas={}, names={("月", "ja", 7): 1}))
+    links = {("Mond", "de", "Q1"): 3, ("Mond", "de", "Q2"): 1, ("Луна", "ru", "Q1"): 2}
+    counts = alias_table.Counts(links, lemmas={}, names={("月", "ja", "Q7"): 1})
+    alias_table.write(tmp_path, counts, {f"Q{n}": n for n in range(9)})
     return AliasTable.read(tmp_path)
 
 
 def test_every_heading_by_hand(table):
-    questions = questions_of(
-        [1, 1, 7], surface_forms=["mond", "Луна", "月"], frequency_bins=[0, 5, -1],
-        in_references=[1, 0, -1],
-    )  # fmt: skip
-    entities = [Entity(1, "de", "Mond", ""), Entity(7, "en", "Month", ""), Entity(8, "ja", "月", "")]
-    titles = breakdowns.gold_titles(entities, questions.gold_Q)
-    groups = breakdowns.group_mentions(questions, table, titles)
+    mentions = mentions_of(
+        [1, 1, 7], surface_form=["mond", "Луна", "月"], frequency_bin=[0, 5, -1], in_references=[True, False, None]
+    )
+    kb = kb_of((1, "de", "Mond"), (7, "en", "Month"), (8, "ja", "月"))
+    groups = breakdowns.group_mentions(mentions, table, kb)
     assert groups == {
         "surface form in training": ["ambiguous", "unambiguous", "unseen"],
         "frequency bin": ["0", "10k+", "unknown"],
@@ -39,16 +36,16 @@ def test_every_heading_by_hand(table):
 
 
 def test_a_heading_that_the_corpus_cannot_tell_is_left_out(table):
-    groups = breakdowns.group_mentions(questions_of([1]), table, {1: {"mond"}})
+    groups = breakdowns.group_mentions(mentions_of([1]), table, KB)
     assert "frequency bin" not in groups and "gold in references" not in groups
     assert groups["script"] == ["Latin"]
 
 
-def test_a_title_counts_in_any_language():
-    titles = breakdowns.gold_titles(
-        [Entity(1, "de", "Mond", ""), Entity(1, "en", "MOON", ""), Entity(2, "en", "Sun", "")], np.array([1, 1, 3])
-    )
-    assert titles == {1: {"mond", "moon"}, 3: set()}
+def test_a_title_counts_in_any_language(table):
+    kb = kb_of((1, "de", "Mond"), (1, "en", "MOON"), (2, "en", "Sun"))
+    mentions = mentions_of([1, 1, 2, 3], surface_form=["moon", "MOND", "Mond", "Sun"])
+    same = breakdowns.group_mentions(mentions, table, kb)["surface form is the title"]
+    assert same == ["same", "same", "other", "other"]
 
 
 @pytest.mark.parametrize(

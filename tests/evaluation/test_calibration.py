@@ -8,15 +8,16 @@ import pytest
 from mel.evaluation.calibration import (
     PRECISIONS,
     Calibration,
+    calibrate,
     cross_fitted,
     expected_calibration_error,
-    fit,
-    measure,
+    fit_calibration,
     reliability,
     threshold_of,
 )
-from mel.evaluation.recall import Ranking
+from mel.evaluation.ranking import Ranking
 from mel.types import NIL, MelError
+from tests.evaluation.hand_made import kb_of
 
 NOTHING = -np.inf
 
@@ -31,8 +32,12 @@ def simulated(mentions=20_000, temperature=0.05, seed=0):
     scores_QK = -np.sort(-rng.normal(0.5, 0.08, (mentions, 5)).astype(np.float32), axis=1)
     odds_QK = np.exp(scores_QK / temperature)
     chosen_Q = (np.cumsum(odds_QK, axis=1) < rng.random((mentions, 1)) * odds_QK.sum(axis=1, keepdims=True)).sum(axis=1)
-    qids_QK = np.tile(np.arange(1, 6), (mentions, 1))
-    return Ranking(qids_QK, scores_QK), qids_QK[0, chosen_Q]
+    entities_QK = np.tile(np.arange(1, 6), (mentions, 1))
+    return Ranking(entities_QK, scores_QK), entities_QK[0, chosen_Q]
+
+
+def kb_of_entities(entities):
+    return kb_of(*((entity, "en", f"entity {entity}") for entity in entities))
 
 
 def documents_of(gold_Q):
@@ -58,7 +63,7 @@ def test_a_candidate_without_rivals_is_sure_and_no_candidate_is_not():
 
 def test_a_known_temperature_is_found_again():
     ranking, gold_Q = simulated(temperature=0.05)
-    found = fit(ranking.scores_QK, gold_Q == 1)
+    found = fit_calibration(ranking.scores_QK, gold_Q == 1)
     assert found.temperature == pytest.approx(0.05, rel=0.05)
     truth_Q = Calibration(0.05).probability(ranking.scores_QK)
     np.testing.assert_allclose(found.probability(ranking.scores_QK), truth_Q, atol=0.03)
@@ -68,7 +73,7 @@ def test_known_weights_are_found_again():
     ranking, _ = simulated(50_000)
     truth = Calibration(0.05, 6.0, 4.0, -4.0)
     right_Q = np.random.default_rng(1).random(50_000) < truth.probability(ranking.scores_QK)
-    found_Q = fit(ranking.scores_QK, right_Q).probability(ranking.scores_QK)
+    found_Q = fit_calibration(ranking.scores_QK, right_Q).probability(ranking.scores_QK)
     assert np.abs(found_Q - truth.probability(ranking.scores_QK)).mean() < 0.01
     assert expected_calibration_error(found_Q, right_Q) < 0.01
 
@@ -76,7 +81,7 @@ def test_known_weights_are_found_again():
 def test_weights_never_make_the_fit_worse():
     ranking, gold_Q = simulated(2_000)
     right_Q = (gold_Q == 1) & (ranking.scores_QK[:, 0] > 0.55)
-    found = fit(ranking.scores_QK, right_Q)
+    found = fit_calibration(ranking.scores_QK, right_Q)
 
     def loss(calibration):
         probability_Q = calibration.probability(ranking.scores_QK)
@@ -88,14 +93,14 @@ def test_weights_never_make_the_fit_worse():
 @pytest.mark.parametrize("right", [True, False])
 def test_answers_that_are_all_alike_have_a_finite_fit(right):
     scores_QK = np.array([[0.9, 0.2], [0.8, 0.5], [0.7, 0.3]], np.float32)
-    found = fit(scores_QK, np.full(3, right))
+    found = fit_calibration(scores_QK, np.full(3, right))
     assert np.all(np.isfinite([found.temperature, found.score_weight, found.margin_weight, found.bias]))
     assert np.all((found.probability(scores_QK) > 0.5) == right)
 
 
 def test_a_fit_to_nothing_is_refused():
     with pytest.raises(MelError, match="at least one mention with a candidate"):
-        fit(np.full((2, 3), NOTHING), np.zeros(2, bool))
+        fit_calibration(np.full((2, 3), NOTHING), np.zeros(2, bool))
 
 
 def test_reliability_and_its_error_by_hand():
@@ -132,7 +137,7 @@ def test_the_order_of_mentions_changes_no_fold():
     documents = np.array(documents_of(gold_Q))
     order = np.random.default_rng(0).permutation(400)
     before = cross_fitted(ranking, gold_Q, documents)
-    after = cross_fitted(Ranking(ranking.qids_QK[order], ranking.scores_QK[order]), gold_Q[order], documents[order])
+    after = cross_fitted(Ranking(ranking.entities_QK[order], ranking.scores_QK[order]), gold_Q[order], documents[order])
     np.testing.assert_allclose(after.probability_Q, before.probability_Q[order], atol=1e-5)
 
 
@@ -144,7 +149,7 @@ def test_one_document_cannot_be_halved():
 
 def test_what_a_report_says():
     ranking, gold_Q = simulated(5_000)
-    found = measure(ranking, gold_Q, documents_of(gold_Q), np.arange(1, 6))
+    found = calibrate(ranking, gold_Q, documents_of(gold_Q), kb_of_entities(range(1, 6)))
     assert json.loads(json.dumps(found)) == found
     assert found["temperature"] == pytest.approx(0.05, rel=0.1) and found["ece"] < 0.03
     assert len(found["risk_coverage"]["risk"]) == 200
@@ -153,15 +158,15 @@ def test_what_a_report_says():
         assert point["threshold"] is None or point["reached"] == pytest.approx(point["precision"], abs=0.04)
     assert found["threshold"] == threshold_of(found, 0.9)
     again = Calibration.from_json(json.loads(json.dumps(found)))
-    assert again == fit(ranking.scores_QK, gold_Q == 1)
+    assert again == fit_calibration(ranking.scores_QK, gold_Q == 1)
 
 
 def test_golds_outside_the_kb_are_nil_and_so_never_right():
     ranking, gold_Q = simulated(2_000)
-    found = measure(ranking, gold_Q, documents_of(gold_Q), np.arange(2, 6))
+    found = calibrate(ranking, gold_Q, documents_of(gold_Q), kb_of_entities(range(2, 6)))
     assert found["risk_coverage"]["risk"][-1] == 1 and found["threshold"] is None
     assert found["held_out"]["nil_mentions"] >= np.count_nonzero(gold_Q == 1)
-    same = measure(ranking, np.where(gold_Q == 1, NIL, gold_Q), documents_of(gold_Q), np.arange(1, 6))
+    same = calibrate(ranking, np.where(gold_Q == 1, NIL, gold_Q), documents_of(gold_Q), kb_of_entities(range(1, 6)))
     assert same == found
 
 

@@ -3,24 +3,25 @@
 import numpy as np
 import pytest
 
+from mel.corpora.strings import Strings
 from mel.evaluation.nil import (
-    held_out_entities,
+    entities_to_remove,
     is_right,
     nil_scores,
     risk_coverage,
     threshold_for_precision,
     without_entities,
 )
-from mel.evaluation.recall import Ranking
-from mel.types import NIL
+from mel.evaluation.ranking import Ranking
+from mel.types import NIL, OUTSIDE
 
 PROBABILITY_Q = np.array([0.7, 0.9, 0.6, 0.8])
 
 
-def ranking_of(qids_QK):
-    qids_QK = np.asarray(qids_QK, np.int64)
-    scores_QK = np.broadcast_to(-np.arange(qids_QK.shape[1], dtype=np.float32), qids_QK.shape)
-    return Ranking(qids_QK, np.where(qids_QK == NIL, -np.inf, scores_QK))
+def ranking_of(entities_QK):
+    entities_QK = np.asarray(entities_QK, np.int64)
+    scores_QK = np.broadcast_to(-np.arange(entities_QK.shape[1], dtype=np.float32), entities_QK.shape)
+    return Ranking(entities_QK, np.where(entities_QK == NIL, -np.inf, scores_QK))
 
 
 def test_an_answer_is_right_if_it_is_the_gold_and_not_nil():
@@ -65,38 +66,47 @@ def test_there_may_be_no_such_threshold():
     assert threshold_for_precision(np.zeros(0), np.zeros(0, bool), 0.6) is None
 
 
-def test_held_out_entities_are_a_share_and_always_the_same():
-    qids = np.arange(1, 5001)
-    held_out = held_out_entities(qids, 0.1)
-    assert 400 < len(held_out) < 600
-    some = np.array([7, 5, 5, NIL, 4999, 312])
-    assert held_out_entities(some, 0.1).tolist() == sorted(set(some.tolist()) & set(held_out.tolist()))
-    assert held_out_entities(some, 1.0).tolist() == [5, 7, 312, 4999]
-    assert held_out_entities(some, 0.0).tolist() == []
+def test_entities_to_remove_are_a_share_and_always_the_same():
+    ids = Strings.of(["NIL", *(f"Q{number}" for number in range(1, 5001))])
+    removed = entities_to_remove(np.arange(1, 5001), ids, 0.1)
+    assert 400 < len(removed) < 600
+    few = np.array([7, 5, 5, NIL, OUTSIDE, 4999, 312])
+    assert entities_to_remove(few, ids, 0.1).tolist() == sorted(set(few.tolist()) & set(removed.tolist()))
+    assert entities_to_remove(few, ids, 1.0).tolist() == [5, 7, 312, 4999]
+    assert entities_to_remove(few, ids, 0.0).tolist() == []
+
+
+def test_an_entity_is_removed_by_its_id_whatever_its_number():
+    number_of = {name: place for place, name in enumerate(["NIL", "MESH:D1", "Q3", "Q17", "Q99"])}
+    more = Strings.of(["NIL", "Q3", "Q5", "Q17", "Q99", "MESH:D1"])
+    for name in ("Q3", "Q17", "Q99", "MESH:D1"):
+        removed = entities_to_remove(np.array([number_of[name]]), Strings.of(number_of), 0.5)
+        again = entities_to_remove(np.array([list(more).index(name)]), more, 0.5)
+        assert len(removed) == len(again)
 
 
 def test_without_entities_by_hand():
     ranking, gold_Q = without_entities(
         ranking_of([[1, 2, 3], [2, 0, 0], [3, 1, 2]]), np.array([1, 2, 3]), np.array([2])
     )
-    assert ranking.qids_QK.tolist() == [[1, 3, 0], [0, 0, 0], [3, 1, 0]]
+    assert ranking.entities_QK.tolist() == [[1, 3, 0], [0, 0, 0], [3, 1, 0]]
     assert ranking.scores_QK.tolist() == [[0, -2, -np.inf], [-np.inf] * 3, [0, -1, -np.inf]]
     assert gold_Q.tolist() == [1, NIL, 3]
 
 
 def test_taking_entities_out_is_ranking_without_them():
     scores_QE = np.random.default_rng(0).standard_normal((20, 30)).astype(np.float32)
-    qids_E = np.arange(1, 31)
+    entities_E = np.arange(1, 31)
 
     def ranked(columns, depth):
         order_QK = np.argsort(-scores_QE[:, columns], axis=1)[:, :depth]
         scores_QK = np.take_along_axis(scores_QE[:, columns], order_QK, axis=1)
-        return Ranking(qids_E[columns][order_QK], scores_QK)
+        return Ranking(entities_E[columns][order_QK], scores_QK)
 
     removed = np.arange(0, 30, 4)
-    found, _ = without_entities(ranked(np.arange(30), 18), np.ones(20, np.int64), qids_E[removed])
+    found, _ = without_entities(ranked(np.arange(30), 18), np.ones(20, np.int64), entities_E[removed])
     expected = ranked(np.delete(np.arange(30), removed), 10)
-    np.testing.assert_array_equal(found.qids_QK[:, :10], expected.qids_QK)
+    np.testing.assert_array_equal(found.entities_QK[:, :10], expected.entities_QK)
     np.testing.assert_array_equal(found.scores_QK[:, :10], expected.scores_QK)
 
 

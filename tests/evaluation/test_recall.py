@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mel.evaluation import recall
-from mel.evaluation.recall import Ranking
+from mel.evaluation.ranking import Ranking
 
 
 def ranking_of(qids) -> Ranking:

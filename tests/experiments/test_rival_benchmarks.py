@@ -19,8 +19,8 @@ from experiments.benchmarks import (
 from experiments.benchmarks import seek as seek_benchmark
 from experiments.benchmarks.workload import Spec, make_work, source_of
 from mel.artifacts import Workdir, publish
-from mel.retrieval.mining import publish_negatives
 from mel.shards.datasets import RowSet
+from mel.shards.negatives import publish_negatives
 from mel.shards.rows import TokenRows
 from mel.text.tokenizer import Tokenizer
 from mel.types import MarkedText, MelError, Span

@@ -8,15 +8,14 @@ import pytest
 
 from mel.artifacts import START, Workdir, open_artifact
 from mel.bin import export
-from mel.corpora.kb import read_entities
+from mel.corpora.kb import KnowledgeBase, read_entities
 from mel.encoder import pretrained
-from mel.encoder.embed import embed_rows
 from mel.evaluation.calibration import Calibration
-from mel.linking.bundle import Titles, open_bundle
+from mel.linking.bundle import open_bundle
 from mel.shards.rows import TokenRows
 from mel.text.marking import mark_mention
 from mel.text.tokenizer import MARKER, Tokenizer
-from mel.types import NIL, MelError, Mention, Span
+from mel.types import NIL_ID, MelError, Mention, Span
 
 
 @pytest.fixture(scope="module")
@@ -27,21 +26,11 @@ def work(untrained, tmp_path_factory) -> Workdir:
     return work
 
 
-def test_titles_by_hand():
-    titles = Titles.of(["Paris", "", "パリ", "Pärís 🦊"])
-    assert [titles[row] for row in range(4)] == ["Paris", "", "パリ", "Pärís 🦊"]
-
-
-def test_titles_survive_the_disk(tmp_path):
-    Titles.of(["a", "バラ"]).write(tmp_path)
-    assert Titles.read(tmp_path)[1] == "バラ"
-
-
 def test_every_row_has_its_title_and_qid(work):
     bundle = open_bundle(work.bundle)
     entities = list(read_entities(work.kb))
-    assert [bundle.titles[row] for row in range(len(entities))] == [entity.title for entity in entities]
-    assert bundle.kb.qids_E.tolist() == [entity.qid for entity in entities]
+    assert list(bundle.kb.titles) == [entity.title for entity in entities]
+    assert [bundle.kb.ids[number] for number in bundle.kb.entities_E] == [entity.entity_id for entity in entities]
 
 
 def test_it_moves_and_needs_no_working_directory(work, tmp_path):
@@ -50,7 +39,7 @@ def test_it_moves_and_needs_no_working_directory(work, tmp_path):
     shutil.move(away / "bundle", tmp_path / "bundle")
     shutil.rmtree(away)
     after = open_bundle(tmp_path / "bundle")
-    queries_QD = np.eye(3, before.encoder_config.hidden_size, dtype=np.float32)
+    queries_QD = np.eye(3, before.encoder.config.hidden_size, dtype=np.float32)
     for one, other in zip(before.index.search(queries_QD, 5), after.index.search(queries_QD, 5)):
         np.testing.assert_array_equal(one, other)
     assert (after.max_tokens, after.title_in_window) == (32, True)
@@ -77,13 +66,11 @@ def test_sentence_transformers_gives_the_same_embedding(work):
         "sentence_transformers", reason="sentence-transformers (and torch) are not installed"
     )
     bundle = open_bundle(work.bundle)
-    mention = Mention("1", "ru", "Старая мельница (mill) у реки.", Span(7, 15), NIL)
+    mention = Mention("1", "ru", "Старая мельница (mill) у реки.", Span(7, 15), NIL_ID)
     rows = TokenRows.from_rows(bundle.tokenizer.rows([mark_mention(mention, False)], bundle.max_tokens))
-    embedding_1D = np.empty((1, bundle.encoder_config.hidden_size), np.float32)
-    embed_rows(bundle.encoder_config, bundle.params, rows.by_width(64), embedding_1D)
     model = sentence_transformers.SentenceTransformer(str(work.bundle), device="cpu")
     found_1D = model.encode([f"Старая {MARKER} мельница {MARKER} (mill) у реки."])
-    np.testing.assert_allclose(found_1D, embedding_1D, atol=1e-5)
+    np.testing.assert_allclose(found_1D, bundle.encoder.embed(rows), atol=1e-5)
 
 
 def test_exported_once(work):
@@ -156,7 +143,7 @@ def test_a_crash_while_exporting_leaves_nothing(untrained, tmp_path, monkeypatch
     def crash(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Titles, "write", crash)
+    monkeypatch.setattr(KnowledgeBase, "write", crash)
     with pytest.raises(KeyboardInterrupt):
         export.main(export.Config(workdir=str(work.path), round=START))
     assert not [path for path in work.path.iterdir() if "bundle" in path.name]

@@ -8,19 +8,19 @@ import shutil
 import numpy as np
 import pytest
 
-from mel.artifacts import START, Workdir, open_artifact
+from mel.artifacts import START, Workdir
 from mel.bin import export, link
-from mel.bin.evaluate import open_trained
 from mel.corpora import mewsli
 from mel.corpora.malformed import Malformed
-from mel.evaluation import systems
 from mel.evaluation.calibration import Calibration, threshold_of
-from mel.evaluation.questions import read_prepared
-from mel.linking import formats, linker
+from mel.evaluation.evaluation_set import read_prepared
+from mel.linking import linker
 from mel.linking.bundle import open_bundle
 from mel.retrieval.exact import ExactIndex
-from mel.shards.datasets import open_rows
-from mel.types import NIL, MelError, format_qid, parse_qid
+from mel.systems.nearest import rank_by_embeddings
+from mel.systems.trained import open_trained
+from mel.types import NIL_ID, MelError
+from tests.linking import formats_reader
 
 LANGUAGES = ("en", "ru", "ar")
 
@@ -60,17 +60,15 @@ def test_linking_the_test_mentions_gives_the_top_candidates_of_the_evaluation(wo
     lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
 
     trained = open_trained(work, START)
-    mentions = open_artifact(work.mentions("mewsli"), "mentions")
-    tokens = open_artifact(work.mention_tokens("mewsli"), "tokens")
-    rows = open_rows(tokens, work.cache(tokens)).rows
-    questions = read_prepared(mentions, tokens, rows, LANGUAGES, limit=0)
-    qids_E = np.load(work.kb / "qids.npy")
-    ranking = systems.rank_by_checkpoint(trained.checkpoint, questions, ExactIndex(trained.embeddings_ED), qids_E)
+    kb = open_bundle(work.bundle).kb
+    mentions = read_prepared(work, "mewsli", kb, LANGUAGES)
+    index = ExactIndex(trained.entity_embeddings[1])
+    ranking = rank_by_embeddings(trained.encoder.embed(mentions.rows), index, kb.entities_E)
 
     links = [found for line in lines for found in line["links"]]
-    assert [found["surface_form"] for found in links] == questions.surface_forms
+    assert [found["surface_form"] for found in links] == mentions.surface_forms
     for place in range(5):
-        expected = [format_qid(qid) for qid in ranking.qids_QK[:, place]]
+        expected = [kb.ids[entity] for entity in ranking.entities_QK[:, place]]
         assert [found["candidates"][place]["qid"] for found in links] == expected
     np.testing.assert_allclose([found["score"] for found in links], ranking.scores_QK[:, 0], atol=1e-5)
 
@@ -94,8 +92,8 @@ def test_titles_are_in_the_language_of_the_text_where_the_kb_has_one(bundle, tmp
     seen = {True: 0, False: 0}
     for line in lines:
         for found in line["links"][0]["candidates"]:
-            rows = np.flatnonzero(kb.qids_E == int(found["qid"][1:]))
-            by_language = {kb.languages[kb.languages_E[row]]: bundle.titles[row] for row in rows}
+            rows = np.flatnonzero(kb.entities_E == kb.numbers_of([found["qid"]])[0])
+            by_language = {kb.languages[kb.languages_E[row]]: kb.titles[row] for row in rows}
             first = next(by_language[language] for language in kb.languages if language in by_language)
             assert found["title"] == by_language.get(line["language"], first)
             seen[line["language"] in by_language] += 1
@@ -128,7 +126,7 @@ def test_characters_are_code_points(bundle, tmp_path):
 
 def test_more_candidates_than_entities(bundle, tmp_path):
     ((line,), _, _) = run(bundle, tmp_path, [text()], top_k=10_000)
-    assert len(line["links"][0]["candidates"]) == len(np.unique(bundle.kb.qids_E))
+    assert len(line["links"][0]["candidates"]) == len(np.unique(bundle.kb.entities_E))
 
 
 def mentions_of(tiny_world):
@@ -199,13 +197,57 @@ def test_every_format_has_the_same_links(calibrated, tmp_path, form):
         out = str(tmp_path / f"out.{name}")
         link.main(link.Config(bundle=str(calibrated.bundle), input=str(source), output=out, format=name))
     expected = [
-        (found["start"], found["end"], parse_qid(found["qid"]))
+        (found["start"], found["end"], found["qid"])
         for line in (tmp_path / "out.jsonl").read_text().splitlines()
         for found in json.loads(line)["links"]
     ]
-    found = formats.read(tmp_path / f"out.{form}", form)
-    assert [(one.span.start, one.span.end, one.qid) for one in found] == expected and len(found) == 3
-    assert all(one.qid != NIL for one in found)
+    found = formats_reader.read(tmp_path / f"out.{form}", form)
+    assert [(one.span.start, one.span.end, one.entity_id) for one in found] == expected and len(found) == 3
+    assert all(one.entity_id != NIL_ID for one in found)
+
+
+def test_where_a_format_has_no_ids_there_is_a_line_for_each_line_read(calibrated, tmp_path):
+    lines = [
+        {"id": "a", "language": "en", "text": "Reporters wrote about Saturn again.", "spans": [[22, 28]]},
+        {"id": "x", "text": "no language", "spans": [[0, 2]]},
+        "\n",
+        {"id": "b", "language": "en", "text": "A long article on Saturn explains the album.", "spans": [[18, 24]]},
+        "{broken\n",
+    ]
+    source = write_lines(tmp_path / "in.jsonl", lines)
+    for name in ("elevant", "jsonl", "tac"):
+        out = str(tmp_path / f"out.{name}")
+        link.main(link.Config(bundle=str(calibrated.bundle), input=str(source), output=out, format=name))
+    elevant = [json.loads(line)["predictions"] for line in (tmp_path / "out.elevant").read_text().splitlines()]
+    spans = [[(one["start_char"], one["end_char"]) for one in predictions] for predictions in elevant]
+    assert spans == [[(22, 28)], [], [], [(18, 24)], []]
+    ids = [json.loads(line)["id"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert ids == ["a", "b"] and len((tmp_path / "out.tac").read_text().splitlines()) == 2
+
+
+def test_a_line_over_the_bound_keeps_its_place_too(tmp_path, monkeypatch):
+    monkeypatch.setattr("mel.corpora.lines.MAX_LINE_BYTES", 1 << 16)
+    records = [text("a"), text("long", text="x" * (1 << 17)), text("b")]
+    source, malformed = write_lines(tmp_path / "in.jsonl", records), Malformed(1)
+    assert [one.text_id for one in linker.read_texts(source, malformed, keep_places=True)] == ["a", "", "b"]
+    assert [one.text_id for one in linker.read_texts(source, Malformed(1))] == ["a", "b"]
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_text_and_utf16_is_named(tmp_path):
+    line = json.dumps(text("a")) + "\n"
+    (tmp_path / "in.jsonl").write_text(line, encoding="utf-8-sig")
+    assert [one.text_id for one in linker.read_texts(tmp_path / "in.jsonl", Malformed(0))] == ["a"]
+    (tmp_path / "in.jsonl").write_text(line, encoding="utf-16")
+    with pytest.raises(MelError, match="in.jsonl is UTF-16: convert it to UTF-8"):
+        list(linker.read_texts(tmp_path / "in.jsonl", Malformed(0)))
+
+
+def test_an_input_of_which_nothing_or_little_can_be_used_is_refused_and_leaves_nothing(bundle, tmp_path):
+    with pytest.raises(MelError, match="2 of 2 records of .*in.jsonl were malformed, all of them, .*in.jsonl:1 "):
+        run(bundle, tmp_path, ["broken\n", "[]\n"], max_malformed=100)
+    with pytest.raises(MelError, match="4 of 12 records of .*in.jsonl were malformed, more than a share of 0.2"):
+        run(bundle, tmp_path, [text()] * 4 + ["broken\n"] * 4, max_malformed=100)  # a text and its span are two
+    assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
 
 
 SPANS = {
@@ -232,6 +274,7 @@ LINES = {
     "no object": ("[1]\n", "no JSON object"),
     "no text": ('{"id": 1, "language": "en", "spans": []}\n', "text is missing"),
     "wrong type": ('{"id": 1, "language": "en", "text": "a", "spans": "0-1"}\n', "spans is of the wrong type"),
+    "a long id": ('{"id": "' + "x" * 2000 + '", "language": "en", "text": "a", "spans": []}\n', "is too long"),
     "no title": ('{"id": 1, "language": "en", "text": "a", "spans": [], "title": 7}\n', "title is of the wrong type"),
 }
 

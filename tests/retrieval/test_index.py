@@ -253,10 +253,10 @@ class TestDistinct:
         np.testing.assert_array_equal(rows, [[0, 2], [4, 5]])
 
     def test_first_of_each_by_hand(self):
-        qids_QK = np.array([[4, 0, 4, 2, 0], [3, 3, 3, 3, 1], [0, 0, 0, 0, 0]])
-        first_QK = first_of_each(qids_QK)
+        entities_QK = np.array([[4, 0, 4, 2, 0], [3, 3, 3, 3, 1], [0, 0, 0, 0, 0]])
+        first_QK = first_of_each(entities_QK)
         np.testing.assert_array_equal(first_QK, [[1, 0, 0, 1, 0], [1, 0, 0, 0, 1], [0, 0, 0, 0, 0]])
-        np.testing.assert_array_equal(keep_first(first_QK, qids_QK, 3, -7), [[4, 2, -7], [3, 1, -7], [-7, -7, -7]])
+        np.testing.assert_array_equal(keep_first(first_QK, entities_QK, 3, -7), [[4, 2, -7], [3, 1, -7], [-7, -7, -7]])
 
     def test_pads_where_the_knowledge_base_ends(self):
         qids, scores, rows = search_distinct(ExactIndex(self.EMBEDDINGS), np.float32([[1, 0]]), self.QIDS, 8)
@@ -272,7 +272,7 @@ class TestDistinct:
         monkeypatch.setattr(index_module, "LEAST_DEPTH", 1)
         monkeypatch.setattr(index_module, "NEIGHBOURS_AT_ONCE", 8)
         embeddings_ND, queries_QD = unit_vectors(60, 8), unit_vectors(30, 8, seed=1)
-        qids_E = np.repeat([3, 1, 2], [40, 10, 10])
+        entities_E = np.repeat([3, 1, 2], [40, 10, 10])
         searched = []
 
         class Recording(ExactIndex):
@@ -280,11 +280,11 @@ class TestDistinct:
                 searched.append((len(queries_QD), k))
                 return super().search(queries_QD, k)
 
-        qids, _, rows = search_distinct(Recording(embeddings_ND), queries_QD, qids_E, 3)
+        qids, _, rows = search_distinct(Recording(embeddings_ND), queries_QD, entities_E, 3)
         for query, (found, found_rows) in enumerate(zip(qids, rows)):
             ranked, _ = brute_force(queries_QD[query : query + 1], embeddings_ND, 60)
-            assert list(found) == list(dict.fromkeys(qids_E[ranked[0]]))
-            assert list(found_rows) == [next(row for row in ranked[0] if qids_E[row] == qid) for qid in found]
+            assert list(found) == list(dict.fromkeys(entities_E[ranked[0]]))
+            assert list(found_rows) == [next(row for row in ranked[0] if entities_E[row] == qid) for qid in found]
         assert all(count * depth <= 8 or count == 1 for count, depth in searched)
         by_depth = {depth: sum(n for n, d in searched if d == depth) for _, depth in searched}
         assert list(by_depth) == [6, 12, 24, 48, 60][: len(by_depth)] and len(by_depth) > 1

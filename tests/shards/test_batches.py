@@ -59,15 +59,15 @@ def test_a_batch_holds_its_mentions_golds_and_negatives(source):
     found = texts(batch)
     for place, row in enumerate(mention_rows):
         assert found[batch.mention_row_B[place]] == row_tokens(source.mentions.rows, row)
-    real = batch.candidate_qid_C != 0
+    real = batch.entity_C != 0
     wanted = set(source.mentions.entity_rows_N[mention_rows]) | set(source.negatives_NK[mention_rows].reshape(-1))
     assert real.sum() == len(wanted)
     by_text = {tuple(row_tokens(source.entities.rows, row)): row for row in wanted}
     columns = [by_text[tuple(found[slot])] for slot in batch.candidate_row_C[real]]
     assert sorted(columns) == sorted(wanted)
     assert np.array_equal(np.array(columns)[batch.gold_column_B], source.mentions.entity_rows_N[mention_rows])
-    assert np.array_equal(batch.mention_qid_B, source.mentions.qids_N[mention_rows])
-    assert np.array_equal(batch.candidate_qid_C[real], source.entities.qids_N[columns])
+    assert np.array_equal(batch.gold_B, source.mentions.entities_N[mention_rows])
+    assert np.array_equal(batch.entity_C[real], source.entities.entities_N[columns])
 
 
 def test_all_batches_of_a_plan_have_one_shape(source):
@@ -117,7 +117,7 @@ def test_without_negatives_the_candidates_are_the_golds(source):
     plain = BatchSource(source.mentions, source.entities, None, 8, 1, 96)
     batch = plain.batch_at(0, plain.plan())
     golds = np.unique(source.mentions.entity_rows_N[plain.mention_rows(0)])
-    assert (batch.candidate_qid_C != 0).sum() == len(golds)
+    assert (batch.entity_C != 0).sum() == len(golds)
 
 
 def test_every_leading_axis_is_divisible_by_the_devices(source):

@@ -55,7 +55,7 @@ def test_rows_come_back_through_tfds_and_through_the_cache(tmp_path):
 def test_tfds_itself_reads_the_shards(tmp_path):
     tokens = put(tmp_path / "tokens", [row_set(100, 0)])
     source = tfds.builder_from_directory(str(tokens.path)).as_data_source("train")
-    assert [len(example["qids"]) for example in source] == [16] * 6 + [4]
+    assert [len(example["entities"]) for example in source] == [16] * 6 + [4]
     assert len(list(tokens.path.glob("*array_record*"))) == 3
 
 

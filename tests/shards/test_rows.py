@@ -38,3 +38,18 @@ def test_by_width_visits_every_row_once_in_few_shapes():
         assert not tokens[~kept].any()
     assert sorted(seen) == list(range(100))
     assert shapes == {(8, 8), (4, 16), (2, 24), (2, 32), (1, 40)}
+
+
+def test_twins_are_equal_token_by_token():
+    rows = TokenRows.from_rows([np.array(row) for row in ([5, 6], [6, 5], [5, 6], [5], [5, 6, 0], [], [5, 6], [])])
+    assert rows.twins().tolist() == [0, 1, 0, 3, 4, 5, 0, 5]
+
+
+def test_twins_do_not_depend_on_how_many_are_read_at_once(monkeypatch):
+    generator = np.random.default_rng(0)
+    rows = TokenRows.from_rows([generator.integers(1, 3, generator.integers(1, 5)) for _ in range(200)])
+    whole = rows.twins()
+    monkeypatch.setattr("mel.shards.rows.ROWS_AT_ONCE", 7)
+    assert whole.tolist() == rows.twins().tolist()
+    listed = [tuple(rows.take(np.array([row])).tokens_T.tolist()) for row in range(200)]
+    assert whole.tolist() == [listed.index(row) for row in listed]

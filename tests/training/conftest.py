@@ -8,12 +8,14 @@ from mel.encoder.transformer import init_params
 from mel.shards.batches import BatchSource
 from mel.shards.datasets import RowSet
 from mel.shards.rows import TokenRows
+from mel.training.loss import LossConfig, batch_loss
 from mel.training.state import OptimizerConfig, create_state, learning_rate_schedule, make_optimizer
 from mel.training.step import make_mesh, make_step
 
 CHUNK_TOKENS = 64
 ENCODER = EncoderConfig(vocab_size=64, hidden_size=16, num_layers=2, num_heads=2, ffn_size=32, max_positions=32)
-OPTIMIZER = OptimizerConfig(learning_rate=1e-2, warmup_steps=2, total_steps=20, schedule="linear", weight_decay=0.01)
+OPTIMIZER = OptimizerConfig(learning_rate=1e-2, warmup_steps=2, schedule="linear", weight_decay=0.01)
+TOTAL_STEPS = 20
 
 
 @pytest.fixture
@@ -33,10 +35,15 @@ def source():
 @pytest.fixture
 def new_state():
     """Makes the same first state each time; a step consumes the one it is given."""
-    return lambda learned=False: create_state(init_params(ENCODER, 0), make_optimizer(OPTIMIZER), 20.0, learned)
+    return lambda: create_state(init_params(ENCODER, 0), make_optimizer(OPTIMIZER, TOTAL_STEPS))
 
 
 @pytest.fixture(scope="session")
 def step():
-    schedule = learning_rate_schedule(OPTIMIZER)
-    return make_step(ENCODER, make_optimizer(OPTIMIZER), schedule, 20.0, CHUNK_TOKENS, make_mesh(), 0)
+    return new_step()
+
+
+def new_step(encoder=ENCODER, loss=LossConfig(), optimizer=OPTIMIZER, seed=0):
+    """A step of the small encoder, with whatever is to be otherwise."""
+    moving, schedule = (make(optimizer, TOTAL_STEPS) for make in (make_optimizer, learning_rate_schedule))
+    return make_step(encoder, batch_loss(loss), moving, schedule, CHUNK_TOKENS, make_mesh(), seed)

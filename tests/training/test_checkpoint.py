@@ -11,11 +11,11 @@ import pytest
 from mel.artifacts import START, Workdir, open_artifact, publish
 from mel.encoder.transformer import init_params
 from mel.encoder.vocabulary import Vocabulary
-from mel.training.checkpoint import Checkpoint, StepCheckpoints, open_checkpoint, publish_checkpoint, publish_start
-from mel.training.state import LOG_LOGIT_SCALE, create_state, make_optimizer
+from mel.training.checkpoint import StepCheckpoints, open_checkpoint, publish_checkpoint, publish_start
+from mel.training.state import create_state, make_optimizer
 from mel.training.step import make_mesh, put_batch
 from mel.types import MelError
-from tests.training.conftest import ENCODER, OPTIMIZER
+from tests.training.conftest import ENCODER, OPTIMIZER, TOTAL_STEPS
 
 
 def equal(one, other):
@@ -26,7 +26,7 @@ def equal(one, other):
 def work(new_state, tmp_path):
     """A working directory with the encoder before training, whose token table is trained whole."""
     work, state = Workdir(tmp_path), new_state()
-    vocabulary = Vocabulary.of([np.arange(ENCODER.vocab_size)], state.params["encoder"])
+    vocabulary = Vocabulary.of([np.arange(ENCODER.vocab_size)], state.params)
     publish_start(work.round(START).checkpoint, state, ENCODER, vocabulary, {"settings": {}}, {}, None)
     return work
 
@@ -61,8 +61,8 @@ def test_a_checkpoint_states_its_encoder_and_its_digest(trained, new_state, work
 def test_only_the_rows_in_use_are_kept_and_reading_gives_all(new_state, tmp_path):
     work, params = Workdir(tmp_path), init_params(ENCODER, 0)
     vocabulary = Vocabulary.of([np.array([5, 9])], params)
-    state = create_state(vocabulary.compact(params), make_optimizer(OPTIMIZER), 20.0, False)
-    assert state.params["encoder"]["embeddings"]["word"]["embedding"].shape == (3, ENCODER.hidden_size)
+    state = create_state(vocabulary.compact(params), make_optimizer(OPTIMIZER, TOTAL_STEPS))
+    assert state.params["embeddings"]["word"]["embedding"].shape == (3, ENCODER.hidden_size)
     publish_start(work.round(START).checkpoint, state, ENCODER, vocabulary, {"settings": {}}, {}, None)
     moved = jax.tree.map(lambda leaf: leaf + 1, state)
     publish_round(work, 0, moved)
@@ -76,7 +76,7 @@ def test_only_the_rows_in_use_are_kept_and_reading_gives_all(new_state, tmp_path
 def test_a_checkpoint_of_another_start_is_refused(trained, new_state, work, tmp_path):
     publish_round(work, 0, trained)
     shutil.rmtree(work.round(START).checkpoint)
-    vocabulary = Vocabulary.of([np.arange(9)], new_state().params["encoder"])
+    vocabulary = Vocabulary.of([np.arange(9)], new_state().params)
     publish_start(work.round(START).checkpoint, new_state(), ENCODER, vocabulary, {"settings": {}}, {}, None)
     with pytest.raises(MelError, match="was not made from the start"):
         open_checkpoint(work, 0)
@@ -130,7 +130,7 @@ def flip_a_byte(path):
 
 def test_a_checkpoint_of_another_shape_is_refused(trained, work, tmp_path):
     wider = dataclasses.replace(ENCODER, hidden_size=32)
-    other = create_state(init_params(wider, 0), make_optimizer(OPTIMIZER), 20.0, False)
+    other = create_state(init_params(wider, 0), make_optimizer(OPTIMIZER, TOTAL_STEPS))
     publish_round(work, 0, trained)
     with pytest.raises(MelError, match="of another shape"):
         open_checkpoint(work, 0).train_state(other)
@@ -150,11 +150,3 @@ def test_a_checkpoint_of_other_inputs_is_refused(trained, work, tmp_path):
     open_checkpoint(work, 0, {"entity_tokens": one})
     with pytest.raises(MelError, match="was not made from the entity_tokens"):
         open_checkpoint(work, 0, {"entity_tokens": other})
-
-
-def test_the_logit_scale_is_the_learned_one_where_one_was_learned():
-    stated = types.SimpleNamespace(facts={"settings": {"logit_scale": 20.0}})
-    fixed = Checkpoint(stated, ENCODER, {"encoder": {}}, None, None)
-    learned = dataclasses.replace(fixed, trained={LOG_LOGIT_SCALE: np.float32(np.log(35.0))})
-    assert fixed.logit_scale == 20.0
-    assert learned.logit_scale == pytest.approx(35.0, rel=1e-6)

@@ -17,16 +17,17 @@ from mel.types import MelError
 
 MENTIONS = jnp.array([[1.0, 0.0], [0.0, 1.0]])
 CANDIDATES = jnp.array([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
-CONFIGS = [LossConfig(*flags) for flags in itertools.product((False, True), repeat=3)]
+CONFIGS = [LossConfig(20.0, *flags) for flags in itertools.product((False, True), repeat=3)]
 
 
 def loss_of(
     mentions=MENTIONS, candidates=CANDIDATES, golds=(0, 1), mention_qids=(7, 8), candidate_qids=(7, 8, 9), log_q=None,
-    scale=1.0, **config,
+    **config,
 ):  # fmt: skip
     golds, mention_qids, candidate_qids = map(jnp.array, (golds, mention_qids, candidate_qids))
     log_q = None if log_q is None else jnp.array(log_q)
-    return softmax_loss(mentions, candidates, golds, mention_qids, candidate_qids, log_q, scale, LossConfig(**config))
+    config = LossConfig(**{"logit_scale": 1.0} | config)
+    return softmax_loss(mentions, candidates, golds, mention_qids, candidate_qids, log_q, config)
 
 
 def log_sum(*logits):
@@ -42,7 +43,7 @@ def test_the_loss_by_hand():
 
 
 def test_the_logit_scale_multiplies_the_cosine():
-    loss, _ = loss_of(scale=20.0)
+    loss, _ = loss_of(logit_scale=20.0)
     first, second = log_sum(20, 0, 12) - 20, log_sum(0, 20, 16) - 20
     assert float(loss) == pytest.approx((first + second) / 2, abs=1e-5)
 
@@ -56,7 +57,7 @@ def test_accuracy_counts_golds_that_score_highest():
 def test_a_false_negative_is_left_out_of_the_sum_and_gets_exactly_no_gradient(tile_rows):
     def loss(candidates):
         return loss_of(
-            MENTIONS[jnp.array([0, 0])], candidates, (0, 0), (7, 7), candidate_qids=(7, 8, 7), tile_rows=tile_rows
+            MENTIONS[jnp.array([0, 0])], candidates, (0, 0), (7, 7), candidate_qids=(7, 8, 7), loss_tile_rows=tile_rows
         )[0]
 
     value, gradient = jax.value_and_grad(loss)(CANDIDATES)
@@ -68,7 +69,7 @@ def test_a_false_negative_is_left_out_of_the_sum_and_gets_exactly_no_gradient(ti
 @pytest.mark.parametrize("config", CONFIGS, ids=str)
 @pytest.mark.parametrize("tile_rows", [0, 1])
 def test_padding_columns_change_nothing(config, tile_rows):
-    options = vars(config) | {"tile_rows": tile_rows}
+    options = vars(config) | {"logit_scale": 1.0, "loss_tile_rows": tile_rows}
     padded = jnp.concatenate([CANDIDATES, jnp.ones((3, 2))])
 
     def loss(candidates):
@@ -90,6 +91,17 @@ def test_both_directions_by_hand():
     back = log_sum(1, 0) - 1 + log_sum(0.6, 0) - 0.6 + log_sum(1, 0, 0.8) - 1
     assert float(loss_of(**arguments)[0]) == pytest.approx(onward / 3, abs=1e-6)
     assert float(loss_of(**arguments, bidirectional=True)[0]) == pytest.approx((onward + back) / 6, abs=1e-6)
+
+
+def test_a_column_that_reads_like_the_gold_takes_no_part():
+    """Column 2 has the text of column 0, the gold of mention 0, and another entity."""
+    alone, _ = loss_of(MENTIONS[:1], golds=(0,), mention_qids=(7,), candidates=CANDIDATES[:2], candidate_qids=(7, 8))
+    for options in ({}, {"multi_positive": True}, {"loss_tile_rows": 1}):
+        arguments = MENTIONS[:1], CANDIDATES, jnp.array([0]), jnp.array([7]), jnp.array([7, 8, 9]), None
+        loss, _ = softmax_loss(*arguments, LossConfig(1.0, **options), twin_C=jnp.array([0, 1, 0]))
+        assert float(loss) == pytest.approx(float(alone), rel=1e-6)
+        heard, _ = softmax_loss(*arguments, LossConfig(1.0, **options), twin_C=jnp.array([0, 1, 2]))
+        assert float(heard) > float(alone)
 
 
 def test_all_columns_of_the_gold_qid_are_positives_by_hand():
@@ -128,21 +140,21 @@ def batch(seed=0, mentions=37, golds=40, dims=8):
     return (unit(mentions), unit(golds + 10)), (gold_column_B, qid_C[gold_column_B], qid_C, log_q_C)
 
 
-def written_out(vectors, scale, gold_column_B, mention_qid_B, qid_C, log_q_C, config):
+def written_out(vectors, gold_column_B, gold_B, qid_C, log_q_C, config):
     """The loss as the formulas are read: what each sum runs over is listed, one mention at a time."""
-    columns, others = range(len(qid_C)), range(len(mention_qid_B))
+    columns, others = range(len(qid_C)), range(len(gold_B))
     onward, back = ([], []), ([], [])
-    for b, (gold, qid) in enumerate(zip(gold_column_B, mention_qid_B)):
+    for b, (gold, qid) in enumerate(zip(gold_column_B, gold_B)):
         onward[0].append([qid_C[c] == qid if config.multi_positive else c == gold for c in columns])
         onward[1].append([onward[0][b][c] or qid_C[c] not in (0, qid) for c in columns])
-        back[0].append([mention_qid_B[m] == qid if config.multi_positive else m == b for m in others])
-        back[1].append([back[0][b][m] or mention_qid_B[m] != qid for m in others])
+        back[0].append([gold_B[m] == qid if config.multi_positive else m == b for m in others])
+        back[1].append([back[0][b][m] or gold_B[m] != qid for m in others])
 
     def direction(logits, answers, everything):
         chosen = (jnp.where(jnp.array(choice), logits, -jnp.inf) for choice in (everything, answers))
         return jnp.mean(jnp.subtract(*(jax.nn.logsumexp(each, axis=1) for each in chosen)))
 
-    logits_BC = scale * vectors[0] @ vectors[1].T
+    logits_BC = config.logit_scale * vectors[0] @ vectors[1].T
     loss = direction(logits_BC - log_q_C if config.log_q_correction else logits_BC, *onward)
     return (
         (loss + direction(jnp.take(logits_BC, gold_column_B.astype(np.int32), axis=1).T, *back)) / 2
@@ -151,11 +163,11 @@ def written_out(vectors, scale, gold_column_B, mention_qid_B, qid_C, log_q_C, co
     )
 
 
-def value_and_gradients(vectors, rest, config, scale=20.0):
-    def loss(vectors, scale):
-        return softmax_loss(*vectors, *rest, scale, config)
+def value_and_gradients(vectors, rest, config):
+    def loss(vectors):
+        return softmax_loss(*vectors, *rest, config)
 
-    (value, metrics), gradients = jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))(vectors, scale)
+    (value, metrics), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(vectors)
     return float(value), float(metrics["accuracy"]), jax.tree.leaves(gradients)
 
 
@@ -170,14 +182,13 @@ def test_loss_and_gradients_whole_and_by_tiles_are_those_of_the_formula_in_doubl
     vectors, rest = batch()
     with jax.enable_x64(True):
         wide = tuple(jnp.asarray(x, jnp.float64) for x in vectors)
-        reference = jax.value_and_grad(lambda vectors, scale: written_out(vectors, scale, *rest, config), (0, 1))
-        expected, slopes = jax.device_get(jax.jit(reference)(wide, 20.0))
-        slopes = jax.tree.leaves(slopes)
+        reference = jax.value_and_grad(lambda vectors: written_out(vectors, *rest, config))
+        expected, slopes = jax.device_get(jax.jit(reference)(wide))
     whole = value_and_gradients(vectors, rest, config)
     assert whole[0] == pytest.approx(float(expected), rel=1e-6)
     assert distance(whole[2], slopes) < 1e-6
     tiled = value_and_gradients(
-        vectors, rest, LossConfig(**vars(config) | {"tile_rows": 16})
+        vectors, rest, LossConfig(**vars(config) | {"loss_tile_rows": 16})
     )  # 37 mentions: 3 × 13 - 2
     assert tiled[0] == pytest.approx(float(expected), rel=1e-6)
     assert tiled[1] == whole[1]
@@ -188,8 +199,8 @@ def largest_array(config, mentions=64, candidates=48):
     """The number of elements of the largest array in the loss and its gradients."""
     vectors, rest = batch(mentions=mentions, golds=candidates - 10)
 
-    def loss(vectors, scale):
-        return softmax_loss(*vectors, *rest, scale, config)[0]
+    def loss(vectors):
+        return softmax_loss(*vectors, *rest, config)[0]
 
     def sizes(jaxpr):
         for equation in jaxpr.eqns:
@@ -197,13 +208,15 @@ def largest_array(config, mentions=64, candidates=48):
             for inner in jax.extend.core.jaxprs_in_params(equation.params):
                 yield from sizes(inner)
 
-    return max(sizes(jax.make_jaxpr(jax.value_and_grad(loss, (0, 1)))(vectors, 20.0).jaxpr))
+    return max(sizes(jax.make_jaxpr(jax.value_and_grad(loss))(vectors).jaxpr))
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=str)
 def test_by_tiles_no_array_holds_the_logits_of_all_mentions(config):
     assert largest_array(config) >= 64 * 48
-    assert largest_array(LossConfig(**vars(config) | {"tile_rows": 8})) <= 8 * 64  # a tile, or embeddings of 8 dims
+    assert (
+        largest_array(LossConfig(**vars(config) | {"loss_tile_rows": 8})) <= 8 * 64
+    )  # a tile, or embeddings of 8 dims
 
 
 DEVICES_PROGRAM = """
@@ -216,7 +229,7 @@ assert jax.device_count() == 8
 split = NamedSharding(Mesh(np.array(jax.devices()), ("data",)), PartitionSpec("data"))
 for config in (CONFIGS[0], CONFIGS[-1]):
     for tile_rows in (0, 16, 24):
-        config = LossConfig(**vars(config) | {"tile_rows": tile_rows})
+        config = LossConfig(**vars(config) | {"loss_tile_rows": tile_rows})
         one = batch(mentions=64, golds=70)
         (loss, accuracy, gradients), (*ours, slopes) = (
             value_and_gradients(*arrays, config) for arrays in (one, jax.device_put(one, split))
@@ -235,6 +248,9 @@ def test_eight_devices_give_the_loss_and_gradients_of_one():
     assert done.returncode == 0, done.stderr
 
 
-def test_a_negative_tile_is_refused():
-    with pytest.raises(MelError, match="A tile of -1 mentions is not possible"):
-        LossConfig(tile_rows=-1)
+def test_refusals():
+    with pytest.raises(MelError, match="--loss_tile_rows=-1 must not be below 0"):
+        LossConfig(loss_tile_rows=-1)
+    for scale in (0.0, -20.0, math.nan):
+        with pytest.raises(MelError, match=f"--logit_scale={scale} must be above 0"):
+            LossConfig(logit_scale=scale)

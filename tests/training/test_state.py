@@ -4,16 +4,13 @@ import jax
 import numpy as np
 import pytest
 
-from mel.training.state import LOG_LOGIT_SCALE, OptimizerConfig, learning_rate_schedule, make_optimizer
+from mel.training.state import OptimizerConfig, learning_rate_schedule, make_optimizer
 from mel.types import MelError
 
 
 def rates(schedule, steps, **others):
-    config = OptimizerConfig(
-        **{"learning_rate": 1.0, "warmup_steps": 0, "total_steps": 10, "schedule": schedule, "weight_decay": 0.0}
-        | others
-    )
-    return [float(learning_rate_schedule(config)(step)) for step in steps]
+    config = OptimizerConfig(learning_rate=1.0, schedule=schedule, **others)
+    return [float(learning_rate_schedule(config, 10)(step)) for step in steps]
 
 
 def test_schedules_by_hand():
@@ -23,18 +20,11 @@ def test_schedules_by_hand():
     assert rates("constant", (0, 1, 3, 4, 9), warmup_steps=4) == pytest.approx([0.25, 0.4375, 0.8125, 1, 1])
 
 
-def test_a_learned_logit_scale_is_a_parameter(new_state):
-    assert float(np.exp(new_state(learned=True).params[LOG_LOGIT_SCALE])) == pytest.approx(20)
-    assert LOG_LOGIT_SCALE not in new_state().params
-
-
 def test_weight_decay_moves_kernels_only(new_state):
-    config = OptimizerConfig(1.0, 0, 10, "constant", 0.1)
-    params = new_state(learned=True).params
-    optimizer = make_optimizer(config)
+    params = new_state().params
+    optimizer = make_optimizer(OptimizerConfig(learning_rate=1.0, weight_decay=0.1), 10)
     nothing = jax.tree.map(np.zeros_like, params)
     updates, _ = optimizer.update(nothing, optimizer.init(params), params)
-    assert float(updates[LOG_LOGIT_SCALE]) == 0
     decayed = jax.tree_util.tree_map_with_path(lambda path, leaf: path[-1].key == "kernel", params)
     jax.tree.map(lambda u, p, yes: np.testing.assert_allclose(u, -0.1 * p if yes else 0 * p), updates, params, decayed)
     assert sum(jax.tree.leaves(decayed)) == 7
@@ -42,6 +32,12 @@ def test_weight_decay_moves_kernels_only(new_state):
 
 def test_refusals():
     with pytest.raises(MelError, match="--learning_rate=0 must be above 0"):
-        OptimizerConfig(0, 0, 10, "constant", 0.0)
-    with pytest.raises(MelError, match="--warmup_steps=10 is not below all 10 steps"):
-        OptimizerConfig(1.0, 10, 10, "constant", 0.0)
+        OptimizerConfig(learning_rate=0)
+    with pytest.raises(MelError, match="--warmup_steps=-1 must not be below 0"):
+        OptimizerConfig(warmup_steps=-1)
+    for share in (-0.1, 1.0):
+        with pytest.raises(MelError, match=f"--dropout={share} is not a probability below 1"):
+            OptimizerConfig(dropout=share)
+    for make in (learning_rate_schedule, make_optimizer):
+        with pytest.raises(MelError, match="--warmup_steps=10 is not below all 10 steps"):
+            make(OptimizerConfig(warmup_steps=10), 10)

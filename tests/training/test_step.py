@@ -15,10 +15,10 @@ from mel.encoder.transformer import BertEncoder, init_params
 from mel.encoder.vocabulary import Vocabulary
 from mel.shards.datasets import RowSet
 from mel.shards.rows import TokenRows
-from mel.training.loss import LossConfig, softmax_loss
-from mel.training.state import LOG_LOGIT_SCALE, create_state, learning_rate_schedule, make_optimizer
-from mel.training.step import make_encode, make_mesh, make_step, put_batch
-from tests.training.conftest import ENCODER, OPTIMIZER
+from mel.training.loss import LossConfig, batch_loss, softmax_loss
+from mel.training.state import create_state, learning_rate_schedule, make_optimizer
+from mel.training.step import make_encode, make_mesh, put_batch
+from tests.training.conftest import ENCODER, OPTIMIZER, TOTAL_STEPS, new_step
 
 
 def plain_gradients(params, source, n):
@@ -29,12 +29,12 @@ def plain_gradients(params, source, n):
 
     def loss(params):
         def encode(rows, ids):
-            return BertEncoder(ENCODER).apply({"params": params["encoder"]}, rows.gather(ids, 32))
+            return BertEncoder(ENCODER).apply({"params": params}, rows.gather(ids, 32))
 
         mention_BD, candidate_CD = encode(source.mentions.rows, mention_rows), encode(source.entities.rows, entity_rows)
-        qids = source.entities.qids_N
+        qids = source.entities.entities_N
         return softmax_loss(
-            mention_BD, candidate_CD, jnp.searchsorted(entity_rows, golds), qids[golds], qids[entity_rows], None, 20.0
+            mention_BD, candidate_CD, jnp.searchsorted(entity_rows, golds), qids[golds], qids[entity_rows], None
         )[0]
 
     return jax.value_and_grad(loss)(params)
@@ -45,9 +45,7 @@ def our_gradients(params, batch, config=LossConfig()):
     encode = make_encode(ENCODER, 64, make_mesh())
 
     def loss(params):
-        embeddings_ND = encode(params["encoder"], batch.tokens, jax.random.key(0))
-        mention_BD, candidate_CD = embeddings_ND[batch.mention_row_B], embeddings_ND[batch.candidate_row_C]
-        return softmax_loss(mention_BD, candidate_CD, *batch[3:], 20.0, config)[0]
+        return batch_loss(config)(encode(params, batch.tokens, jax.random.key(0)), batch)[0]
 
     return jax.jit(jax.value_and_grad(loss))(params)
 
@@ -68,7 +66,7 @@ def test_steps_lower_the_loss_and_report_it(source, new_state, step):
         losses.append(float(metrics["loss"]))
     assert losses[-1] < 0.7 * losses[0]
     assert int(state.step) == 16
-    assert float(metrics["learning_rate"]) == pytest.approx(float(learning_rate_schedule(OPTIMIZER)(15)))
+    assert float(metrics["learning_rate"]) == pytest.approx(float(learning_rate_schedule(OPTIMIZER, TOTAL_STEPS)(15)))
 
 
 def test_a_batch_in_the_layout_that_holds_any_gives_the_same_step(source, new_state, step):
@@ -80,17 +78,11 @@ def test_a_batch_in_the_layout_that_holds_any_gives_the_same_step(source, new_st
     assert float(again["gradient_norm"]) == pytest.approx(float(metrics["gradient_norm"]), rel=1e-5)
 
 
-def test_a_learned_logit_scale_moves(source, new_state, step):
-    state, metrics = step(new_state(learned=True), put_batch(source.batch_at(0, source.plan()), make_mesh()))
-    assert float(metrics["logit_scale"]) == pytest.approx(20)
-    assert float(jnp.exp(state.params[LOG_LOGIT_SCALE])) != pytest.approx(20)
-
-
 def test_training_the_rows_in_use_is_training_the_full_table(source, step):
     used = [source.mentions.rows.tokens_T[:40]]
     few = TokenRows.from_rows([row[:2] for row in np.split(used[0], 20)])
-    mentions = RowSet(few, source.mentions.qids_N[:20], np.zeros(20), source.mentions.entity_rows_N[:20])
-    entities = RowSet(few, source.entities.qids_N, np.zeros(20), np.arange(20))
+    mentions = RowSet(few, source.mentions.entities_N[:20], np.zeros(20), source.mentions.entity_rows_N[:20])
+    entities = RowSet(few, source.entities.entities_N, np.zeros(20), np.arange(20))
     params = init_params(ENCODER, 0)
     vocabulary = Vocabulary.of(used, params)
     assert 1 < len(vocabulary.token_ids_v) < ENCODER.vocab_size
@@ -98,10 +90,10 @@ def test_training_the_rows_in_use_is_training_the_full_table(source, step):
     layouts, mesh = small.plan(), make_mesh()
 
     def train(source, params):
-        state = create_state(params, make_optimizer(OPTIMIZER), 20.0, False)
+        state = create_state(params, make_optimizer(OPTIMIZER, TOTAL_STEPS))
         for n in range(3):
             state, _ = step(state, put_batch(source.batch_at(n, layouts), mesh))
-        return jax.device_get(state.params["encoder"])
+        return jax.device_get(state.params)
 
     full = train(small, params)
     compact = train(dataclasses.replace(small, compact_id_V=vocabulary.compact_id_V), vocabulary.compact(params))
@@ -117,14 +109,13 @@ def test_training_the_rows_in_use_is_training_the_full_table(source, step):
 
 def test_dropout_follows_seed_and_step(source, new_state):
     encoder, batch = dataclasses.replace(ENCODER, dropout=0.3), source.batch_at(0, source.plan())
-    parts = encoder, make_optimizer(OPTIMIZER), learning_rate_schedule(OPTIMIZER), 20.0, 64
 
     def losses(step, first):
         states = [new_state(), new_state(), new_state()._replace(step=jnp.asarray(first, jnp.int32))]
         return [float(step(state, put_batch(batch, make_mesh()))[1]["loss"]) for state in states]
 
-    once, again, later = losses(make_step(*parts, make_mesh(), seed=0), 5)
-    other, _, _ = losses(make_step(*parts, make_mesh(), seed=1), 5)
+    once, again, later = losses(new_step(encoder, seed=0), 5)
+    other, _, _ = losses(new_step(encoder, seed=1), 5)
     assert once == again
     assert len({once, later, other}) == 3
 
@@ -139,7 +130,7 @@ from mel.training.step import make_mesh, put_batch, replicated
 source = dataclasses.replace(conftest.source.__wrapped__(), devices=jax.device_count(), log_q=True)
 params = jax.device_put(conftest.new_state.__wrapped__()().params, replicated(make_mesh()))
 loss, gradients = test_step.our_gradients(params, put_batch(source.batch_at(3, source.plan()), make_mesh()),
-    LossConfig(bidirectional=True, multi_positive=True, log_q_correction=True, tile_rows=8))
+    LossConfig(bidirectional=True, multi_positive=True, log_q_correction=True, loss_tile_rows=8))
 flat = np.concatenate([np.asarray(leaf).reshape(-1) for leaf in jax.tree.leaves(gradients)])
 np.savez(sys.argv[2], devices=jax.device_count(), loss=loss, gradients=flat)
 """

@@ -1,0 +1,183 @@
+"""One evaluation, from the mentions and the system asked for to a published report."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import pathlib
+import shlex
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from mel.artifacts import Artifact, Workdir, exists, open_artifact, write_text
+from mel.config import REQUIRED, flag, group
+from mel.corpora.kb import KnowledgeBase
+from mel.corpora.malformed import MAX_SHARE
+from mel.corpora.redirects import Redirects
+from mel.cost import read_cost, record_cost
+from mel.encoder.backend import ComputeConfig, keep_compiled
+from mel.evaluation.breakdowns import group_mentions
+from mel.evaluation.calibration import calibrate
+from mel.evaluation.evaluation_set import EvaluationSet, golds_with_twins, read_prepared, read_tree
+from mel.reports.comparison import Compared, compare, outcomes_of, paired_differences, read_compared
+from mel.reports.page import Other, choose_examples, page, read_curves
+from mel.reports.report import (
+    ALL,
+    Evaluation,
+    Report,
+    markdown,
+    measure,
+    open_same_report,
+    publish_report,
+    read_predictions,
+)
+from mel.shards.datasets import open_rows
+from mel.shards.prepare import Windows
+from mel.systems.system import WITH_SCORES, System, SystemConfig, open_system
+from mel.text.tokenizer import Tokenizer
+from mel.types import MelError
+
+EXAMPLES = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationConfig:
+    """What is evaluated on which mentions."""
+
+    workdir: str = flag(REQUIRED, "Folder that mel-prepare-data published into.")
+    name: str = flag(REQUIRED, "Name of the report.")
+    system: SystemConfig = group(SystemConfig)
+    compute: ComputeConfig = group(ComputeConfig)
+    mewsli: str = flag("", "Mewsli-9 tree to evaluate on; the prepared --split if empty.")
+    split: str = flag("mewsli", "Prepared mentions to evaluate on.")
+    languages: tuple[str, ...] = flag((), "Languages to evaluate on; all that there are if empty.")
+    dataset: str = flag("", "What the report calls the data.")
+    against: tuple[str, ...] = flag((), "Names of reports on the same mentions to compare with, in one table.")
+    limit: int = flag(0, "Evaluate only the first so many mentions of each language; 0 for all.")
+    max_malformed: int = flag(1000, "Most malformed records of --mewsli to skip before stopping.")
+    max_malformed_share: float = flag(MAX_SHARE, "The same as a share of what each of its files holds.")
+    redirects: str = flag("", "JSON file {old QID: new QID}, followed to the end for the golds of --mewsli.")
+
+
+def evaluate(config: EvaluationConfig) -> str:
+    """Publishes the report, or finds it published, and returns it as text, beside those it is compared with.
+
+    Raises:
+      MelError: a setting makes no sense, or something that is read is missing, damaged or another run's.
+    """
+    if config.name in ("", "..") or pathlib.Path(config.name).name != config.name:
+        raise MelError(f"--name={config.name!r} cannot be the name of a folder: choose letters, digits and hyphens.")
+    keep_compiled(config.compute.compilation_cache)
+    work = Workdir(config.workdir)
+    others = [read_compared(work.report(name)) for name in config.against]
+    kb_artifact = open_artifact(work.kb, "kb")
+    kb = KnowledgeBase.read(kb_artifact.path, kb_artifact.facts["languages"])
+    mentions = _mentions(config, work, kb)
+    system, table = open_system(config.system, work, kb, config.compute.precision)
+    about, path = _about(config, kb_artifact, mentions, system), work.report(config.name)
+    if exists(path):
+        report = open_same_report(path, about)
+        logging.info("Evaluated already: %s", path)
+    else:
+        with record_cost(work.path, f"evaluate {config.name}", mentions=len(mentions)):
+            ranking, tuned = system.rank(mentions)
+            evaluation = Evaluation(mentions, group_mentions(mentions, table(), kb), ranking, kb)
+            figures = about | _figures(config, work, evaluation) | ({"tuned": tuned} if tuned else {})
+        write = functools.partial(_write_page, work=work, evaluation=evaluation, others=others)
+        report = publish_report(path, figures, evaluation, config, write)
+        logging.info("Published %s", path)
+    return "\n".join([markdown(report), *([compare([*others, read_compared(path, report)])] if others else [])])
+
+
+def command(config: EvaluationConfig, number: int | None) -> str:
+    """The command line that evaluates like this; W and DIR stand for folders, `number` is the round, if any."""
+    stated = {"workdir": "W", "round": number, "compilation_cache": None} | ({"mewsli": "DIR"} if config.mewsli else {})
+    flags = []
+    for field, value in _settings(config):
+        value = stated.get(field.name, value)
+        if value not in (None, field.default):
+            value = ",".join(value) if isinstance(value, tuple) else str(value)
+            flags.append(f"--{field.name}={shlex.quote(value)}")
+    return f"mel-evaluate {' '.join(flags)}"
+
+
+def _settings(config: Any) -> Iterator[tuple[dataclasses.Field, Any]]:
+    """All fields and values, those of nested configs in their places."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from _settings(value)
+        else:
+            yield field, value
+
+
+def _mentions(config: EvaluationConfig, work: Workdir, kb: KnowledgeBase) -> EvaluationSet:
+    if config.mewsli:
+        tree, windows = pathlib.Path(config.mewsli), Windows.of(work)
+        bounds, redirects = (config.max_malformed, config.max_malformed_share), Redirects.read(config.redirects)
+        return read_tree(tree, windows, kb, config.languages, config.limit, *bounds, redirects)
+    return read_prepared(work, config.split, kb, config.languages, config.limit)
+
+
+def _about(config: EvaluationConfig, kb: Artifact, mentions: EvaluationSet, system: System) -> dict[str, Any]:
+    """What the report is about, before anything is computed."""
+    return {
+        "name": config.name,
+        "model": config.system.model,
+        **system.facts,
+        "dataset": config.dataset,
+        "split": pathlib.Path(config.mewsli).name or config.split,
+        "languages": list(config.languages),
+        "limit": config.limit,
+        "command": command(config, system.facts["round"]),
+        "inputs": mentions.inputs | system.inputs | {"kb": kb.digest},
+    }
+
+
+def _figures(config: EvaluationConfig, work: Workdir, evaluation: Evaluation) -> dict[str, Any]:
+    mentions = evaluation.mentions
+    figures = {"dropped": mentions.dropped} | measure(evaluation)
+    if config.system.model in WITH_SCORES:
+        tokens = open_artifact(work.entity_tokens, "tokens")
+        first_E = open_rows(tokens, work.cache(tokens)).rows.twins()
+        figures["golds_with_twins"] = golds_with_twins(mentions, evaluation.kb, first_E)
+    if config.system.model in WITH_SCORES and len(set(mentions.documents)) > 1:
+        figures["calibration"] = calibrate(evaluation.ranking, mentions.gold_Q, mentions.documents, evaluation.kb)
+    return figures
+
+
+def _write_page(
+    folder: pathlib.Path, report: Report, work: Workdir, evaluation: Evaluation, others: Sequence[Compared]
+) -> None:
+    """Writes index.html beside a report, with what else is known of the run."""
+    outcomes = outcomes_of(evaluation)
+    beside = [
+        Other(other.report, paired_differences(other.outcomes, outcomes)[ALL][ALL])
+        for other in others
+        if other.outcomes.mentions == outcomes.mentions
+    ]
+    examples = choose_examples(read_predictions(folder), seed=0, count=EXAMPLES)
+    html = page(
+        report, others=beside, curves=read_curves(work), examples=examples, costs=read_cost(work.path),
+        contexts=_contexts(work, evaluation, examples), titles=_titles(evaluation.kb, examples),
+    )  # fmt: skip
+    write_text(folder / "index.html", html)
+
+
+def _contexts(work: Workdir, evaluation: Evaluation, examples: Sequence[dict]) -> dict[str, tuple[str, str, str]]:
+    """What the system was shown of each example: left, surface form, right."""
+    tokenizer, row_of = Tokenizer.load(work.tokenizer), {name: row for row, name in enumerate(evaluation.mentions.ids)}
+    rows = evaluation.mentions.rows.take(np.asarray([row_of[example["id"]] for example in examples], np.int64))
+    bounds = zip(rows.offsets_N1[:-1], rows.offsets_N1[1:], strict=True)
+    windows = [tokenizer.decode(rows.tokens_T[start:end]) for start, end in bounds]
+    return dict(zip((example["id"] for example in examples), windows, strict=True))
+
+
+def _titles(kb: KnowledgeBase, examples: Sequence[dict]) -> dict[str, str]:
+    """The first title of each entity that the examples name; that of a gold without a row is not known."""
+    names = {name for example in examples for name in (example["gold"], *(name for name, _ in example["candidates"]))}
+    titles = {name: kb.titles_of(entity) for name, entity in zip(names, kb.numbers_of(list(names)), strict=True)}
+    return {name: found[0] for name, found in titles.items() if found}

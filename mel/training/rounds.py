@@ -1,0 +1,279 @@
+"""One round of training: published inputs in, a published checkpoint out."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import json
+import pathlib
+import shutil
+from typing import Any
+
+import jax
+from absl import logging
+
+from mel.artifacts import START, Artifact, Round, Workdir, exists, open_artifact, require_settings, write_text
+from mel.config import REQUIRED, flag, group
+from mel.cost import record_cost
+from mel.encoder.backend import Compute, ComputeConfig, choose_compute, keep_compiled, tokens_at_once
+from mel.encoder.config import EncoderConfig
+from mel.encoder.start import initial_encoder
+from mel.encoder.transformer import Params
+from mel.encoder.vocabulary import Vocabulary
+from mel.shards.batches import BatchSource, Layout
+from mel.shards.datasets import open_rows, read_token_ids
+from mel.shards.negatives import open_negatives
+from mel.shards.selection import usable_mentions
+from mel.training.checkpoint import StepCheckpoints, open_checkpoint, publish_checkpoint, publish_start
+from mel.training.hooks import Metrics, Profile, SaveEvery
+from mel.training.hosts import is_lead, join_hosts, on_lead
+from mel.training.loop import fit
+from mel.training.loss import LossConfig, batch_loss
+from mel.training.meter import Speed, device_peak
+from mel.training.prefetch import prefetch
+from mel.training.state import OptimizerConfig, create_state, learning_rate_schedule, make_optimizer
+from mel.training.step import Step, make_mesh, make_step, put_batch, replicated
+from mel.types import Batch, MelError, TrainState
+
+TOKENS = ("entity_tokens", "mention_tokens")
+PROFILE_AFTER = 10  # steps, by when everything is compiled and warm
+# What decides the encoder before training, and the scale of its scores.
+OF_START = ("encoder", "seed", "logit_scale")
+# What decides where and when a round is trained, and nothing of its result.
+OF_NO_RESULT = ("workdir", "round", "save_every", "compilation_cache")
+
+
+@dataclasses.dataclass(frozen=True)
+class WatchConfig:
+    """How training is watched; no result depends on it."""
+
+    log_every: int = flag(0, "Steps from one line of progress to the next; 0 for one every ten seconds.")
+    profile: int = flag(0, "Steps to write a JAX trace of, to rounds/K/training/profile.")
+    synthetic_data: bool = flag(
+        False, "Repeat one batch and publish nothing: the speed that training has when data cost nothing."
+    )
+    peak_tflops: float = flag(0.0, "TFLOP/s of one device, for MFU; 0 for what is known of it.")
+    peak_gbytes: float = flag(0.0, "GB/s of one device's memory, for its roofline; 0 for what is known of it.")
+
+    def __post_init__(self):
+        for name in ("log_every", "profile", "peak_tflops", "peak_gbytes"):
+            if getattr(self, name) < 0:
+                raise MelError(f"--{name}={getattr(self, name)} must not be below 0.")
+
+
+@dataclasses.dataclass(frozen=True)
+class RoundConfig:
+    """Which round is trained, on what and how."""
+
+    workdir: str = flag(REQUIRED, "Folder that mel-prepare-data published into.")
+    round: int = flag(0, "Round to train; -1 publishes the untrained encoder.", driven=True)
+    rounds: int = flag(3, "Number of rounds in all; the learning rate schedule spans them.")
+    steps_per_round: int = flag(1000, "Steps of each round.")
+    batch_size: int = flag(256, "Mentions a batch.")
+    encoder: str = flag(
+        "setu4993/LEALLA-base", "Local folder or hub id of BERT weights, or random:LAYERSxHIDDENxHEADS."
+    )
+    seed: int = flag(0, "Of random weights, of the order of the mentions and of dropout.")
+    save_every: int = flag(500, "Steps from one checkpoint to the next.")
+    train_languages: tuple[str, ...] = flag((), "Languages whose mentions are trained on; all if empty.")
+    train_mentions: int = flag(0, "Train on so many mentions, drawn with --seed; 0 for all.")
+    optimizer: OptimizerConfig = group(OptimizerConfig)
+    loss: LossConfig = group(LossConfig)
+    compute: ComputeConfig = group(ComputeConfig)
+    watch: WatchConfig = group(WatchConfig)
+
+    def __post_init__(self):
+        for name in ("rounds", "steps_per_round", "batch_size", "save_every"):
+            if not getattr(self, name) > 0:
+                raise MelError(f"--{name}={getattr(self, name)} must be above 0.")
+        if self.train_mentions < 0:
+            raise MelError(f"--train_mentions={self.train_mentions} must not be below 0.")
+        if not START <= self.round < self.rounds:
+            raise MelError(
+                f"--round={self.round} is not between -1 and {self.rounds - 1}, the last of --rounds={self.rounds}."
+            )
+        learning_rate_schedule(self.optimizer, self.total_steps)  # refuses a warm-up that takes all steps
+
+    @property
+    def total_steps(self) -> int:
+        """Those of all rounds."""
+        return self.rounds * self.steps_per_round
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides the result of the round, by flag; what only decides where, when and how it is watched is not."""
+        values: dict[str, Any] = {}
+        for name, value in dataclasses.asdict(self).items():
+            values |= value if isinstance(value, dict) else {name: value}
+        if self.round == START:
+            return {name: values[name] for name in OF_START}
+        left_out = {*OF_NO_RESULT, *(field.name for field in dataclasses.fields(WatchConfig))}
+        return {name: value for name, value in values.items() if name not in left_out}
+
+
+def train_round(config: RoundConfig) -> None:
+    """Trains round `config.round`, going on from where an earlier call was stopped, and publishes its checkpoint.
+
+    The encoder before training is published first, where it is missing. What is published already is left.
+
+    Raises:
+      MelError: an input is missing or of another origin, or the round was trained or begun with other settings.
+    """
+    join_hosts()
+    work = Workdir(config.workdir)
+    if config.round > START and not exists(work.round(START).checkpoint):
+        train_round(dataclasses.replace(config, round=START))
+    this = work.round(config.round)
+    if exists(this.checkpoint):
+        require_settings(open_artifact(this.checkpoint, "checkpoint"), config.settings)
+        logging.info("Round %d is trained already: %s", config.round, this.checkpoint)
+        return
+    keep_compiled(config.compute.compilation_cache)
+    inputs = _inputs(work, config.round)
+    if config.round == START:
+        on_lead("start", lambda: _publish_start(config, work, inputs))
+        return
+    stage = f"train round {config.round}{' on synthetic data' if config.watch.synthetic_data else ''}"
+    device = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+    recorded = record_cost(work.path, stage, device=device) if is_lead() else contextlib.nullcontext({})
+    with recorded as figures:
+        figures |= _train(config, work, inputs)
+
+
+def _inputs(work: Workdir, number: int) -> dict[str, Artifact]:
+    kb = open_artifact(work.kb, "kb")
+    tokens = {
+        "entity_tokens": open_artifact(work.entity_tokens, "tokens", {"kb": kb}),
+        "mention_tokens": open_artifact(work.mention_tokens("train"), "tokens", {"kb": kb}),
+    }
+    negatives = work.round(number).negatives
+    if number > START and exists(negatives):
+        return tokens | {"negatives": open_artifact(negatives, "negatives", tokens)}
+    if number > 0:
+        raise MelError(f"There are no negatives at {negatives}: run mel-mine-negatives --round={number - 1} first.")
+    return tokens
+
+
+def _publish_start(config: RoundConfig, work: Workdir, inputs: dict[str, Artifact]) -> None:
+    """Publishes the encoder before training, and which rows of its token table will be trained."""
+    vocab_size = open_artifact(work.tokenizer, "tokenizer").facts["vocab_size"]
+    encoder, params = initial_encoder(config.encoder, vocab_size, config.seed)
+    vocabulary = Vocabulary.of([read_token_ids(tokens) for tokens in inputs.values()], params)
+    used = len(vocabulary.token_ids_v)
+    logging.info("The shards use %d of %d tokens: only their embeddings are trained.", used, vocab_size)
+    facts = {"settings": config.settings, "round": START, "tokens_in_use": used}
+    state, path = _new_state(config, vocabulary.compact(params)), work.round(START).checkpoint
+    publish_start(path, state, encoder, vocabulary, facts, inputs, config)
+    logging.info("Published %s", path)
+
+
+def _train(config: RoundConfig, work: Workdir, inputs: dict[str, Artifact]) -> dict[str, float]:
+    """Trains and publishes a round; returns how much work it did."""
+    this, settings = work.round(config.round), config.settings
+    before = open_checkpoint(work, config.round - 1, {name: inputs[name] for name in TOKENS})
+    require_settings(before.artifact, dataclasses.replace(config, round=config.round - 1).settings)
+    encoder = dataclasses.replace(before.encoder_config, dropout=config.optimizer.dropout)
+    state = before.train_state(_new_state(config, before.trained))
+    source = _batch_source(config, work, inputs, before.vocabulary)
+    if config.watch.synthetic_data:
+        _, figures = _run(config, this, encoder, source, state, None)
+        logging.info("That was one batch again and again: nothing is published.")
+        return figures
+    on_lead("settings", lambda: _keep_settings(this, settings))
+    checkpoints = StepCheckpoints(this.training / "checkpoints")
+    try:
+        state, figures = _run(config, this, encoder, source, state, checkpoints)
+    finally:
+        checkpoints.close()
+    facts = {"settings": settings, "round": config.round}
+    inputs = inputs | {"start": open_artifact(work.round(START).checkpoint, "checkpoint")}
+    on_lead("checkpoint", lambda: publish_checkpoint(this.checkpoint, state, encoder, facts, inputs, config))
+    on_lead("cleaning", lambda: shutil.rmtree(this.training / "checkpoints", ignore_errors=True))
+    logging.info("Published %s", this.checkpoint)
+    return figures
+
+
+def _run(
+    config: RoundConfig, this: Round, encoder: EncoderConfig, source: BatchSource, state: TrainState,
+    checkpoints: StepCheckpoints | None,
+) -> tuple[TrainState, dict[str, float]]:  # fmt: skip
+    """Steps to the end of the round; without `checkpoints`, on one batch again and again."""
+    mesh, layouts = make_mesh(), source.plan()
+    compute = choose_compute(config.compute.precision, encoder.hidden_size // encoder.num_heads)
+    logging.info("Batch layout: %s on %d device(s)", layouts[0], mesh.size)
+    state = jax.device_put(jax.device_get(state), replicated(mesh))  # several hosts only take it from the host
+    if checkpoints and checkpoints.latest_step is not None:
+        logging.info("Going on from step %d.", checkpoints.latest_step)
+        state = checkpoints.restore(checkpoints.latest_step, state)
+    first, last = int(state.step), (config.round + 1) * config.steps_per_round
+
+    def batch_at(n: int) -> Batch:
+        return put_batch(source.batch_at(n, layouts), mesh)
+
+    if checkpoints:
+        batches = prefetch(batch_at, first, last)
+    else:
+        batches = zip(range(first, last), itertools.repeat(batch_at(first)))
+    folder, watch = _watched_in(this, synthetic=checkpoints is None), config.watch
+    speed = _speed(config, encoder, state.params, layouts[0], compute)
+    metrics = Metrics(folder, first, last, speed, watch.log_every, lambda: checkpoints and checkpoints.latest_step)
+    profile = Profile(folder / "profile", first + PROFILE_AFTER, watch.profile)
+    saving = [SaveEvery(checkpoints, config.save_every, metrics)] if checkpoints else []
+    with contextlib.closing(profile), contextlib.closing(metrics):
+        state = fit(_step(config, encoder, source, compute), state, batches, [metrics, *saving, profile])
+    return state, metrics.totals
+
+
+def _step(config: RoundConfig, encoder: EncoderConfig, source: BatchSource, compute: Compute) -> Step:
+    optimizer = make_optimizer(config.optimizer, config.total_steps)
+    schedule = learning_rate_schedule(config.optimizer, config.total_steps)
+    loss = batch_loss(config.loss)
+    return make_step(encoder, loss, optimizer, schedule, source.chunk_tokens, make_mesh(), config.seed, compute)
+
+
+def _new_state(config: RoundConfig, params: Params) -> TrainState:
+    return create_state(params, make_optimizer(config.optimizer, config.total_steps))
+
+
+def _batch_source(
+    config: RoundConfig, work: Workdir, inputs: dict[str, Artifact], vocabulary: Vocabulary
+) -> BatchSource:
+    caches = [(inputs[name], work.cache(inputs[name])) for name in TOKENS]
+    on_lead("cache", lambda: [open_rows(*cache) for cache in caches] and None)
+    entities, mentions = (open_rows(*cache) for cache in caches)
+    negatives = open_negatives(inputs["negatives"].path, inputs["mention_tokens"]) if "negatives" in inputs else None
+    languages = inputs["mention_tokens"].facts["languages"]
+    chosen_n = usable_mentions(mentions, languages, config.train_languages, config.train_mentions, config.seed)
+    return BatchSource(
+        mentions, entities, negatives, config.batch_size, config.seed, tokens_at_once(), jax.device_count(),
+        vocabulary.compact_id_V, config.loss.log_q_correction, chosen_n,
+    )  # fmt: skip
+
+
+def _keep_settings(this: Round, settings: dict[str, Any]) -> None:
+    """Notes what a round is being trained with, so that nobody goes on with something else."""
+    path = this.training / "settings.json"
+    settings = json.loads(json.dumps(settings))
+    if not path.exists():
+        this.training.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(settings, indent=1) + "\n")
+    elif different := [name for name, value in json.loads(path.read_text()).items() if settings.get(name) != value]:
+        raise MelError(
+            f"{this.training} was begun with another --{different[0]} than {settings.get(different[0])}: "
+            "use another --workdir, or delete it to begin the round again."
+        )
+
+
+def _watched_in(this: Round, synthetic: bool) -> pathlib.Path:
+    """Where metrics go: those of the round are the lead's, on real data."""
+    if synthetic:
+        return this.training / "synthetic"
+    return this.training if is_lead() else this.training / f"process-{jax.process_index()}"
+
+
+def _speed(config: RoundConfig, encoder: EncoderConfig, params: Params, layout: Layout, compute: Compute) -> Speed:
+    trained = dataclasses.replace(encoder, vocab_size=len(params["embeddings"]["word"]["embedding"]))
+    kind, watch = jax.devices()[0].device_kind, config.watch
+    peak = device_peak(kind, compute.dtype, watch.peak_tflops, watch.peak_gbytes)
+    return Speed(trained, layout, config.batch_size, compute.dtype, peak, jax.device_count())
