@@ -6,7 +6,7 @@ import re
 from setuptools import find_packages, setup
 
 HERE = pathlib.Path(__file__).resolve().parent
-BINARIES = ("prepare_data", "train", "mine_negatives", "run_rounds", "evaluate", "export", "link")
+BINARIES = ("prepare_data", "train", "mine_negatives", "run_rounds", "evaluate", "export", "link", "verify")
 
 setup(
     name="mel",

@@ -1,40 +1,60 @@
 """The one rule for everything a stage writes: it exists if and only if it is complete.
 
-A stage writes into a draft folder beside the target; `publish` adds `manifest.json` and renames
-the draft into place. `open_artifact` reads the manifest back, and refuses in one sentence what is
-missing, damaged, of another format version, or made from other inputs.
+A stage writes into a draft folder beside the target, which nobody else may write meanwhile; `publish`
+adds `manifest.json` and renames the draft into place. `open_artifact` reads the manifest back, and
+refuses in one sentence what is missing, damaged, of another format version, or made from other
+inputs. The files themselves are compared with their digests beside the work; nothing that was made
+from a damaged one is published.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
+import fnmatch
 import hashlib
 import importlib.metadata
 import json
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
+from mel.checks import CHECKS, Expected, file_digest
+from mel.faults import is_disk_full
+from mel.files import DRAFT, read_json, sync_file, sync_folder, write_text
+from mel.files import allocate as allocate
+from mel.locks import PREFIX, claim, is_claimed_here
 from mel.types import MelError
+from mel.workdir import START as START
+from mel.workdir import Round as Round
+from mel.workdir import Workdir as Workdir
+from mel.workdir import rerun
 
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
-START = -1  # the round whose checkpoint is the encoder before training
 PACKAGES = (
     "absl-py array-record flax jax jaxlib mel numpy optax orbax-checkpoint rapidfuzz safetensors scann scipy "
     "tensorflow-datasets tokenizers transformers"
 ).split()
 
 
+_opened_at: dict[str, pathlib.Path] = {}  # where this process found what has a digest
+
+
 @dataclasses.dataclass(frozen=True)
 class Artifact:
-    """A published folder: its path, its kind, the facts stated in its manifest, its digest."""
+    """A published folder, as its manifest tells.
+
+    Attributes:
+      path, kind: where it stands and what it is.
+      facts: what its readers have to know.
+      digest: of its content.
+      inputs: the digests of what it was made from, by name.
+      files: the size and digest of each file.
+      places: where its inputs stood, by name, relative to the folder that it stands in; for people.
+    """
 
     path: pathlib.Path
     kind: str
@@ -42,13 +62,45 @@ class Artifact:
     digest: str
     inputs: Mapping[str, str]
     files: Mapping[str, Mapping[str, Any]]
+    places: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __truediv__(self, name: str) -> pathlib.Path:
         return self.path / name
 
+    def check(self, *patterns: str) -> None:
+        """Has files compared with their digests, beside what follows; a small one at once.
+
+        Args:
+          patterns: of their names, as of a shell ("params/*").
+
+        Raises:
+          MelError: a small one is damaged.
+        """
+        names = [name for name in self.files if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
+        CHECKS.expect(self._expected(names))
+
+    def settle(self) -> None:
+        """Waits until the files that are being compared are, before something that trusts them blindly.
+
+        Raises:
+          MelError: one is damaged.
+        """
+        CHECKS.settle(self.path)
+
+    def _expected(self, names: Sequence[str]) -> list[Expected]:
+        advice = remedy(self.path, self.kind)
+        return [Expected(self.path / name, self.files[name]["sha256"], advice) for name in names]
+
 
 class Draft:
-    """A folder being written. `facts` and `inputs` end up in the manifest."""
+    """A folder being written. `facts` and `inputs` end up in the manifest.
+
+    Attributes:
+      path: where it is written.
+      facts: what its readers have to know.
+      inputs: the digests of what it was made from, by name.
+      content_digest: what its digest covers instead of its files, where these differ from run to run.
+    """
 
     def __init__(self, path: pathlib.Path):
         self.path = path
@@ -74,63 +126,141 @@ def publish(path: str | os.PathLike, kind: str, config: Any = None) -> Iterator[
       config: the dataclass or mapping that made it, recorded whole.
 
     Raises:
-      MelError: `path` exists already, or the disk is full.
+      MelError: `path` exists already, another process is writing it, a file that this process has
+        opened is damaged, or the disk is full.
     """
     path = pathlib.Path(path)
     if path.exists():
         raise MelError(f"{path} is already published; delete it to make it again.")
-    draft = Draft(path.parent / f".draft-{path.name}")
-    try:
-        shutil.rmtree(draft.path, ignore_errors=True)
-        draft.path.mkdir(parents=True)
-        yield draft
-        _write_manifest(draft, kind, config)
-        os.rename(draft.path, path)
-        _sync_folder(path.parent)
-    except BaseException as error:
-        shutil.rmtree(draft.path, ignore_errors=True)
-        if is_disk_full(error):
-            raise MelError(
-                f"The disk is full while writing {path}; nothing of it was kept: free some space and run again."
-            ) from error
-        raise
+    with claim(path):
+        if path.exists():
+            raise MelError(f"{path} has just been published by another process: run the same command again to use it.")
+        _sweep(path.parent)
+        draft = Draft(path.parent / f"{DRAFT}{path.name}")
+        try:
+            shutil.rmtree(draft.path, ignore_errors=True)
+            draft.path.mkdir()
+            yield draft
+            CHECKS.settle()
+            files = _write_manifest(draft, kind, config)
+            os.rename(draft.path, path)
+            sync_folder(path.parent)
+        except BaseException as error:
+            shutil.rmtree(draft.path, ignore_errors=True)
+            if is_disk_full(error):
+                raise MelError(
+                    f"The disk is full while writing {path}; nothing of it was kept: free some space and run again."
+                ) from error
+            raise
+        CHECKS.trust(Expected(path / name, entry["sha256"], remedy(path, kind)) for name, entry in files.items())
 
 
-def open_artifact(path: str | os.PathLike, kind: str, inputs: Mapping[str, Artifact] | None = None) -> Artifact:
-    """Opens a published artefact.
+def open_artifact(
+    path: str | os.PathLike, kind: str, inputs: Mapping[str, Artifact] | None = None, reads: Sequence[str] = ("*",)
+) -> Artifact:
+    """Opens a published artefact, and has the files that will be read compared with their digests.
 
     Args:
       path: its folder.
       kind: what the caller expects it to be.
       inputs: artefacts it must have been made from, by the name it recorded them under.
+      reads: patterns of the files that will be read, as of `Artifact.check`; () if it is only named.
 
     Raises:
-      MelError: it is missing, of another kind or format version, a file is missing or has another
-        size than when published, or it was made from other inputs.
+      MelError: it is missing, of another kind or format version, its manifest is damaged, a file is
+        missing, has another size than when published or, if it is small, another content, or it was
+        made from other inputs.
     """
     path = pathlib.Path(path)
-    try:
-        manifest = json.loads((path / MANIFEST).read_bytes())
-        found_kind, version = manifest["kind"], manifest["format_version"]
-    except FileNotFoundError:
-        raise MelError(f"There is no {kind} at {path}: run the stage that publishes it first.") from None
-    except (ValueError, KeyError, TypeError):
-        raise MelError(f"{path / MANIFEST} is damaged: delete {path} and make it again.") from None
-    if found_kind != kind:
-        raise MelError(f"{path} holds {found_kind}, not {kind}.")
-    if version != FORMAT_VERSION:
-        raise MelError(f"{path} has format version {version}, this program reads {FORMAT_VERSION}: make it again.")
-    artifact = Artifact(path, kind, manifest["facts"], manifest["digest"], manifest["inputs"], manifest["files"])
+    artifact = read_manifest(path, kind)
     for name, expected in artifact.files.items():
         file = path / name
         size = file.stat().st_size if file.is_file() else None
         if size != expected["bytes"]:
             state = "is missing" if size is None else f"has {size} bytes instead of {expected['bytes']}"
-            raise MelError(f"{file} {state}: delete {path} and make it again.")
+            raise MelError(f"{file} {state}: {remedy(path, kind)}.")
     for name, wanted in (inputs or {}).items():
         if artifact.inputs.get(name) != wanted.digest:
-            raise MelError(f"{path} was not made from the {name} at {wanted.path}: delete {path} and make it again.")
+            raise MelError(f"{path} was not made from the {name} at {wanted.path}: {remedy(path, kind)}.")
+    artifact.check(*reads)
+    _opened_at[artifact.digest] = path.absolute()
     return artifact
+
+
+def read_manifest(path: pathlib.Path, kind: str) -> Artifact:
+    """What a manifest says of an artefact, whose files nobody has looked at; any kind if `kind` is "".
+
+    Raises:
+      MelError: as `open_artifact`, for what a manifest can tell.
+    """
+    damaged = MelError(f"{path / MANIFEST} is damaged: {remedy(path, kind)}.")
+    try:
+        manifest = read_json(path / MANIFEST)
+        found_kind, version = manifest["kind"], manifest["format_version"]
+    except FileNotFoundError:
+        raise MelError(f"There is no {kind} at {path}: run the stage that publishes it first.") from None
+    except (MelError, KeyError):
+        raise damaged from None
+    if version != FORMAT_VERSION:
+        raise MelError(
+            f"{path} has format version {version}, this program reads {FORMAT_VERSION}: {remedy(path, kind)}."
+        )
+    if seal(manifest) != manifest:
+        raise damaged
+    if kind and found_kind != kind:
+        raise MelError(f"{path} holds {found_kind}, not {kind}.")
+    return Artifact(path, found_kind, *(manifest[name] for name in ("facts", "digest", "inputs", "files", "places")))
+
+
+def remedy(path: pathlib.Path, kind: str) -> str:
+    """What to do where an artefact is damaged, as the end of a sentence; one that stands in another goes with it."""
+    if (path.parent / MANIFEST).is_file():
+        with contextlib.suppress(MelError, OSError):
+            return remedy(path.parent, str(read_json(path.parent / MANIFEST).get("kind")))
+    return f"delete {path} and {rerun(kind)}"
+
+
+@contextlib.contextmanager
+def readable(artifact: Artifact) -> Iterator[None]:
+    """Whatever a library says of a damaged file of `artifact` in the block becomes the sentence that names it.
+
+    Raises:
+      MelError: the block failed, and a file is damaged.
+    """
+    try:
+        yield
+    except Exception:
+        artifact.settle()
+        raise
+
+
+def discard(path: str | os.PathLike) -> None:
+    """Deletes an artefact, or what is left of one; others see all of it or nothing.
+
+    Raises:
+      MelError: another process is writing it.
+    """
+    path = pathlib.Path(path)
+    with claim(path):
+        rubbish = path.parent / f"{DRAFT}{path.name}"  # of which the next to publish there disposes
+        shutil.rmtree(rubbish, ignore_errors=True)
+        CHECKS.forget(path)
+        if path.exists():
+            os.rename(path, rubbish)
+            shutil.rmtree(rubbish, ignore_errors=True)
+
+
+def _sweep(folder: pathlib.Path) -> None:
+    """Removes what processes that are no more have left of their drafts and locks in `folder`."""
+    left = [file for file in folder.iterdir() if file.name.startswith((DRAFT, PREFIX))]
+    for name in {file.name.removeprefix(DRAFT).removeprefix(PREFIX) for file in left}:
+        target = folder / name
+        if is_claimed_here(target):
+            continue
+        with contextlib.suppress(MelError), claim(target, patience=0):  # refused, it is being written
+            draft = folder / f"{DRAFT}{name}"
+            if draft.is_dir():
+                shutil.rmtree(draft, ignore_errors=True)
 
 
 def exists(path: str | os.PathLike) -> bool:
@@ -153,43 +283,24 @@ def require_settings(artifact: Artifact, settings: Mapping[str, Any]) -> None:
             )
 
 
-def is_disk_full(error: BaseException) -> bool:
-    """Whether an error says that there is no space left; libraries in C++ say so in words only."""
-    if isinstance(error, OSError) and error.errno is not None:
-        return error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return any(words in str(error) for words in ("No space left on device", "Disk quota exceeded"))
-
-
-def allocate(path: pathlib.Path, shape: tuple[int, ...], dtype: Any) -> np.memmap:
-    """A new .npy file mapped into memory for writing, with all its space taken at once.
-
-    Writing to a mapped file that the disk has no room for would kill the process.
-    """
-    array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
-    with open(path, "r+b") as file:
-        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-    return array
-
-
 def digest_of(value: Any) -> str:
     """The SHA-256 of a JSON value, independent of key order."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def write_text(path: pathlib.Path, text: str) -> None:
-    """Writes a small file whole or not at all, replacing what was there."""
-    draft = path.with_name(f".draft-{path.name}")
-    with open(draft, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path)
+def seal(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """A manifest as JSON values, with the digest of all the rest in it: a reader finds a bit that has changed."""
+    plain = json.loads(json.dumps(manifest, default=str))
+    plain.pop("seal", None)
+    return plain | {"seal": digest_of(plain)}
 
 
-def _write_manifest(draft: Draft, kind: str, config: Any) -> None:
+def _write_manifest(draft: Draft, kind: str, config: Any) -> dict[str, dict[str, Any]]:
+    """Returns what it says of each file."""
     files = {}
     for file in sorted(p for p in draft.path.rglob("*") if p.is_file()):
-        files[file.relative_to(draft.path).as_posix()] = {"bytes": file.stat().st_size, "sha256": _file_digest(file)}
+        sync_file(file)
+        files[file.relative_to(draft.path).as_posix()] = {"bytes": file.stat().st_size, "sha256": file_digest(file)}
     # The digest covers content only, never paths, times or versions: the same work done twice in
     # two places has one digest. A stage whose files differ from run to run states its own.
     content = draft.content_digest or digest_of(files)
@@ -199,11 +310,24 @@ def _write_manifest(draft: Draft, kind: str, config: Any) -> None:
         "digest": digest_of([FORMAT_VERSION, kind, draft.facts, content]),
         "facts": draft.facts,
         "inputs": draft.inputs,
-        "config": dataclasses.asdict(config) if dataclasses.is_dataclass(config) else config,
+        "places": {
+            name: os.path.relpath(_opened_at[digest], draft.path.parent.absolute())
+            for name, digest in draft.inputs.items()
+            if digest in _opened_at
+        },
+        "config": dataclasses.asdict(config)
+        if dataclasses.is_dataclass(config) and not isinstance(config, type)
+        else config,
         "packages": _package_versions(),
         "files": files,
     }
-    write_text(draft / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True, default=str) + "\n")
+    write_text(draft / MANIFEST, json.dumps(seal(manifest), indent=1, sort_keys=True) + "\n")
+    return files
+
+
+def _plain(config: Any) -> Any:
+    is_value = dataclasses.is_dataclass(config) and not isinstance(config, type)
+    return dataclasses.asdict(config) if is_value else config
 
 
 def _package_versions() -> dict[str, str]:
@@ -212,107 +336,3 @@ def _package_versions() -> dict[str, str]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
     return versions
-
-
-def _file_digest(path: pathlib.Path) -> str:
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync_folder(path: pathlib.Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@dataclasses.dataclass(frozen=True)
-class Workdir:
-    """The names of everything in a working directory, stated here and nowhere else."""
-
-    path: pathlib.Path
-
-    def __init__(self, path: str | os.PathLike):
-        object.__setattr__(self, "path", pathlib.Path(path).absolute())
-
-    @property
-    def kb(self) -> pathlib.Path:
-        return self.path / "kb"
-
-    @property
-    def alias_table(self) -> pathlib.Path:
-        return self.path / "alias_table"
-
-    @property
-    def bundle(self) -> pathlib.Path:
-        return self.path / "bundle"
-
-    @property
-    def tokenizer(self) -> pathlib.Path:
-        return self.path / "tokens" / "tokenizer"
-
-    @property
-    def entity_tokens(self) -> pathlib.Path:
-        return self.path / "tokens" / "entities"
-
-    def mentions(self, split: str) -> pathlib.Path:
-        return self.path / "mentions" / split
-
-    def mention_tokens(self, split: str) -> pathlib.Path:
-        return self.path / "tokens" / "mentions" / split
-
-    def cache(self, tokens: Artifact) -> pathlib.Path:
-        """Where the token shards `tokens` stand decoded, for memory mapping."""
-        return self.path / "cache" / f"{tokens.path.name}-{tokens.digest[:12]}"
-
-    def round(self, number: int) -> Round:
-        """Round 0, 1, ...; START is the untrained encoder."""
-        return Round(self.path / "rounds" / ("start" if number == START else str(number)))
-
-    def rounds(self) -> list[int]:
-        """The numbers of all rounds that were begun, in order; START is not among them."""
-        folders = (self.path / "rounds").glob("[0-9]*")
-        return sorted(int(folder.name) for folder in folders if folder.name.isdecimal())
-
-    def report(self, name: str) -> pathlib.Path:
-        return self.path / "reports" / name
-
-
-@dataclasses.dataclass(frozen=True)
-class Round:
-    """The names of what one round reads and publishes."""
-
-    path: pathlib.Path
-
-    @property
-    def negatives(self) -> pathlib.Path:
-        return self.path / "negatives"
-
-    @property
-    def training(self) -> pathlib.Path:
-        """Work in progress: checkpoints by step, metrics, TensorBoard."""
-        return self.path / "training"
-
-    @property
-    def checkpoint(self) -> pathlib.Path:
-        return self.path / "checkpoint"
-
-    @property
-    def entity_embeddings(self) -> pathlib.Path:
-        return self.path / "embeddings" / "entities"
-
-    @property
-    def mention_embeddings(self) -> pathlib.Path:
-        return self.path / "embeddings" / "mentions"
-
-    @property
-    def index(self) -> pathlib.Path:
-        """Over the embeddings of entities."""
-        return self.path / "index"
-
-    @property
-    def mention_index(self) -> pathlib.Path:
-        """Over the embeddings of training mentions."""
-        return self.path / "mention_index"

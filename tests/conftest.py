@@ -8,11 +8,16 @@ import shutil
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Arrays of different rank are added up only where somebody says how.
+os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
+# Compiled programs and the like are kept from one test to the next, away from the user's own.
+os.environ["XDG_CACHE_HOME"] = str(pathlib.Path(__file__).resolve().parents[1] / "build" / "cache")
 
 import pytest
 
 from mel.artifacts import START, Workdir
 from mel.bin import export, prepare_data, train
+from mel.checks import CHECKS
 from tests import tiny_world as world
 
 SHARED_DATA = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -38,6 +43,13 @@ def shared_data() -> pathlib.Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"there is no {SHARED_DATA}")
     return SHARED_DATA
+
+
+@pytest.fixture(autouse=True)
+def nothing_opened():
+    """What one test opened, and damaged, is nothing to the next."""
+    yield
+    CHECKS.forget()
 
 
 @pytest.fixture(scope="session")

@@ -197,9 +197,9 @@ def test_linking_gives_the_answers_of_the_evaluation(finished, tiny_world, tmp_p
     linked = [json.loads(line)["links"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     answers = [link["qid"] for links in linked for link in links]
     right = sum(answer == gold for answer, gold in zip(answers, golds))
-    evaluate.main(evaluate.Config(
-            workdir=str(finished), name="two", system=SystemConfig(round=1), languages=("en", "ja")
-        ))
+    evaluate.main(
+        evaluate.Config(workdir=str(finished), name="two", system=SystemConfig(round=1), languages=("en", "ja"))
+    )
     report = json.loads((finished / "reports/two/report.json").read_text())
     assert report["mentions"] == len(golds)
     assert report["micro"]["r@1"] == pytest.approx(right / len(golds), abs=1e-6)

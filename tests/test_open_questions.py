@@ -22,6 +22,7 @@ from mel.artifacts import START, Workdir, exists
 from mel.bin import evaluate, prepare_data
 from mel.cost import FILE
 from mel.reports.report import open_report
+from mel.systems.system import SystemConfig
 from mel.types import MelError
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -246,7 +247,9 @@ class TestSystems:
             self.page(tmp_path, [Workdir(prepared)])
         other = shutil.copytree(works[0].path, tmp_path / "other", symlinks=True)
         shutil.rmtree(Workdir(other).report("alias_table"))
-        evaluate.main(evaluate.Config(workdir=str(other), name="alias_table", model="alias_table", limit=9))
+        evaluate.main(
+            evaluate.Config(workdir=str(other), name="alias_table", system=SystemConfig(model="alias_table"), limit=9)
+        )
         with pytest.raises(MelError, match="has other data or another number of rounds"):
             self.page(tmp_path, [works[0], Workdir(other)])
 

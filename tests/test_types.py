@@ -15,7 +15,9 @@ def test_ids_are_ordered_by_their_number_and_others_after_them():
     assert sorted(names, key=id_order) == ["Q9", "Q10", "Q1000000000000", "MESH:D1", "Q", "http://a/Q1"]
 
 
-@pytest.mark.parametrize("text", ["", "Q", "42", "Q0", "q42", "Q-1", "Q4.2", "Q٤٢", "Q1" + 18 * "0", "Q1\n", "Q" + 5000 * "1", 42, None])
+@pytest.mark.parametrize(
+    "text", ["", "Q", "42", "Q0", "q42", "Q-1", "Q4.2", "Q٤٢", "Q1" + 18 * "0", "Q1\n", "Q" + 5000 * "1", 42, None]
+)
 def test_what_is_no_qid_is_refused_by_value(text):
     with pytest.raises(MelError, match="is not a QID"):
         parse_qid(text)

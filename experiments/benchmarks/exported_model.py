@@ -18,6 +18,7 @@ from experiments.benchmarks import rivals
 from experiments.benchmarks.harness import Target, options, parser, publish
 from experiments.programs import launch
 from mel.artifacts import open_artifact
+from mel.linking.bundle import open_bundle
 from mel.shards.rows import TokenRows
 
 TARGET = Target(passes=0.99999)
@@ -34,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows = rivals.open_tokens(work, work.mention_tokens(chosen.split)).rows
     rows = rows.take(rivals.sample(rows, 64 if chosen.quick else chosen.mentions, seed=0))
     bundle = open_artifact(work.bundle, "bundle")
-    ours_ND = by_mel(bundle.path, rows)
+    ours_ND = open_bundle(bundle.path).encoder.embed(rows)
     tokenizer = rivals.load_tokenizer(bundle / "encoder")
     texts = rivals.texts_of(rows, tokenizer)
     kept = np.flatnonzero(rivals.same_rows(texts, rows, tokenizer))
@@ -48,14 +49,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     measure = "exported model in transformers and sentence-transformers, least cosine with ours"
     runs = {"the lesser of both": [min(least.values())]}
     publish("exported_model", measure, TARGET, runs, "", chosen.results, details)
-
-
-def by_mel(bundle: pathlib.Path, rows: TokenRows) -> np.ndarray:
-    """Our embeddings, from the weights in the bundle."""
-    from mel.encoder import pretrained
-    from mel.encoder.embed import Encoder
-
-    return Encoder(*pretrained.load(bundle)).embed(rows)
 
 
 def by_transformers(encoder: pathlib.Path, rows: TokenRows) -> np.ndarray:

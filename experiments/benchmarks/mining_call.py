@@ -89,13 +89,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def ours(turn: Callable[[Any], None], task: Task) -> None:
     """What `mel-mine-negatives` does between its files."""
-    from mel.encoder import pretrained
-    from mel.encoder.embed import Encoder
+    from mel.linking.bundle import open_bundle
     from mel.retrieval import approximate
     from mel.retrieval.mining import Twins, mine
 
     bundle = rivals.open_workdir(task.workdir).bundle
-    encoder = Encoder(*pretrained.load(bundle))
+    encoder = open_bundle(bundle).encoder
     mentions, ids_Q, entities = task.rows()
     mention_rows, settings = mentions.rows.take(ids_Q), approximate.ScannSettings()
 

@@ -9,8 +9,6 @@ The first is tabulated in full. What is evaluated already is not evaluated again
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
 import itertools
 import pathlib
 from collections.abc import Sequence
@@ -20,11 +18,12 @@ from absl import logging
 from experiments.curves import drawing, spread, write_results
 from experiments.programs import launch
 from mel.artifacts import START, Workdir
-from mel.bin import evaluate
 from mel.cost import read_cost
 from mel.evaluation.breakdowns import IN_TRAINING
-from mel.reports.comparison import comparison_table, open_compared
+from mel.reports.comparison import comparison_table, differences_to_first, read_compared
+from mel.reports.evaluate import EvaluationConfig, evaluate
 from mel.reports.report import Report, open_report, open_rounds, table
+from mel.systems.system import SystemConfig
 from mel.types import MelError
 
 EXPERIMENT = pathlib.Path(__file__).resolve().parent
@@ -53,9 +52,8 @@ def evaluate_all(work: Workdir, rounds: Sequence[Report]) -> None:
     shared = {"workdir": str(work.path), "dataset": last["dataset"], "against": (ALIAS_TABLE, last["name"])}
     for name, own in (BASELINES | ENCODERS).items():
         logging.info("%s: %s", work.path, name)
-        config = evaluate.Config(name=name, **shared, **{"round": last["round"]} | own)
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints its report
-            evaluate.main(config)
+        config = EvaluationConfig(name=name, **shared, system=SystemConfig(**{"round": last["round"]} | own))
+        evaluate(config)
 
 
 def about(report: Report) -> str:
@@ -134,7 +132,7 @@ def tabulate(works: Sequence[Workdir], readme: pathlib.Path) -> None:
     for work, found in zip(works, rounds):
         evaluate_all(work, found)
     shown = [ALIAS_TABLE, *BASELINES, *names, *ENCODERS]
-    reports, differences = open_compared([first.report(name) for name in shown])
+    reports, differences = differences_to_first([read_compared(first.report(name)) for name in shown])
     of_seeds = {name: [open_report(work.report(name)) for work in works] for name in (names[-1], *ENCODERS)}
     draw(rounds, alias_table, readme.parent / "rounds.svg")
     parts = [about(rounds[0][-1]), comparison_table(reports, differences).splitlines()]

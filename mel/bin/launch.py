@@ -7,27 +7,35 @@ dataclass contributes its own fields; a name that several share is one flag, set
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 import logging as python_logging
 import os
+import signal
 import sys
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from absl import app, flags, logging
 
-from mel.artifacts import is_disk_full
+from mel.checks import CHECKS
 from mel.config import REQUIRED
+from mel.faults import first_line, is_memory_short, sentence_of
+from mel.interruption import Interrupted, listen
 from mel.types import MelError
 
 
 def launch(main: Callable[[Any], None], config_class: type) -> None:
     """Parses the command line into `config_class` and runs `main(config)`; does not return.
 
-    A `MelError` becomes one line on standard error and exit status 1. A mistake in a flag becomes
-    absl's message, with its "Did you mean".
+    It ends well only when every file that was opened was as published. What a user, a disk or a
+    scheduler can cause becomes one line on standard error: a `MelError`, a fault of the disk or the
+    memory and whatever a damaged artefact led to with exit status 1, SIGINT with 130 and SIGTERM with
+    143. A mistake in a flag becomes absl's message, with its "Did you mean".
     """
+    _speak_utf8()
     values = flags.FLAGS
     define_flags(config_class, values)
     sys.modules["__main__"].__doc__ = sys.modules[main.__module__].__doc__
@@ -39,20 +47,60 @@ def launch(main: Callable[[Any], None], config_class: type) -> None:
         logging.set_verbosity(logging.INFO)
         logging.set_stderrthreshold(logging.INFO)
         python_logging.getLogger("jax").setLevel(python_logging.WARNING)  # it tells which backends are not there
-        try:
-            if len(arguments) > 1:
-                raise MelError(f"{arguments[1]!r} is not a flag: write --name=value.")
-            main(config_from_flags(config_class, values))
-        except MelError as error:
-            _stop(str(error), 1)
-        except Exception as error:
-            if not is_disk_full(error):
-                raise
-            _stop("the disk is full; free some space, and the same command goes on from what is saved.", 1)
-        except KeyboardInterrupt:
-            _stop("interrupted; the same command goes on from what is saved.", 130)
+        if len(arguments) > 1:
+            raise MelError(f"{arguments[1]!r} is not a flag: write --name=value.")
+        main(config_from_flags(config_class, values))
+        CHECKS.settle()
+        sys.stdout.flush()
 
-    app.run(run)
+    with _one_sentence(flag_names(config_class)):
+        listen()
+        app.run(run)
+
+
+@contextlib.contextmanager
+def _one_sentence(names: Collection[str]) -> Iterator[None]:
+    """Ends the process with a sentence where the block fails for a reason that is not the program's."""
+    try:
+        yield
+    except MelError as error:
+        _stop(str(error), 1)
+    except BrokenPipeError:  # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
+    except Interrupted as error:
+        _stop(str(error), error.status)
+    except KeyboardInterrupt:
+        _stop("interrupted; the same command goes on from what is saved.", 130)
+    except Exception as error:
+        sentence = _sentence(error, names)
+        if sentence is None:
+            raise
+        _stop(sentence, 1)
+
+
+def _sentence(error: Exception, names: Collection[str]) -> str | None:
+    """What happened and what helps; None if it is the program's fault."""
+    if fault := sentence_of(error):
+        return f"{fault}, and run the same command again: it goes on from what is saved."
+    try:
+        CHECKS.settle()  # a library that was given a damaged file says anything
+    except MelError as damaged:
+        return str(damaged)
+    if is_memory_short(error):
+        what = " or ".join(f"--{name}" for name in ("batch_size", "workers") if name in names)
+        helps = f"lower {what}, or use" if what else "use"
+        return f"there is too little memory ({first_line(error)}): {helps} a machine that has more, and run it again."
+    return None
+
+
+def _speak_utf8() -> None:
+    """Output, names of files and arguments are UTF-8, whatever the locale says; may start the process again."""
+    if sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | {"PYTHONUTF8": "1"})
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
 def flag_names(config_class: type) -> list[str]:
@@ -92,7 +140,7 @@ def config_from_flags(config_class: type, values: flags.FlagValues) -> Any:
     return config_class(**arguments)
 
 
-def _leaves(config_class: type) -> Iterator[tuple[dataclasses.Field, Any]]:
+def _leaves(config_class: Any) -> Iterator[tuple[dataclasses.Field, Any]]:
     hints = typing.get_type_hints(config_class)
     for field in dataclasses.fields(config_class):
         hint = hints[field.name]

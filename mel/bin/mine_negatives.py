@@ -27,6 +27,7 @@ from mel.corpora.kb import KnowledgeBase
 from mel.corpora.mentions import KIND, surface_forms
 from mel.cost import record_cost
 from mel.encoder.backend import ComputeConfig, keep_compiled
+from mel.locks import claim
 from mel.progress import Progress
 from mel.retrieval import mining
 from mel.retrieval.index import IndexKind, publish_or_open_index
@@ -69,7 +70,8 @@ def main(config: Config) -> None:
         require_settings(open_artifact(path, "negatives", inputs), settings)
         logging.info("The negatives of round %d are published already: %s", config.round + 1, path)
         return
-    with record_cost(work.path, f"mine round {config.round}", mentions=inputs["mention_tokens"].facts["rows"]):
+    rows = inputs["mention_tokens"].facts["rows"]
+    with claim(path), record_cost(work.path, f"mine round {config.round}", mentions=rows):
         rows_NK, made_from = (
             _mine(config, work, inputs) if config.negatives == "hard" else _draw(config, work, kb, inputs)
         )

@@ -15,14 +15,15 @@ Example:
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import pathlib
-import shutil
 from collections import Counter
+from collections.abc import Iterator
 
 from absl import logging
 
-from mel.artifacts import Artifact, Workdir, exists, open_artifact, publish, require_settings
+from mel.artifacts import Artifact, Workdir, discard, exists, open_artifact, publish, require_settings
 from mel.bin.launch import launch
 from mel.config import REQUIRED, flag
 from mel.corpora import mewsli
@@ -31,6 +32,7 @@ from mel.corpora.malformed import MAX_SHARE, Malformed
 from mel.corpora.names import check_language
 from mel.corpora.redirects import Redirects
 from mel.cost import record_cost
+from mel.locks import claim
 from mel.shards import prepare
 from mel.text.tokenizer import Tokenizer
 from mel.types import MelError
@@ -76,11 +78,10 @@ def _publish_all(config: Config, work: Workdir, archives: prepare.Archives, mews
     def publish_split(split: str, blocks) -> None:
         settings = _settings(config, "languages", "limit", "held_out", "mention_tokens", "title_in_window")
         paths = work.mentions(split), work.mention_tokens(split)
-        if all(map(exists, paths)):
-            require_settings(open_artifact(paths[1], "tokens", {"kb": kb, "tokenizer": tokenizer}), settings)
-            return
-        _remove(paths)
-        prepare.publish_mentions(*paths, blocks, kb, tokenizer, windows, settings)
+        with _missing(paths) as missing:
+            if missing:
+                prepare.publish_mentions(*paths, blocks, kb, tokenizer, windows, settings)
+        require_settings(open_artifact(paths[1], "tokens", {"kb": kb, "tokenizer": tokenizer}, ()), settings)
 
     publish_split("train", prepare.damuel_mentions(archives, "train", windows))
     if config.held_out:
@@ -165,9 +166,9 @@ def _publish_tokenizer(config: Config, work: Workdir) -> Artifact:
 def _publish_kb(config: Config, work: Workdir, archives: prepare.Archives) -> Artifact:
     settings = _settings(config, "languages", "limit", "held_out")
     paths = work.kb, work.alias_table
-    if not all(map(exists, paths)):
-        _remove(paths)
-        prepare.publish_kb(*paths, archives, config.languages, settings)
+    with _missing(paths) as missing:
+        if missing:
+            prepare.publish_kb(*paths, archives, config.languages, settings)
     kb = open_artifact(work.kb, "kb")
     require_settings(kb, settings)
     return kb
@@ -184,10 +185,20 @@ def _settings(config: Config, *names: str) -> dict:
     return {name: getattr(config, name) for name in names}
 
 
-def _remove(paths: tuple[pathlib.Path, ...]) -> None:
-    """Of a pair that is published together, a crash may have left one."""
-    for path in paths:
-        shutil.rmtree(path, ignore_errors=True)
+@contextlib.contextmanager
+def _missing(paths: tuple[pathlib.Path, ...]) -> Iterator[bool]:
+    """Whether artefacts that are published together have to be made; nobody else does meanwhile.
+
+    A crash may have left one of them, which is deleted.
+    """
+    with contextlib.ExitStack() as claims:
+        if not all(map(exists, paths)):
+            for path in paths:
+                claims.enter_context(claim(path))
+        missing = not all(map(exists, paths))
+        for path in paths if missing else ():
+            discard(path)
+        yield missing
 
 
 def console() -> None:

@@ -106,7 +106,7 @@ def list_parts(archive: str | os.PathLike) -> list[Part]:
     parts: dict[str, Part] = {}
     places: dict[tuple[int, ...], Part] = {}
     for part in sorted(found, key=_by_preference):
-        stem, place = _PART.fullmatch(part.name)["stem"], _place(part)
+        stem, place = _named(part)["stem"], _place(part)
         if parts.setdefault(stem, part) is not part:
             logging.warning("%s is not read: %s has the same records.", part, parts[stem].name)
         elif part.size and places.setdefault(place, part) is not part:
@@ -131,7 +131,7 @@ def read_lines(part: Part, skip: Callable[[int, str], None]) -> Iterator[tuple[i
         with open(part.path, "rb") as file:
             file.seek(part.offset)
             data = io.BufferedReader(_Slice(file, part.size), buffer_size=1 << 16)
-            lines = compression.decompressed(data, _PART.fullmatch(part.name)["suffix"])
+            lines = compression.decompressed(data, _named(part)["suffix"])
             for number, line in read_bounded_lines(lines, str(part), skip):
                 if line := line.strip():
                     yield number, line
@@ -165,8 +165,15 @@ class _Slice(io.RawIOBase):
 
 
 def _by_preference(part: Part) -> tuple[str, int]:
-    match = _PART.fullmatch(part.name)
+    match = _named(part)
     return match["stem"], compression.SUFFIXES.index(match["suffix"])
+
+
+def _named(part: Part) -> re.Match[str]:
+    """The pieces of a part's name, which is one by the time that there is a `Part`."""
+    match = _PART.fullmatch(part.name)
+    assert match is not None
+    return match
 
 
 def _place(part: Part) -> tuple[int, ...]:

@@ -139,7 +139,8 @@ def _link(link: dict, text: str, tokens: list) -> tuple[Span, EntityId, str] | s
 def _lemma(tokens: list) -> str:
     """The lemmas of some tokens, "" where one has none."""
     lemmas = [token.get("lemma") if isinstance(token, dict) else None for token in tokens]
-    return " ".join(lemmas) if all(isinstance(lemma, str) and lemma for lemma in lemmas) else ""
+    known = [lemma for lemma in lemmas if isinstance(lemma, str) and lemma]
+    return " ".join(known) if len(known) == len(lemmas) else ""
 
 
 def _covered(focus: dict, text: str, tokens: list) -> Span | None:

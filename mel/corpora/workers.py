@@ -1,15 +1,29 @@
-"""A function over parts in worker processes, its results in the order of the parts."""
+"""A function over parts in worker processes, its results in the order of the parts.
+
+Workers never outlive their parent, whatever kills it: the system kills them with it, and each watches
+a pipe whose other end the parent alone holds.
+"""
 
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
+import ctypes
 import multiprocessing
+import multiprocessing.connection
 import os
+import signal
+import sys
+import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from mel.types import MelError
+
+_PR_SET_PDEATHSIG = 1
+SIGNAL_SECONDS = 0.2
 
 
 def map_in_order(function: Callable[[Any], Any], items: Sequence[Any], workers: int) -> Iterator[Any]:
@@ -28,19 +42,51 @@ def map_in_order(function: Callable[[Any], Any], items: Sequence[Any], workers: 
         return
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # each worker has one core
     context = multiprocessing.get_context("spawn")
-    pool = concurrent.futures.ProcessPoolExecutor(workers, mp_context=context)
+    theirs, ours = context.Pipe(duplex=False)
+    pool = concurrent.futures.ProcessPoolExecutor(
+        workers, mp_context=context, initializer=_die_with_parent, initargs=(theirs,)
+    )
     try:
         running: deque = deque()
         for item in items:
-            running.append(pool.submit(function, item))
+            with _deaf_to_the_keyboard():
+                running.append(pool.submit(function, item))
             if len(running) >= 2 * workers:
                 yield running.popleft().result()
         while running:
             yield running.popleft().result()
+        pool.shutdown()
     except concurrent.futures.process.BrokenProcessPool as error:
+        time.sleep(SIGNAL_SECONDS)  # a signal to the whole group has reached this process too: it is told first
         raise MelError(
             "A worker process was killed, most likely for want of memory: lower --workers and run again."
         ) from error
     finally:
+        ours.close()  # ends workers that are still busy, where nobody wants their results
         pool.shutdown(cancel_futures=True)
+        theirs.close()
         del os.environ["TOKENIZERS_PARALLELISM"]
+
+
+@contextlib.contextmanager
+def _deaf_to_the_keyboard() -> Iterator[None]:
+    """Processes that are started here never see the SIGINT of a terminal, which goes to their parent as well."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _die_with_parent(parent: multiprocessing.connection.Connection) -> None:
+    """In a worker: ends it when the other end of `parent` is closed, by the parent or by its death."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    threading.Thread(target=_watch, args=(parent,), daemon=True, name="parent").start()
+
+
+def _watch(parent: multiprocessing.connection.Connection) -> None:
+    with contextlib.suppress(EOFError, OSError):
+        parent.recv_bytes()
+    os._exit(1)

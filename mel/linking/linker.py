@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 import numpy as np
 import orjson
 
+from mel.checks import CHECKS
 from mel.corpora.kb import KnowledgeBase
 from mel.corpora.lines import open_file, read_lines
 from mel.corpora.malformed import MAX_SHARE, Malformed
@@ -19,6 +20,7 @@ from mel.corpora.names import shown
 from mel.linking import formats
 from mel.linking.bundle import Bundle
 from mel.linking.formats import LinkedText
+from mel.locks import claim
 from mel.progress import Progress
 from mel.retrieval.index import search_distinct
 from mel.shards.rows import TokenRows
@@ -231,14 +233,17 @@ def _whole_file(path: pathlib.Path) -> Iterator[BinaryIO]:
     """A draft beside `path` that takes its place when the block ends without error."""
     draft = path.with_name(f".draft-{path.name}")
     try:
-        with open(draft, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    except BaseException as error:
-        draft.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            full = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror
-            raise MelError(f"--output={path} cannot be written: {full}; nothing of it was kept.") from error
-        raise
+        with claim(path):
+            try:
+                with open(draft, "wb") as file:
+                    yield file
+                    file.flush()
+                    os.fsync(file.fileno())
+                CHECKS.settle()  # nobody sees what was made from a damaged bundle
+                os.replace(draft, path)
+            except BaseException:
+                draft.unlink(missing_ok=True)
+                raise
+    except OSError as error:
+        full = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror
+        raise MelError(f"--output={path} cannot be written: {full}; nothing of it was kept.") from error

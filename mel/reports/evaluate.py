@@ -22,6 +22,7 @@ from mel.encoder.backend import ComputeConfig, keep_compiled
 from mel.evaluation.breakdowns import group_mentions
 from mel.evaluation.calibration import calibrate
 from mel.evaluation.evaluation_set import EvaluationSet, golds_with_twins, read_prepared, read_tree
+from mel.locks import claim
 from mel.reports.comparison import Compared, compare, outcomes_of, paired_differences, read_compared
 from mel.reports.page import Other, choose_examples, page, read_curves
 from mel.reports.report import (
@@ -82,12 +83,13 @@ def evaluate(config: EvaluationConfig) -> str:
         report = open_same_report(path, about)
         logging.info("Evaluated already: %s", path)
     else:
-        with record_cost(work.path, f"evaluate {config.name}", mentions=len(mentions)):
-            ranking, tuned = system.rank(mentions)
-            evaluation = Evaluation(mentions, group_mentions(mentions, table(), kb), ranking, kb)
-            figures = about | _figures(config, work, evaluation) | ({"tuned": tuned} if tuned else {})
-        write = functools.partial(_write_page, work=work, evaluation=evaluation, others=others)
-        report = publish_report(path, figures, evaluation, config, write)
+        with claim(path):
+            with record_cost(work.path, f"evaluate {config.name}", mentions=len(mentions)):
+                ranking, tuned = system.rank(mentions)
+                evaluation = Evaluation(mentions, group_mentions(mentions, table(), kb), ranking, kb)
+                figures = about | _figures(config, work, evaluation) | ({"tuned": tuned} if tuned else {})
+            write = functools.partial(_write_page, work=work, evaluation=evaluation, others=others)
+            report = publish_report(path, figures, evaluation, config, write)
         logging.info("Published %s", path)
     return "\n".join([markdown(report), *([compare([*others, read_compared(path, report)])] if others else [])])
 
@@ -172,7 +174,7 @@ def _contexts(work: Workdir, evaluation: Evaluation, examples: Sequence[dict]) -
     tokenizer, row_of = Tokenizer.load(work.tokenizer), {name: row for row, name in enumerate(evaluation.mentions.ids)}
     rows = evaluation.mentions.rows.take(np.asarray([row_of[example["id"]] for example in examples], np.int64))
     bounds = zip(rows.offsets_N1[:-1], rows.offsets_N1[1:], strict=True)
-    windows = [tokenizer.decode(rows.tokens_T[start:end]) for start, end in bounds]
+    windows = [tokenizer.decode(rows.tokens_T[start:end].tolist()) for start, end in bounds]
     return dict(zip((example["id"] for example in examples), windows, strict=True))
 
 

@@ -93,6 +93,8 @@ def open_index(path: str | os.PathLike, embeddings: Artifact | None = None) -> I
       MelError: there is none, it is damaged, or it was built from other embeddings.
     """
     artifact = open_artifact(path, KIND, {"embeddings": embeddings} if embeddings else None)
+    if artifact.facts["kind"] != "exact":
+        artifact.settle()  # a library that is given a damaged index may end the process
     return _kind(artifact.facts["kind"]).load(artifact.path, artifact.facts)
 
 

@@ -10,10 +10,13 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
+from absl import logging
 
-from mel.artifacts import Artifact, Draft, allocate, exists, open_artifact, publish
+from mel.artifacts import Artifact, Draft, allocate, discard, exists, open_artifact, publish, readable
+from mel.locks import claim
 from mel.shards.rows import TokenRows
 from mel.types import MelError
 
@@ -66,7 +69,7 @@ def write_rows(draft: Draft, row_sets: Iterable[RowSet]) -> int:
     from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
     features = _features(tfds)
-    serializer = ExampleSerializer(features.get_serialized_info())
+    serializer = ExampleSerializer(features.get_serialized_info())  # pyright: ignore[reportArgumentType]
     shards: list[pathlib.Path] = []
     lengths: list[int] = []
     writer, total, token_ids = None, 0, np.zeros(0, np.int32)
@@ -104,7 +107,8 @@ def read_rows(folder: pathlib.Path) -> Iterator[RowSet]:
     """Reads the blocks of a TFDS data set written by `write_rows`, in order."""
     import tensorflow_datasets as tfds
 
-    source = tfds.builder_from_directory(str(folder)).as_data_source(SPLIT)
+    builder: Any = tfds.builder_from_directory(str(folder))
+    source = builder.as_data_source(SPLIT)
     for first in range(0, len(source), 8):
         for example in source.__getitems__(range(first, min(first + 8, len(source)))):
             offsets = np.concatenate([[0], np.cumsum(example["lengths"], dtype=np.int64)])
@@ -112,14 +116,33 @@ def read_rows(folder: pathlib.Path) -> Iterator[RowSet]:
 
 
 def open_rows(tokens: Artifact, cache: pathlib.Path) -> RowSet:
-    """Maps the rows of `tokens` into memory, decoding its shards into `cache` where that is missing."""
-    if not exists(cache):
-        with publish(cache, "row cache") as draft:
-            draft.reads("tokens", tokens)
-            _decode(tokens, draft.path)
-    open_artifact(cache, "row cache", {"tokens": tokens})
+    """Maps the rows of `tokens` into memory, decoding its shards into `cache` where that is missing or damaged.
+
+    Raises:
+      MelError: a shard is damaged.
+    """
+    if not _is_sound(tokens, cache):
+        with claim(cache, wait=True):
+            if not _is_sound(tokens, cache):
+                discard(cache)
+                tokens.check("*")
+                with publish(cache, "row cache") as draft, readable(tokens):
+                    draft.reads("tokens", tokens)
+                    _decode(tokens, draft.path)
     arrays = {name: np.load(cache / f"{name}.npy", mmap_mode="r") for name in ("tokens", "offsets", *COLUMNS)}
     return RowSet(TokenRows(arrays["tokens"], arrays["offsets"]), *(arrays[name] for name in COLUMNS))
+
+
+def _is_sound(tokens: Artifact, cache: pathlib.Path) -> bool:
+    """Whether the rows of `tokens` stand in `cache` as they were decoded; says so where something else stands there."""
+    if not exists(cache):
+        return False
+    try:
+        open_artifact(cache, "row cache", {"tokens": tokens}).settle()
+    except MelError as error:
+        logging.warning("%s That is done now.", error)
+        return False
+    return True
 
 
 def _decode(tokens: Artifact, folder: pathlib.Path) -> None:

@@ -25,8 +25,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from mel.artifacts import START, Artifact, Workdir, digest_of, is_disk_full, open_artifact, publish
+from mel.checks import CHECKS
 from mel.encoder.config import EncoderConfig
 from mel.encoder.vocabulary import Vocabulary
+from mel.training.hosts import on_lead
+from mel.training.step_digests import drop_damaged, write_digests
 from mel.types import MelError, TrainState
 
 KIND = "checkpoint"
@@ -78,6 +81,7 @@ class Checkpoint:
           MelError: the state in the checkpoint has other shapes than `like`, or is damaged.
         """
         path = self.artifact.path
+        self.artifact.check("opt_state/*")
         opt_state = _restore(path / "opt_state", like.opt_state)
         _verify(path, "opt_state", opt_state, self.artifact)
         params = _restore(path / "params", like.params)
@@ -85,11 +89,17 @@ class Checkpoint:
 
 
 class StepCheckpoints:
-    """Checkpoints by step in a working folder; saving goes on in the background."""
+    """Checkpoints by step in a working folder; saving goes on in the background.
+
+    Damaged ones are deleted when the folder is opened, so that the latest is sound.
+    """
 
     def __init__(self, folder: pathlib.Path):
         _quiet_orbax()
-        options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, cleanup_tmp_directories=True)
+        on_lead("sound checkpoints", lambda: drop_damaged(folder))
+        self._saving = 0
+        digests = ocp.options.AsyncOptions(post_finalization_callback=lambda: write_digests(folder, self._saving))
+        options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, cleanup_tmp_directories=True, async_options=digests)
         self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
 
     @property
@@ -100,15 +110,19 @@ class StepCheckpoints:
         """Starts saving `state`; its buffers may be donated as soon as this returns.
 
         Raises:
-          MelError: the disk has no room for it.
+          MelError: the disk has no room for it, or something that was read is damaged.
         """
         _require_room(self._manager.directory, state)
+        CHECKS.settle()  # nobody goes on from what was made from a damaged file
         with _disk_full_in_a_sentence(self._manager.directory):
+            self._manager.wait_until_finished()
+            self._saving = step
             self._manager.save(step, args=ocp.args.StandardSave(state))
 
     def restore(self, step: int, like: TrainState) -> TrainState:
         try:
-            return self._manager.restore(step, args=ocp.args.StandardRestore(_abstract(like)))
+            restored: Any = self._manager.restore(step, args=ocp.args.StandardRestore(_abstract(like)))
+            return restored
         except (ValueError, KeyError) as error:
             raise MelError(
                 f"Checkpoint {step} in {self._manager.directory} is of another shape than this encoder and optimiser: "
@@ -168,9 +182,9 @@ def open_checkpoint(work: Workdir, number: int, inputs: dict[str, Artifact] | No
     Raises:
       MelError: it is missing, damaged, or was trained on other inputs or from another start.
     """
-    start = open_artifact(work.round(START).checkpoint, KIND)
+    start = open_artifact(work.round(START).checkpoint, KIND, reads=(f"{TOKEN_IDS}.npy",))
     by_name = dict(inputs or {}) if number == START else {"start": start, **(inputs or {})}
-    artifact = open_artifact(work.round(number).checkpoint, KIND, by_name)
+    artifact = open_artifact(work.round(number).checkpoint, KIND, by_name, reads=("params/*",))
     token_ids_v, table_VD = (np.load(start / f"{name}.npy", mmap_mode="r") for name in (TOKEN_IDS, TOKEN_TABLE))
     _verify(start.path, TOKEN_IDS, token_ids_v, start)
     params = _restore(artifact / "params", None)

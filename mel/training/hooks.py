@@ -171,8 +171,22 @@ def check_finite(step: int, loss: float, last_good: int | None) -> None:
 
 
 def _drop_lines_after(path: pathlib.Path, step: int) -> None:
-    """Forgets what a killed run wrote behind the checkpoint that training goes on from."""
-    if path.exists():
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-        write_text(path, "".join(kept))
+    """Forgets what a killed run wrote after the checkpoint that training goes on from.
+
+    Raises:
+      MelError: a line before that is damaged.
+    """
+    if not path.exists():
+        return
+    kept = []
+    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
+        if line.endswith(b"\n"):
+            try:
+                if json.loads(line)["step"] <= step:
+                    kept.append(line.decode())
+            except (ValueError, KeyError, TypeError):
+                raise MelError(
+                    f"{path}:{number} is damaged: delete {path.parent} to begin the round again, or the line to go on "
+                    "without it."
+                ) from None
+    write_text(path, "".join(kept))

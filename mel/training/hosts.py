@@ -54,7 +54,7 @@ def is_lead() -> bool:
     return jax.process_index() == 0
 
 
-def on_lead(what: str, work: Callable[[], None]) -> None:
+def on_lead(what: str, work: Callable[[], object]) -> None:
     """Does `work` in the lead alone, while the others wait for it."""
     if is_lead():
         work()

@@ -13,7 +13,17 @@ from typing import Any
 import jax
 from absl import logging
 
-from mel.artifacts import START, Artifact, Round, Workdir, exists, open_artifact, require_settings, write_text
+from mel.artifacts import (
+    START,
+    Artifact,
+    Round,
+    Workdir,
+    exists,
+    open_artifact,
+    read_json,
+    require_settings,
+    write_text,
+)
 from mel.config import REQUIRED, flag, group
 from mel.cost import record_cost
 from mel.encoder.backend import Compute, ComputeConfig, choose_compute, keep_compiled, tokens_at_once
@@ -21,11 +31,13 @@ from mel.encoder.config import EncoderConfig
 from mel.encoder.start import initial_encoder
 from mel.encoder.transformer import Params
 from mel.encoder.vocabulary import Vocabulary
+from mel.locks import claim
 from mel.shards.batches import BatchSource, Layout
-from mel.shards.datasets import open_rows, read_token_ids
+from mel.shards.datasets import TOKEN_IDS, open_rows, read_token_ids
 from mel.shards.negatives import open_negatives
 from mel.shards.selection import usable_mentions
 from mel.training.checkpoint import StepCheckpoints, open_checkpoint, publish_checkpoint, publish_start
+from mel.training.ending import EndOnSignal
 from mel.training.hooks import Metrics, Profile, SaveEvery
 from mel.training.hosts import is_lead, join_hosts, on_lead
 from mel.training.loop import fit
@@ -118,7 +130,9 @@ def train_round(config: RoundConfig) -> None:
     The encoder before training is published first, where it is missing. What is published already is left.
 
     Raises:
-      MelError: an input is missing or of another origin, or the round was trained or begun with other settings.
+      MelError: an input is missing or of another origin, the round was trained or begun with other
+        settings, or another process is training it.
+      Interrupted: a signal ended it, at a step that was saved.
     """
     join_hosts()
     work = Workdir(config.workdir)
@@ -137,16 +151,17 @@ def train_round(config: RoundConfig) -> None:
     stage = f"train round {config.round}{' on synthetic data' if config.watch.synthetic_data else ''}"
     device = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
     recorded = record_cost(work.path, stage, device=device) if is_lead() else contextlib.nullcontext({})
-    with recorded as figures:
-        figures |= _train(config, work, inputs)
+    with claim(this.training) if is_lead() else contextlib.nullcontext():
+        if exists(this.checkpoint):  # by a command that has just ended
+            return train_round(config)
+        with recorded as figures:
+            figures |= _train(config, work, inputs)
 
 
 def _inputs(work: Workdir, number: int) -> dict[str, Artifact]:
-    kb = open_artifact(work.kb, "kb")
-    tokens = {
-        "entity_tokens": open_artifact(work.entity_tokens, "tokens", {"kb": kb}),
-        "mention_tokens": open_artifact(work.mention_tokens("train"), "tokens", {"kb": kb}),
-    }
+    kb = open_artifact(work.kb, "kb", reads=())
+    paths = {"entity_tokens": work.entity_tokens, "mention_tokens": work.mention_tokens("train")}
+    tokens = {name: open_artifact(path, "tokens", {"kb": kb}, (TOKEN_IDS,)) for name, path in paths.items()}
     negatives = work.round(number).negatives
     if number > START and exists(negatives):
         return tokens | {"negatives": open_artifact(negatives, "negatives", tokens)}
@@ -168,7 +183,7 @@ def _publish_start(config: RoundConfig, work: Workdir, inputs: dict[str, Artifac
     logging.info("Published %s", path)
 
 
-def _train(config: RoundConfig, work: Workdir, inputs: dict[str, Artifact]) -> dict[str, float]:
+def _train(config: RoundConfig, work: Workdir, inputs: dict[str, Artifact]) -> dict[str, int]:
     """Trains and publishes a round; returns how much work it did."""
     this, settings = work.round(config.round), config.settings
     before = open_checkpoint(work, config.round - 1, {name: inputs[name] for name in TOKENS})
@@ -197,7 +212,7 @@ def _train(config: RoundConfig, work: Workdir, inputs: dict[str, Artifact]) -> d
 def _run(
     config: RoundConfig, this: Round, encoder: EncoderConfig, source: BatchSource, state: TrainState,
     checkpoints: StepCheckpoints | None,
-) -> tuple[TrainState, dict[str, float]]:  # fmt: skip
+) -> tuple[TrainState, dict[str, int]]:  # fmt: skip
     """Steps to the end of the round; without `checkpoints`, on one batch again and again."""
     mesh, layouts = make_mesh(), source.plan()
     compute = choose_compute(config.compute.precision, encoder.hidden_size // encoder.num_heads)
@@ -214,14 +229,17 @@ def _run(
     if checkpoints:
         batches = prefetch(batch_at, first, last)
     else:
-        batches = zip(range(first, last), itertools.repeat(batch_at(first)))
+        batches = zip(range(first, last), itertools.repeat(batch_at(first)), strict=False)
     folder, watch = _watched_in(this, synthetic=checkpoints is None), config.watch
     speed = _speed(config, encoder, state.params, layouts[0], compute)
     metrics = Metrics(folder, first, last, speed, watch.log_every, lambda: checkpoints and checkpoints.latest_step)
     profile = Profile(folder / "profile", first + PROFILE_AFTER, watch.profile)
-    saving = [SaveEvery(checkpoints, config.save_every, metrics)] if checkpoints else []
-    with contextlib.closing(profile), contextlib.closing(metrics):
-        state = fit(_step(config, encoder, source, compute), state, batches, [metrics, *saving, profile])
+    with contextlib.ExitStack() as stack:
+        hooks = [stack.enter_context(contextlib.closing(hook)) for hook in (profile, metrics)][::-1]
+        if checkpoints:
+            ending = stack.enter_context(EndOnSignal(checkpoints, metrics))
+            hooks += [SaveEvery(checkpoints, config.save_every, metrics), ending]
+        state = fit(_step(config, encoder, source, compute), state, batches, hooks)
     return state, metrics.totals
 
 
@@ -240,7 +258,7 @@ def _batch_source(
     config: RoundConfig, work: Workdir, inputs: dict[str, Artifact], vocabulary: Vocabulary
 ) -> BatchSource:
     caches = [(inputs[name], work.cache(inputs[name])) for name in TOKENS]
-    on_lead("cache", lambda: [open_rows(*cache) for cache in caches] and None)
+    on_lead("cache", lambda: [open_rows(*cache) for cache in caches])
     entities, mentions = (open_rows(*cache) for cache in caches)
     negatives = open_negatives(inputs["negatives"].path, inputs["mention_tokens"]) if "negatives" in inputs else None
     languages = inputs["mention_tokens"].facts["languages"]
@@ -258,7 +276,9 @@ def _keep_settings(this: Round, settings: dict[str, Any]) -> None:
     if not path.exists():
         this.training.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps(settings, indent=1) + "\n")
-    elif different := [name for name, value in json.loads(path.read_text()).items() if settings.get(name) != value]:
+        return
+    begun = read_json(path, f"delete {this.training} to begin the round again")
+    if different := [name for name, value in begun.items() if settings.get(name) != value]:
         raise MelError(
             f"{this.training} was begun with another --{different[0]} than {settings.get(different[0])}: "
             "use another --workdir, or delete it to begin the round again."

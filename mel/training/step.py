@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -127,7 +128,7 @@ def make_encode(
         ]
 
     split = PartitionSpec(AXIS)
-    on_devices = jax.shard_map(
+    on_devices: Any = jax.shard_map(
         encode_on_device, mesh=mesh, in_specs=(PartitionSpec(), split, PartitionSpec()), out_specs=split
     )
     return lambda params, tokens, key: jnp.concatenate(on_devices(params, tokens, key))

@@ -9,7 +9,7 @@ import shutil
 import numpy as np
 import pytest
 
-from mel.artifacts import START, Workdir, open_artifact
+from mel.artifacts import START, Workdir, open_artifact, seal
 from mel.bin import evaluate
 from mel.corpora.alias_table import AliasTable
 from mel.corpora.kb import KnowledgeBase
@@ -50,9 +50,8 @@ def pretend_trained(work: Workdir, number: int) -> None:
     """A round whose training changed nothing."""
     start = open_artifact(work.round(START).checkpoint, "checkpoint")
     manifest = shutil.copytree(start.path, work.round(number).checkpoint) / "manifest.json"
-    manifest.write_text(
-        json.dumps(json.loads(manifest.read_text()) | {"inputs": start.inputs | {"start": start.digest}})
-    )
+    changed = json.loads(manifest.read_text()) | {"inputs": start.inputs | {"start": start.digest}}
+    manifest.write_text(json.dumps(seal(changed)))
 
 
 def test_the_alias_table_answers_with_its_most_frequent_entity(work):

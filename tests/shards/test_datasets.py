@@ -1,5 +1,7 @@
 """Rows written as TFDS blocks come back as they were, however they were cut."""
 
+import dataclasses
+import shutil
 import subprocess
 import sys
 
@@ -64,11 +66,67 @@ def test_files_depend_on_the_rows_not_on_how_they_were_cut(tmp_path):
     assert put(tmp_path / "a", sets).digest == put(tmp_path / "b", [concatenate(sets)]).digest
 
 
-def test_a_cache_of_other_rows_is_refused(tmp_path):
+def flip_a_bit(path):
+    data = bytearray(path.read_bytes())
+    data[-2] ^= 1
+    path.write_bytes(data)
+
+
+def test_a_cache_of_other_rows_is_decoded_anew(tmp_path, caplog):
     one, other = put(tmp_path / "a", [row_set(3, 0)]), put(tmp_path / "b", [row_set(3, 1)])
     open_rows(one, tmp_path / "cache")
-    with pytest.raises(MelError, match="was not made from the tokens at"):
-        open_rows(other, tmp_path / "cache")
+    with caplog.at_level("WARNING", logger="absl"):
+        found = open_rows(other, tmp_path / "cache")
+    assert equal(found, row_set(3, 1))
+    assert f"{tmp_path}/cache was not made from the tokens at {tmp_path}/b" in caplog.text
+
+
+def test_a_bit_that_changed_in_any_file_of_a_cache_has_it_decoded_anew(tmp_path, caplog):
+    tokens = put(tmp_path / "tokens", [row_set(3, 0)])
+    open_rows(tokens, tmp_path / "cache")
+    for name in sorted(path.name for path in (tmp_path / "cache").iterdir()):
+        caplog.clear()
+        flip_a_bit(tmp_path / "cache" / name)
+        with caplog.at_level("WARNING", logger="absl"):
+            found = open_rows(tokens, tmp_path / "cache")
+        assert f"{tmp_path}/cache/{name} is damaged" in caplog.text
+        assert equal(found, row_set(3, 0))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "tokens"]
+
+
+def test_a_bit_that_changed_in_any_file_of_the_shards_is_a_sentence(tmp_path):
+    tokens = put(tmp_path / "tokens", [row_set(3000, 0)])
+    for name in tokens.files:
+        copy = shutil.copytree(tmp_path / "tokens", tmp_path / "copy")
+        flip_a_bit(copy / name)
+        damaged = dataclasses.replace(tokens, path=copy)
+        with pytest.raises(
+            MelError, match=f"{copy}/{name} is damaged, .* delete {copy} and run mel-prepare-data again"
+        ):
+            open_rows(damaged, tmp_path / "cache")
+        assert not (tmp_path / "cache").exists()
+        shutil.rmtree(copy)
+
+
+def test_who_needs_a_cache_that_is_being_decoded_waits_for_it(tmp_path):
+    tokens = put(tmp_path / "tokens", [row_set(3, 0)])
+    decoding = """
+import sys, time
+from mel.artifacts import open_artifact
+from mel.shards import datasets
+decode = datasets._decode
+def slowly(tokens, folder):
+    print("decoding", flush=True)
+    time.sleep(1)
+    decode(tokens, folder)
+datasets._decode = slowly
+datasets.open_rows(open_artifact(sys.argv[1], "tokens"), __import__("pathlib").Path(sys.argv[2]))
+"""
+    command = [sys.executable, "-c", decoding, tmp_path / "tokens", tmp_path / "cache"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "decoding\n"
+        assert equal(open_rows(tokens, tmp_path / "cache"), row_set(3, 0))
+        assert other.wait() == 0
 
 
 def test_no_rows_are_refused(tmp_path):

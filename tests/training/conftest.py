@@ -23,7 +23,7 @@ def source():
     generator = np.random.default_rng(0)
 
     def rows(count):
-        return TokenRows.from_rows([generator.integers(1, 64, generator.integers(2, 30)) for _ in range(count)])
+        return TokenRows.from_rows([generator.integers(1, 64, generator.integers(2, 16)) for _ in range(count)])
 
     gold_rows = generator.integers(20, size=64)
     qids = np.repeat(np.arange(1, 11), 2)

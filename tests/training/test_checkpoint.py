@@ -1,6 +1,7 @@
 """Saved, restored and stepped on equals never saved; what does not fit is refused."""
 
 import dataclasses
+import json
 import shutil
 import types
 
@@ -14,6 +15,7 @@ from mel.encoder.vocabulary import Vocabulary
 from mel.training.checkpoint import StepCheckpoints, open_checkpoint, publish_checkpoint, publish_start
 from mel.training.state import create_state, make_optimizer
 from mel.training.step import make_mesh, put_batch
+from mel.training.step_digests import UNREAD, damage_of
 from mel.types import MelError
 from tests.training.conftest import ENCODER, OPTIMIZER, TOTAL_STEPS
 
@@ -150,3 +152,75 @@ def test_a_checkpoint_of_other_inputs_is_refused(trained, work, tmp_path):
     open_checkpoint(work, 0, {"entity_tokens": one})
     with pytest.raises(MelError, match="was not made from the entity_tokens"):
         open_checkpoint(work, 0, {"entity_tokens": other})
+
+
+def save_steps(folder, state, *steps):
+    checkpoints = StepCheckpoints(folder)
+    for step in steps:
+        checkpoints.save(step, state)
+    checkpoints.close()
+
+
+def test_a_step_is_never_without_the_digests_of_its_files(trained, tmp_path):
+    save_steps(tmp_path / "steps", trained, 1, 2)
+    for step in ("1", "2"):
+        listed = json.loads((tmp_path / "steps" / step / "digests.json").read_bytes())
+        assert any(name.startswith("default/d/") for name in listed)
+        assert all((tmp_path / "steps" / step / name).is_file() for name in listed.keys() - {"seal"})
+        assert not damage_of(tmp_path / "steps" / step)
+
+
+def test_a_flipped_bit_in_any_file_of_a_step_is_found_and_the_step_before_is_used(trained, new_state, tmp_path, caplog):
+    save_steps(tmp_path / "steps", trained, 1, 2)
+    files = [path for path in (tmp_path / "steps" / "2").rglob("*") if path.is_file() and path.name not in UNREAD]
+    assert len(files) >= 5
+    for file in files:
+        folder = shutil.copytree(tmp_path / "steps", tmp_path / "copy")
+        name = file.relative_to(tmp_path / "steps" / "2")
+        flip_a_byte(folder / "2" / name)
+        with caplog.at_level("WARNING", logger="absl"):
+            checkpoints = StepCheckpoints(folder)
+        assert f"Checkpoint {folder}/2 is damaged (" in caplog.text and f"{name} is" in caplog.text
+        assert "going on from step 1" in caplog.text
+        assert checkpoints.latest_step == 1
+        assert equal(checkpoints.restore(1, new_state()), trained)
+        checkpoints.save(2, trained)  # and the step can be saved again
+        checkpoints.close()
+        assert not damage_of(folder / "2")
+        shutil.rmtree(folder)
+        caplog.clear()
+
+
+def test_notes_of_the_library_on_the_saving_change_no_value(trained, new_state, tmp_path):
+    save_steps(tmp_path / "steps", trained, 1)
+    for name in UNREAD:
+        flip_a_byte(tmp_path / "steps" / "1" / name)
+    checkpoints = StepCheckpoints(tmp_path / "steps")
+    assert equal(checkpoints.restore(1, new_state()), trained)
+    checkpoints.close()
+
+
+def test_a_file_that_is_missing_or_too_many_is_damage_and_so_is_no_list(trained, tmp_path):
+    save_steps(tmp_path / "steps", trained, 1)
+    step = tmp_path / "steps" / "1"
+    (step / "default" / "another").write_text("")
+    assert damage_of(step) == "default/another is not as it was saved"
+    (step / "default" / "another").unlink()
+    (step / "default" / "_METADATA").unlink()
+    assert damage_of(step) == "default/_METADATA is not as it was saved"
+    (step / "digests.json").unlink()
+    assert damage_of(step) == "digests.json is missing"
+    StepCheckpoints(tmp_path / "steps").close()
+    assert not step.exists()
+
+
+def test_nothing_is_saved_that_was_made_from_a_damaged_file(trained, tmp_path):
+    with publish(tmp_path / "a", "tokens") as draft:
+        (draft / "file").write_bytes(bytes(3 << 20))
+    flip_a_byte(tmp_path / "a" / "file")
+    open_artifact(tmp_path / "a", "tokens")
+    checkpoints = StepCheckpoints(tmp_path / "steps")
+    with pytest.raises(MelError, match="a/file is damaged"):
+        checkpoints.save(1, trained)
+    checkpoints.close()
+    assert checkpoints.latest_step is None

@@ -1,0 +1,116 @@
+"""The names of everything in a working directory, and which command makes it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mel.artifacts import Artifact
+
+START = -1  # the round whose checkpoint is the encoder before training
+# The command that publishes a kind again where it was deleted. Any command that needs the others makes them.
+MADE_BY = {
+    **dict.fromkeys(("kb", "alias table", "tokenizer", "mentions", "tokens"), "mel-prepare-data"),
+    "negatives": "mel-mine-negatives",
+    "checkpoint": "mel-train",
+    "report": "mel-evaluate",
+    "bundle": "mel-export",
+}
+
+
+def rerun(kind: str) -> str:
+    """What to run to make an artefact again, as part of a sentence: "run mel-train again"."""
+    return f"run {MADE_BY.get(kind, 'the same command')} again"
+
+
+@dataclasses.dataclass(frozen=True)
+class Workdir:
+    """The names of everything in a working directory, stated here and nowhere else."""
+
+    path: pathlib.Path
+
+    def __init__(self, path: str | os.PathLike):
+        object.__setattr__(self, "path", pathlib.Path(path).absolute())
+
+    @property
+    def kb(self) -> pathlib.Path:
+        return self.path / "kb"
+
+    @property
+    def alias_table(self) -> pathlib.Path:
+        return self.path / "alias_table"
+
+    @property
+    def bundle(self) -> pathlib.Path:
+        return self.path / "bundle"
+
+    @property
+    def tokenizer(self) -> pathlib.Path:
+        return self.path / "tokens" / "tokenizer"
+
+    @property
+    def entity_tokens(self) -> pathlib.Path:
+        return self.path / "tokens" / "entities"
+
+    def mentions(self, split: str) -> pathlib.Path:
+        return self.path / "mentions" / split
+
+    def mention_tokens(self, split: str) -> pathlib.Path:
+        return self.path / "tokens" / "mentions" / split
+
+    def cache(self, tokens: Artifact) -> pathlib.Path:
+        """Where the token shards `tokens` stand decoded, for memory mapping."""
+        return self.path / "cache" / f"{tokens.path.name}-{tokens.digest[:12]}"
+
+    def round(self, number: int) -> Round:
+        """Round 0, 1, ...; START is the untrained encoder."""
+        return Round(self.path / "rounds" / ("start" if number == START else str(number)))
+
+    def rounds(self) -> list[int]:
+        """The numbers of all rounds that were begun, in order; START is not among them."""
+        folders = (self.path / "rounds").glob("[0-9]*")
+        return sorted(int(folder.name) for folder in folders if folder.name.isdecimal())
+
+    def report(self, name: str) -> pathlib.Path:
+        return self.path / "reports" / name
+
+
+@dataclasses.dataclass(frozen=True)
+class Round:
+    """The names of what one round reads and publishes."""
+
+    path: pathlib.Path
+
+    @property
+    def negatives(self) -> pathlib.Path:
+        return self.path / "negatives"
+
+    @property
+    def training(self) -> pathlib.Path:
+        """Work in progress: checkpoints by step, metrics, TensorBoard."""
+        return self.path / "training"
+
+    @property
+    def checkpoint(self) -> pathlib.Path:
+        return self.path / "checkpoint"
+
+    @property
+    def entity_embeddings(self) -> pathlib.Path:
+        return self.path / "embeddings" / "entities"
+
+    @property
+    def mention_embeddings(self) -> pathlib.Path:
+        return self.path / "embeddings" / "mentions"
+
+    @property
+    def index(self) -> pathlib.Path:
+        """Over the embeddings of entities."""
+        return self.path / "index"
+
+    @property
+    def mention_index(self) -> pathlib.Path:
+        """Over the embeddings of training mentions."""
+        return self.path / "mention_index"

@@ -1,0 +1,128 @@
+"""Results come in order from however many workers, and no worker outlives its parent."""
+
+import contextlib
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from mel.corpora.workers import map_in_order
+from mel.types import MelError
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+SECONDS = 20  # until which everything has to be over, on a busy machine as well
+
+
+def square(number):
+    return number * number
+
+
+def refuse(number):
+    if number == 3:
+        raise MelError("number 3 is malformed")
+    return number
+
+
+def die(number):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_results_come_in_the_order_of_the_items(workers):
+    assert list(map_in_order(square, range(7), workers)) == [0, 1, 4, 9, 16, 25, 36]
+
+
+def test_an_error_of_a_worker_is_raised_here():
+    with pytest.raises(MelError, match="number 3 is malformed"):
+        list(map_in_order(refuse, range(6), 2))
+
+
+def test_a_worker_that_is_killed_is_a_sentence():
+    with pytest.raises(MelError, match="A worker process was killed, .* lower --workers"):
+        list(map_in_order(die, range(4), 2))
+
+
+PARENT = """
+import re, sys, time
+from mel.corpora import workers
+
+def wait(number):
+    if number == 0:
+        return number
+    if sys.argv[1] == "holding the interpreter":
+        re.match(r"(a*)*b", "a" * 60)  # for ever, in C, and no other thread runs
+    time.sleep(3600)
+
+if sys.argv[1] == "without help of the system":
+    workers.sys.platform = "another"
+
+if __name__ == "__main__":
+    results = workers.map_in_order(wait, [0, 1, 2, 3], 3)
+    print(next(results), flush=True)
+    next(results)
+"""
+
+
+def descendants(pid):
+    """The processes under `pid`, by what the system says."""
+    found, parents = [pid], {}
+    for status in pathlib.Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            parents[int(status.parent.name)] = int(status.read_text().rpartition(")")[2].split()[1])
+    for above in found:
+        found += [child for child, parent in parents.items() if parent == above]
+    return found[1:]
+
+
+def is_running(pid):
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_until(condition):
+    until = time.monotonic() + SECONDS
+    while not condition() and time.monotonic() < until:
+        time.sleep(0.05)
+    return condition()
+
+
+@pytest.fixture
+def parent(tmp_path, request):
+    """A process in the midst of its work with three workers; and all of them."""
+    (tmp_path / "parent.py").write_text(PARENT)
+    command = [sys.executable, tmp_path / "parent.py", request.param]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}
+    ) as process:
+        assert process.stdout.readline() == "0\n"
+        assert wait_until(lambda: len(descendants(process.pid)) == 4)  # one is the tracker of resources
+        children = descendants(process.pid)
+        yield process, children
+        process.kill()
+        for pid in filter(is_running, children):
+            os.kill(pid, signal.SIGKILL)
+
+
+WAYS = ["as it is", "holding the interpreter", "without help of the system"]
+
+
+@pytest.mark.parametrize("parent", WAYS, indirect=True)
+def test_no_worker_outlives_a_parent_that_is_killed(parent):
+    process, children = parent
+    process.kill()
+    process.wait()
+    assert wait_until(lambda: not any(map(is_running, children)))
+
+
+@pytest.mark.parametrize("parent", ["as it is"], indirect=True)
+def test_nothing_is_waited_for_that_nobody_wants(parent):
+    process, children = parent
+    process.send_signal(signal.SIGINT)
+    assert process.wait(SECONDS) == -signal.SIGINT
+    assert wait_until(lambda: not any(map(is_running, children)))
