@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 EntityId = str
 """The name of an entity at the rims: in archives, mentions, reports, links. Inside, entities are numbered."""
+
+Role = Literal["mention", "entity"]
 
 NIL_ID: EntityId = "NIL"
 NIL = 0  # the number of no entity
@@ -114,12 +116,14 @@ class MarkedText:
     """A text with a marked focus: the only thing the tokenizer accepts.
 
     A mention is its page with the surface form as focus; an entity is its title and
-    description with the title as focus. `header` is kept whatever window is cut.
+    description with the title as focus. `header` is kept whatever window is cut. `role` says
+    which of the two it is, for encoders that were trained with a prefix for each.
     """
 
     text: str
     focus: Span
     header: str = ""
+    role: Role = "mention"
 
     def __post_init__(self):
         self.focus.of(self.text)

@@ -34,7 +34,7 @@ from mel.corpora.redirects import Redirects
 from mel.cost import record_cost
 from mel.locks import claim
 from mel.shards import prepare
-from mel.text.tokenizer import Tokenizer
+from mel.text.foreign import read_tokenizer
 from mel.types import MelError
 
 
@@ -150,7 +150,7 @@ def _mewsli_languages(config: Config) -> list[str]:
 
 
 def _publish_tokenizer(config: Config, work: Workdir) -> Artifact:
-    tokenizer = Tokenizer.load(config.tokenizer)
+    tokenizer = read_tokenizer(config.tokenizer)
     if not exists(work.tokenizer):
         with publish(work.tokenizer, "tokenizer", config) as draft:
             tokenizer.save(draft.path)
