@@ -245,7 +245,7 @@ def _reached(right_Q: np.ndarray, crossed: CrossFitted, level: int) -> dict[str,
 
 
 def _padded(scores_QK: np.ndarray, depth: int) -> np.ndarray:
-    """The first `depth` scores of each row and a missing one behind them, so that all have a second; float64."""
+    """The first `depth` scores of each row and a missing one after them, so that all have a second; float64."""
     return np.pad(scores_QK[:, :depth].astype(np.float64), ((0, 0), (0, 1)), constant_values=-np.inf)
 
 

@@ -3,7 +3,7 @@
 encoder/      weights and tokenizer, as `transformers` and `mel` load them
 modules.json, 1_Pooling/, 2_Dense/
               with encoder/ they make the bundle a sentence-transformers model; its input is a
-              text with the marker before and behind the focus (`mel.encoder.pretrained` writes them)
+              text with the marker before and after the focus (`mel.encoder.pretrained` writes them)
 index/        of the entities' embeddings
 entities.npy, languages.npy, titles*.npy, ids*.npy, number_of.npy
               the entity, language and title of each row of the index, and what entities are called

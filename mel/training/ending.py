@@ -23,7 +23,7 @@ class EndOnSignal:
 
     Example:
       with EndOnSignal(checkpoints, metrics) as ending:
-          fit(step, state, batches, [metrics, saving, ending])  # behind what saves regularly
+          fit(step, state, batches, [metrics, saving, ending])  # after what saves regularly
     """
 
     def __init__(self, checkpoints: StepCheckpoints, metrics: Metrics):

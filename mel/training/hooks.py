@@ -118,7 +118,7 @@ class Profile:
 
     Args:
       folder: where the trace goes.
-      after: the step behind which the trace starts.
+      after: the step after which the trace starts.
       steps: how many steps it is of; 0 for no trace.
     """
 

@@ -84,7 +84,7 @@ def make_step(
 def make_encode(
     config: EncoderConfig, chunk_tokens: int, mesh: Mesh, compute: Compute = Compute()
 ) -> Callable[..., jax.Array]:
-    """`encode(params, tokens, key) -> embeddings_ND`, the groups of texts one behind the other.
+    """`encode(params, tokens, key) -> embeddings_ND`, the groups of texts one after the other.
 
     Each device encodes its share of every group, a chunk of texts at a time. The backward pass
     computes again what was not kept: of a deep encoder a layer at a time, from the states between the
