@@ -76,6 +76,7 @@ class Mention:
     """A span of a context in some language, and the entity it means (NIL_ID where unknown).
 
     `document` names the text that the context comes from; mentions of one document belong together.
+    `cluster` is what documents share that are translations of one another, "" where nobody knows.
     `title` is the title of the page the context comes from, "" where there is none.
     `frequency_bin` is Mewsli-9's `freq_bin` (0..5), -1 where a corpus does not tell.
     `in_references` is its `qid_in_refs`, None where a corpus does not tell.
@@ -92,6 +93,7 @@ class Mention:
     frequency_bin: int = -1
     in_references: bool | None = None
     lemma: str = ""
+    cluster: str = ""
 
     def __post_init__(self):
         self.span.of(self.context)

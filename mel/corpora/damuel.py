@@ -113,7 +113,7 @@ def _page(record: dict, language: str, redirects: Redirects, place: str) -> Page
         span, gold, lemma = found
         redirected += gold in redirects
         mention_id, gold = f"{document}-{ordinal}", redirects.resolve(gold)
-        mentions.append(Mention(mention_id, language, text, span, gold, document, title, lemma=lemma))
+        mentions.append(Mention(mention_id, language, text, span, gold, document, title, lemma=lemma, cluster=qid))
     names = _names(record, wiki) if title else ()
     return Page(qid, entity, text, tuple(mentions), dropped, redirected, names, old in redirects)
 
