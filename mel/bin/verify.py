@@ -16,13 +16,12 @@ Example:
 from __future__ import annotations
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Iterable, Sequence
 
-from mel.artifacts import read_json
 from mel.bin.launch import launch
 from mel.config import flag
+from mel.files import read_json, read_json_lines
 from mel.training.step_digests import damage_of
 from mel.types import MelError
 from mel.verification import Finding, verify
@@ -74,30 +73,20 @@ def _unfinished(workdir: pathlib.Path) -> Iterable[Finding]:
                 damage = damage_of(path)
                 remedy = "run the same command again, which goes on from the one before"
                 yield _finding(workdir, path, "checkpoint by step", damage, remedy)
-        for path, read in ((this / "settings.json", read_json), (this / "metrics.jsonl", _read_lines)):
+        for path, read in ((this / "settings.json", read_json), (this / "metrics.jsonl", read_json_lines)):
             if path.exists():
+                remedy, damage = f"delete {this} to begin the round again", ""
                 try:
-                    read(path)
-                    damage = ""
+                    read(path, remedy)
                 except MelError as error:
-                    damage = str(error)
-                yield _finding(workdir, path, path.suffix.removeprefix("."), damage, f"delete {path}")
+                    damage = str(error).removesuffix(f": {remedy}.")
+                yield _finding(workdir, path, path.suffix.removeprefix("."), damage, remedy)
 
 
 def _finding(workdir: pathlib.Path, path: pathlib.Path, kind: str, damage: str, remedy: str) -> Finding:
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     size = sum(file.stat().st_size for file in files)
     return Finding(str(path.relative_to(workdir)), kind, "", size, (), (damage,) if damage else (), remedy)
-
-
-def _read_lines(path: pathlib.Path) -> None:
-    lines = path.read_bytes().splitlines(keepends=True)
-    for number, line in enumerate(lines, 1):
-        try:
-            json.loads(line)
-        except ValueError:
-            if number < len(lines) or line.endswith(b"\n"):  # else it is being written, or a killed process wrote it
-                raise MelError(f"line {number} is no JSON") from None
 
 
 def console() -> None:
