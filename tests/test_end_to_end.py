@@ -22,6 +22,7 @@ from mel.corpora.malformed import Malformed
 from mel.systems.system import SystemConfig
 from mel.training.state import OptimizerConfig
 from mel.types import MelError
+from tests.configs import config_of
 
 STEPS = 8
 
@@ -52,7 +53,8 @@ def leaves(config):
 
 
 def preparation(tiny_world, workdir):
-    return prepare_data.Config(
+    return config_of(
+            prepare_data.Config,
         workdir=str(workdir), damuel=str(tiny_world / "damuel"), mewsli=str(tiny_world / "mewsli"),
         languages=("en", "ru", "ar", "ja"), tokenizer=str(tiny_world / "tokenizer"), mention_tokens=16,
         entity_tokens=16, workers=1,

@@ -7,12 +7,14 @@ from mel.corpora.kb import KnowledgeBase
 from mel.corpora.mentions import surface_forms
 from mel.shards.datasets import open_rows
 from mel.shards.negatives import open_negatives
+from tests.configs import config_of
 
 
 @pytest.fixture(scope="module")
 def prepared(tiny_world, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("prepared")
-    config = prepare_data.Config(
+    config = config_of(
+            prepare_data.Config,
         workdir=str(workdir), damuel=str(tiny_world / "damuel"), languages=("en", "ru"),
         tokenizer=str(tiny_world / "tokenizer"), mention_tokens=16, entity_tokens=16, workers=1,
     )  # fmt: skip
