@@ -305,3 +305,32 @@ def test_archives_that_are_missing_are_fetched_first(config, monkeypatch, tmp_pa
     download = Download(download=True, download_from="http://x")
     prepare_data.main(with_flags(config, damuel=str(tmp_path / "new"), download=download))
     assert Workdir(config.workdir).kb.exists()
+
+
+def test_one_row_an_entity_of_the_language_that_links_most(config, tmp_path, capsys):
+    """Q5 is linked twice in Spanish and once in English, Q6 nowhere; --languages has English first."""
+    write_records(
+        tmp_path / "damuel", "en",
+        {"qid": "Q5"} | page("Saltwick", "Saltwick is a village ."), {"qid": "Q6"} | page("Reader", "A reader reads ."),
+        {"qid": "Q7"} | page("Coast", "The coast of Saltwick .", (3, 4, "Q5")),
+    )  # fmt: skip
+    write_records(
+        tmp_path / "damuel", "es",
+        {"qid": "Q5"} | page("Saltvico", "Saltvico es un pueblo ."), {"qid": "Q6"} | page("Lector", "Un lector lee ."),
+        {"qid": "Q8"} | page("Playa", "Saltvico y Saltvico tienen playa .", (0, 1, "Q5"), (2, 3, "Q5")),
+    )  # fmt: skip
+    config = with_flags(
+        config, damuel=str(tmp_path / "damuel"), mewsli="", languages=("en", "es"), kb_rows_by="most_linked"
+    )
+    prepare_data.main(config)
+    work = Workdir(config.workdir)
+    assert [(entity.entity_id, entity.title) for entity in read_entities(work.kb)] == [
+        ("Q6", "Reader"), ("Q7", "Coast"), ("Q5", "Saltvico"), ("Q8", "Playa"),
+    ]  # fmt: skip
+    facts = open_artifact(work.kb, "kb").facts
+    assert facts["entities"] == {"en": 2, "es": 2} and facts["left_out"] == {"en": 1, "es": 1}
+    assert "2 rows of entities that another language links to more" in capsys.readouterr().out
+    assert {title for title, _ in golds(config.workdir, "train")} == {"Saltvico"}
+    table, ids = AliasTable.read(work.alias_table), KnowledgeBase.read(work.kb, ("en", "es")).ids
+    by_name, _ = table.prior("Lector", "es")
+    assert [ids[entity] for entity in by_name] == ["Q6"]  # the title of a row that is left out is a name still
