@@ -19,6 +19,7 @@ from mel.artifacts import START, Workdir
 from mel.bin import export, prepare_data, train
 from mel.checks import CHECKS
 from tests import tiny_world as world
+from tests.configs import config_of
 
 SHARED_DATA = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -57,7 +58,8 @@ def untrained(tiny_world, tmp_path_factory) -> Workdir:
     """A working directory with prepared data and an encoder of random weights, to be read only."""
     path = str(tmp_path_factory.mktemp("untrained"))
     prepare_data.main(
-        prepare_data.Config(
+        config_of(
+            prepare_data.Config,
             workdir=path,
             damuel=str(tiny_world / "damuel"),
             mewsli=str(tiny_world / "mewsli"),

@@ -24,6 +24,7 @@ from mel.cost import FILE
 from mel.reports.report import open_report
 from mel.systems.system import SystemConfig
 from mel.types import MelError
+from tests.configs import config_of
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 EXPERIMENTS = sorted(path.parent for path in (ROOT / "experiments").rglob("settings.txt"))
@@ -54,7 +55,8 @@ def finished(setting, seed, values, by_language=None, seconds=None, flags=()):
 @pytest.fixture(scope="module")
 def prepared(tiny_world, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("prepared")
-    config = prepare_data.Config(
+    config = config_of(
+            prepare_data.Config,
         workdir=str(workdir), damuel=str(tiny_world / "damuel"), mewsli=str(tiny_world / "mewsli"),
         languages=("en", "ru"), tokenizer=str(tiny_world / "tokenizer"), mention_tokens=16, entity_tokens=16, workers=1,
     )  # fmt: skip

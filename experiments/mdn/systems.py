@@ -34,8 +34,8 @@ BASELINES = {
     "alias-table-language": {"model": "alias_table_language"},
     "alias-table-names": {"model": "alias_table_names"},
     "string-similarity": {"model": "string_similarity"},
-    "olpeat-start": {"model": "olpeat", "round": START},
-    "olpeat": {"model": "olpeat"},
+    "olpeat-start": {"model": "olpeat_all_languages", "round": START},
+    "olpeat": {"model": "olpeat_all_languages"},
 }
 ENCODERS = {
     "contexts": {"model": "checkpoint", **CONTEXTS},

@@ -31,7 +31,7 @@ from mel.evaluation.calibration import calibrate
 from mel.evaluation.evaluation_set import EvaluationSet, read_prepared
 from mel.linking.bundle import KIND, publish_bundle, read_calibration
 from mel.retrieval.index import Index, IndexKind
-from mel.shards.prepare import Windows
+from mel.shards.blocks import Windows
 from mel.systems.nearest import rank_by_embeddings
 from mel.systems.trained import LAST, Trained, open_trained
 from mel.types import MelError

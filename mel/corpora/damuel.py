@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import orjson
 from absl import logging
 
-from mel.corpora.archives import Part, read_lines
+from mel.corpora.archives import Digest, Part, read_lines
 from mel.corpora.malformed import Malformed
 from mel.corpora.redirects import Redirects
 from mel.types import Entity, EntityId, MelError, Mention, Span, parse_qid
@@ -52,7 +52,9 @@ class Page(NamedTuple):
     redirected_entity: bool = False
 
 
-def read_pages(part: Part, language: str, malformed: Malformed, redirects: Redirects | None = None) -> Iterator[Page]:
+def read_pages(
+    part: Part, language: str, malformed: Malformed, redirects: Redirects | None = None, digest: Digest | None = None
+) -> Iterator[Page]:
     """Yields one page for each usable record of a part.
 
     Args:
@@ -62,12 +64,13 @@ def read_pages(part: Part, language: str, malformed: Malformed, redirects: Redir
       malformed: where lines that are not JSON or too long, and records without a QID, a language or
         with values of the wrong type are reported.
       redirects: where merged QIDs went, for entities and golds.
+      digest: is told the bytes of the part.
 
     Raises:
       MelError: the part is damaged, or too many records are malformed.
     """
     redirects = redirects or Redirects()
-    for line, data in read_lines(part, lambda line, reason: malformed.add(str(part), line, reason)):
+    for line, data in read_lines(part, lambda line, reason: malformed.add(str(part), line, reason), digest):
         try:
             record = _object(orjson.loads(data), "the record")
             if not (found := _get(record, "lang", str)):

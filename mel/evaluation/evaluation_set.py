@@ -18,8 +18,8 @@ from mel.corpora.malformed import MAX_SHARE, Malformed
 from mel.corpora.mentions import KIND, MentionLine, choose_languages, read_lines, write_line
 from mel.corpora.redirects import Redirects
 from mel.faults import first_line
+from mel.shards.blocks import Windows, mewsli_mentions
 from mel.shards.datasets import open_rows
-from mel.shards.prepare import Windows, mewsli_mentions
 from mel.shards.rows import TokenRows
 from mel.types import MelError
 

@@ -27,7 +27,7 @@ from mel.encoder.backend import Precision
 from mel.encoder.config import EncoderConfig
 from mel.encoder.embed import Encoder
 from mel.retrieval.index import Index, IndexKind, open_index, publish_index
-from mel.shards.prepare import Windows
+from mel.shards.blocks import Windows
 from mel.text.tokenizer import MARKER, Tokenizer
 
 KIND = "bundle"

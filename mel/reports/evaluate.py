@@ -35,8 +35,8 @@ from mel.reports.report import (
     publish_report,
     read_predictions,
 )
+from mel.shards.blocks import Windows
 from mel.shards.datasets import open_rows
-from mel.shards.prepare import Windows
 from mel.systems.system import WITH_SCORES, System, SystemConfig, open_system
 from mel.text.tokenizer import Tokenizer
 from mel.types import MelError

@@ -100,8 +100,9 @@ class RoundConfig:
         for name in ("rounds", "steps_per_round", "batch_size", "save_every"):
             if not getattr(self, name) > 0:
                 raise MelError(f"--{name}={getattr(self, name)} must be above 0.")
-        if self.train_mentions < 0:
-            raise MelError(f"--train_mentions={self.train_mentions} must not be below 0.")
+        for name in ("train_mentions", "seed"):
+            if getattr(self, name) < 0:
+                raise MelError(f"--{name}={getattr(self, name)} must not be below 0.")
         if not START <= self.round < self.rounds:
             raise MelError(
                 f"--round={self.round} is not between -1 and {self.rounds - 1}, the last of --rounds={self.rounds}."

@@ -11,7 +11,7 @@ from mel.corpora import mewsli
 from mel.corpora.kb import KnowledgeBase
 from mel.corpora.redirects import Redirects
 from mel.evaluation.evaluation_set import golds_with_twins, read_clusters, read_prepared, read_tree
-from mel.shards.prepare import Windows
+from mel.shards.blocks import Windows
 from mel.types import NIL, NIL_ID, OUTSIDE, MelError
 from tests.evaluation import hand_made
 
