@@ -28,8 +28,8 @@ def allocate(path: pathlib.Path, shape: tuple[int, ...], dtype: Any) -> np.memma
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
-    """Writes a small file whole or not at all, replacing what was there."""
-    draft = path.with_name(f"{DRAFT}{os.getpid()}-{path.name}")
+    """Writes a small file whole or not at all, replacing what was there; the caller is its one writer."""
+    draft = path.with_name(f"{DRAFT}{path.name}")
     try:
         with open(draft, "w", encoding="utf-8") as file:
             file.write(text)

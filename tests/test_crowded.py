@@ -45,7 +45,7 @@ def two_at_once(command):
     """Runs it twice, and once more for whoever was refused: what a user does who reads the message."""
     pair = [start(*command) for _ in range(2)]
     said = [process.communicate(timeout=300)[1] for process in pair]
-    for process, log in zip(pair, said):
+    for process, log in zip(pair, said, strict=True):
         assert process.returncode == 0 or REFUSED.search(log.splitlines()[-1]), log
         assert "Traceback" not in log
     assert any(process.returncode == 0 for process in pair)

@@ -19,6 +19,7 @@ import dataclasses
 import pathlib
 from collections.abc import Iterable, Sequence
 
+from mel.artifacts import exists
 from mel.bin.launch import launch
 from mel.config import flag
 from mel.files import read_json, read_json_lines
@@ -69,7 +70,7 @@ def _unfinished(workdir: pathlib.Path) -> Iterable[Finding]:
     """What stands beside the artefacts of rounds and has to be whole."""
     for this in sorted(workdir.glob("rounds/*/training")):
         for path in sorted(this.glob("checkpoints/*")):
-            if path.name.isdecimal():
+            if path.name.isdecimal() and not exists(this.parent / "checkpoint"):  # else nobody reads it any more
                 damage = damage_of(path)
                 remedy = "run the same command again, which goes on from the one before"
                 yield _finding(workdir, path, "checkpoint by step", damage, remedy)

@@ -142,3 +142,9 @@ def test_the_exit_status_tells(work):
     assert ended.returncode == 1
     last_line = ended.stderr.splitlines()[-1]
     assert last_line.endswith(f"manifest.json is damaged: delete {work.kb} and run the command that made it again.")
+
+
+def test_checkpoints_by_step_of_a_round_that_is_published_are_nobodys_concern(work):
+    steps = work.round(START).training / "checkpoints" / "2"  # a killed process did not come to deleting them
+    steps.mkdir(parents=True)
+    run(workdir=str(work.path))
