@@ -83,7 +83,7 @@ class Metrics:
             return
         step, metrics = self._pending
         self._pending = None
-        values = {name: float(value) for name, value in metrics.items()}
+        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
         check_finite(step, values["loss"], self._last_good())
         self._file.write(json.dumps({"step": step, **{name: values[name] for name in sorted(values)}}) + "\n")
         for name, value in values.items():

@@ -22,6 +22,7 @@ from mel.training.ending import EndOnSignal
 from mel.training.loop import fit
 from mel.training.rounds import _keep_settings
 from mel.types import MelError
+from tests.configs import config_of
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TRAINING = (
@@ -102,7 +103,8 @@ def test_of_several_hosts_all_end_at_the_step_on_which_they_agree(monkeypatch):
 def prepared(tiny_world, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("prepared")
     prepare_data.main(
-        prepare_data.Config(
+        config_of(
+            prepare_data.Config,
             workdir=str(workdir), damuel=str(tiny_world / "damuel"), languages=("en", "ar"),
             tokenizer=str(tiny_world / "tokenizer"), mention_tokens=16, entity_tokens=16, workers=1,
         )
