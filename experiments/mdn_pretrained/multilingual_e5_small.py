@@ -106,7 +106,9 @@ def parse(data: bytes) -> Contents:
     form = "<4sI7ifi5iQ"
     header = Header(*struct.unpack_from(form, data))
     if header.magic != MAGIC or header.block != 32:
-        raise SystemExit(f"{PACKAGE} holds {header.magic!r} in blocks of {header.block}, not {MAGIC!r} in blocks of 32.")
+        raise SystemExit(
+            f"{PACKAGE} holds {header.magic!r} in blocks of {header.block}, not {MAGIC!r} in blocks of 32."
+        )
     place = struct.calcsize(form)
     ends = np.frombuffer(data, "<u4", header.pieces + 1, place)
     place += ends.nbytes
