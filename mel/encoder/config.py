@@ -75,6 +75,9 @@ class EncoderConfig:
                 raise MelError(f"An encoder cannot have {field.name} {value!r}: a positive whole number is needed.")
         if self.hidden_size % self.num_heads:
             raise MelError(f"hidden_size {self.hidden_size} is not divisible by num_heads {self.num_heads}.")
+        for name in ("layer_norm_eps", "dropout"):
+            if not isinstance(value := getattr(self, name), (int, float)):
+                raise MelError(f"{name} {value!r} is no number.")
         if not self.layer_norm_eps > 0:
             raise MelError(f"layer_norm_eps {self.layer_norm_eps!r} is not above 0.")
         if not 0 <= self.dropout < 1:
@@ -96,6 +99,8 @@ class EncoderConfig:
           MelError: it lacks a size, or asks for something other than an absolute-position BERT
             encoder with exact gelu.
         """
+        if not isinstance(values, Mapping):
+            raise MelError("The config of this encoder is no JSON object: one of a BertModel or its likes is needed.")
         model_type = values.get("model_type", "bert")
         found = {"model_type": model_type} if model_type not in _CLASSES else {}
         found |= {key: values[key] for key, allowed in _HF_FIXED.items() if values.get(key, allowed[0]) not in allowed}

@@ -92,6 +92,11 @@ def test_a_value_of_the_wrong_type_is_named(key):
         EncoderConfig.from_hf({**LEALLA_SMALL, key: "many"})
 
 
+def test_refuses_what_is_no_object():
+    with pytest.raises(MelError, match="no JSON object"):
+        EncoderConfig.from_hf([])
+
+
 def test_refuses_a_config_without_a_size():
     with pytest.raises(MelError, match="num_attention_heads"):
         EncoderConfig.from_hf({key: value for key, value in LEALLA_SMALL.items() if key != "num_attention_heads"})
@@ -105,6 +110,8 @@ def test_refuses_a_config_without_a_size():
         ({"vocab_size": "100"}, "vocab_size '100'"),
         ({"layer_norm_eps": 0.0}, "layer_norm_eps 0.0"),
         ({"dropout": 1.0}, "dropout 1.0"),
+        ({"dropout": None}, "dropout None is no number"),
+        ({"layer_norm_eps": "small"}, "layer_norm_eps 'small' is no number"),
         ({"pooling": "max"}, "pooling 'max'"),
         ({"model_type": "t5"}, "model_type 't5'"),
         ({"pad_id": -1}, "pad_id -1"),

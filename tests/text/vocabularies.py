@@ -1,4 +1,4 @@
-"""Small tokenizers of every kind, and texts of eight languages that their vocabularies cover."""
+"""Small tokenizers of every kind, and texts of ten languages that their vocabularies cover."""
 
 import functools
 import json
@@ -9,8 +9,10 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 TEXTS = {
     "en": "The old mill stands by the river; its owner, a miller's son, sells flour (and bread) in Millbrook.",
     "de": "Die Donaudampfschifffahrt führte bis Wien, wo Fährhäuser am Straßenrand auf müde Gäste warteten.",
+    "es": "El viejo molino está junto al río; su dueño vende harina, ¿y pan?, en el mercado de Molinaseca.",
     "ru": "Старая мельница стоит у реки, а её хозяин продаёт муку и хлеб на рынке в соседнем городе.",
     "ar": "تقع الطاحونة القديمة على ضفة النهر، ويبيع صاحبها الدقيق والخبز في سوق المدينة المجاورة.",
+    "hi": "पुरानी चक्की नदी के किनारे खड़ी है और उसका मालिक पास के शहर के बाज़ार में आटा और रोटी बेचता है।",
     "ko": "오래된 물레방아는 강가에 서 있고, 주인은 이웃 마을 시장에서 밀가루와 빵을 판다.",
     "ja": "東京都の首都圏にある古い水車小屋は川のそばに立ち、持ち主はミルタウンの市場で小麦粉とパンを売っている。",
     "zh": "古老的水磨坊坐落在河边，主人在邻近城镇的集市上出售面粉和面包。北京是中华人民共和国的首都。",
