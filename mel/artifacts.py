@@ -27,7 +27,7 @@ FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 START = -1  # the round whose checkpoint is the encoder before training
 PACKAGES = (
-    "absl-py array-record flax jax jaxlib mel numpy optax orbax-checkpoint rapidfuzz safetensors scann scipy "
+    "absl-py array-record flax jax jaxlib mel-linker numpy optax orbax-checkpoint rapidfuzz safetensors scann scipy "
     "tensorflow-datasets tokenizers transformers"
 ).split()
 

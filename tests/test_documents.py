@@ -161,5 +161,5 @@ def _name(flag: str) -> str:
 
 
 def _has_flag(binary: str, flag: str) -> bool:
-    names = [*flag_names(importlib.import_module(f"mel.bin.{binary}").Config), "help", "flagfile"]
+    names = [*flag_names(importlib.import_module(f"mel.bin.{binary}").Config), "help", "flagfile", "version"]
     return _name(flag).removeprefix("--") in [*names, *(f"no{name}" for name in names)]

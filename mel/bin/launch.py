@@ -17,6 +17,7 @@ from typing import Any
 
 from absl import app, flags, logging
 
+from mel import __version__
 from mel.artifacts import is_disk_full
 from mel.config import REQUIRED
 from mel.types import MelError
@@ -30,11 +31,15 @@ def launch(main: Callable[[Any], None], config_class: type) -> None:
     """
     values = flags.FLAGS
     define_flags(config_class, values)
+    flags.DEFINE_bool("version", False, "Say which version this is, and end.", flag_values=values)
     sys.modules["__main__"].__doc__ = sys.modules[main.__module__].__doc__
-    for name in flag_names(config_class):
+    for name in [*flag_names(config_class), "version"]:
         values.register_key_flag_for_module(sys.argv[0], values[name])
 
     def run(arguments: list[str]) -> None:
+        if values["version"].value:
+            print(f"{os.path.basename(sys.argv[0])} {__version__}")
+            return
         logging.use_absl_handler()
         logging.set_verbosity(logging.INFO)
         logging.set_stderrthreshold(logging.INFO)
