@@ -26,11 +26,11 @@ TRAIN = [
 
 
 class BuildWithRecipes(build_py):
-    """Puts the flagfiles of experiments/ into a wheel, as mel/recipes/experiments/...; the one copy stays where it is."""
+    """Puts the flagfiles of experiments/ into a wheel, as mel/recipes/experiments/...; a checkout has the one copy."""
 
     def run(self):
         super().run()
-        if not self.editable_mode:  # a checkout has them
+        if not self.editable_mode:
             for recipe in sorted((HERE / "experiments").rglob("*.flags")):
                 target = pathlib.Path(self.build_lib, "mel", "recipes", recipe.relative_to(HERE))
                 self.mkpath(str(target.parent))

@@ -21,6 +21,7 @@ from mel.types import MelError
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "BUILD.md", *sorted((ROOT / "experiments").rglob("README.md"))]
 SETUP = (ROOT / "setup.py").read_text("utf-8")
+DISTRIBUTION = re.search(r'name="(.+)"', SETUP)[1]
 BINARIES = ast.literal_eval(re.search(r"BINARIES = (\(.+?\))", SETUP)[1])
 TARGETS = re.findall(r"^([\w./]+):(?!=)", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
 FOLDERS = ("mel", "tests", "experiments", ".ci")
@@ -65,7 +66,7 @@ def test_mistakes_are_found(monkeypatch):
 def mistakes(text: str, folder: pathlib.Path) -> Iterator[str]:
     """What a document in `folder` names that does not exist: binaries, then what is in fenced blocks, then inline."""
     text = text.replace("\\\n", " ")
-    yield from (name for name in re.findall(r"\bmel-[a-z-]+", text) if _module(name) not in BINARIES)
+    yield from (name for name in re.findall(r"\bmel-[a-z-]+", text) if not _is_ours(name))
     for line in "".join(FENCED.findall(text)).splitlines():
         if re.match(r" *([A-Z_]+=\S+ )*(make|mel-|python|pip|pytest)\b", line) and not re.search("[─-◿]", line):
             words = shlex.split(line, comments=True)
@@ -150,6 +151,10 @@ def _of_paths(words: Sequence[str], folder: pathlib.Path) -> Iterator[str]:
         ours = path.split("/")[0] in FOLDERS or pathlib.Path(path).suffix in SOURCES
         if "/" in path and ours and not any((base / path).exists() for base in (ROOT, folder, folder.parent)):
             yield path
+
+
+def _is_ours(name: str) -> bool:
+    return name == DISTRIBUTION or _module(name) in BINARIES
 
 
 def _module(program: str) -> str:

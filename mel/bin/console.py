@@ -27,7 +27,10 @@ def __getattr__(binary: str) -> Callable[[], None]:
 
 
 def start(binary: str) -> None:
-    """Runs `mel.bin.<binary>` and does not return; where a package is not installed, says how to get it."""
+    """Runs `mel.bin.<binary>`; where a package is not installed, says how to get it."""
+    if "--version" in sys.argv[1:]:  # which every installation can say
+        print(f"{os.path.basename(sys.argv[0])} {mel.__version__}")
+        return
     sys.argv[:] = with_recipes(sys.argv)
     try:
         importlib.import_module(f"mel.bin.{binary}").console()

@@ -7,6 +7,7 @@ import types
 
 import pytest
 
+import mel
 from mel.bin import console
 from mel.bin.console import PLACES, with_recipes
 
@@ -34,6 +35,12 @@ def test_what_is_not_installed_is_named_with_the_way_to_get_it(name, monkeypatch
         f"mel-train: the package {name.partition('.')[0]} is not installed: "
         'pip install "mel-linker[train]" brings what preparing, training and evaluating need.'
     )
+
+
+def test_every_installation_says_its_version(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/mel-train", "--version"])
+    console.no_such()
+    assert capsys.readouterr().out == f"mel-train {mel.__version__}\n"
 
 
 def test_a_module_of_our_own_that_is_missing_is_a_fault_of_ours():
