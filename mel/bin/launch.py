@@ -17,10 +17,12 @@ from typing import Any
 
 from absl import app, flags, logging
 
-from mel import __version__
+import mel
 from mel.artifacts import is_disk_full
 from mel.config import REQUIRED
 from mel.types import MelError
+
+OURS = os.path.dirname(mel.__file__)
 
 
 def launch(main: Callable[[Any], None], config_class: type) -> None:
@@ -38,11 +40,12 @@ def launch(main: Callable[[Any], None], config_class: type) -> None:
 
     def run(arguments: list[str]) -> None:
         if values["version"].value:
-            print(f"{os.path.basename(sys.argv[0])} {__version__}")
+            print(f"{os.path.basename(sys.argv[0])} {mel.__version__}")
             return
         logging.use_absl_handler()
         logging.set_verbosity(logging.INFO)
         logging.set_stderrthreshold(logging.INFO)
+        logging.get_absl_handler().addFilter(_is_worth_saying)
         python_logging.getLogger("jax").setLevel(python_logging.WARNING)  # it tells which backends are not there
         try:
             if len(arguments) > 1:
@@ -122,6 +125,11 @@ def _define(name: str, default: Any, help: str, hint: Any, values: flags.FlagVal
         flags.DEFINE_string(name, default, help, flag_values=values)
     else:
         raise TypeError(f"{name}: no flag can hold {hint}.")
+
+
+def _is_worth_saying(record: python_logging.LogRecord) -> bool:
+    """Whether it is of our own code, or more than information."""
+    return record.levelno > python_logging.INFO or record.pathname.startswith(OURS)
 
 
 def _stop(message: str, status: int) -> None:

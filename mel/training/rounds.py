@@ -220,6 +220,8 @@ def _run(
     metrics = Metrics(folder, first, last, speed, watch.log_every, lambda: checkpoints and checkpoints.latest_step)
     profile = Profile(folder / "profile", first + PROFILE_AFTER, watch.profile)
     saving = [SaveEvery(checkpoints, config.save_every, metrics)] if checkpoints else []
+    metrics.note("settings", config.settings)
+    logging.info("Compiling the training step; XLA may warn that this is slow.")
     with contextlib.closing(profile), contextlib.closing(metrics):
         state = fit(_step(config, encoder, source, compute), state, batches, [metrics, *saving, profile])
     return state, metrics.totals
