@@ -200,13 +200,14 @@ def _write_manifest(draft: Draft, kind: str, config: Any) -> None:
         "facts": draft.facts,
         "inputs": draft.inputs,
         "config": dataclasses.asdict(config) if dataclasses.is_dataclass(config) else config,
-        "packages": _package_versions(),
+        "packages": package_versions(),
         "files": files,
     }
     write_text(draft / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True, default=str) + "\n")
 
 
-def _package_versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
+    """The versions of `PACKAGES`, of those that are installed."""
     versions = {}
     for name in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
