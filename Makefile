@@ -36,4 +36,4 @@ $(WORLD)/made: tests/tiny_world.py tests/tiny_world_words.py | .venv/installed
 	touch $@
 
 clean:
-	rm -rf .venv build mel.egg-info
+	rm -rf .venv build mel_linker.egg-info
