@@ -65,7 +65,8 @@ def page(
     return template("page.html").render(
         report=report,
         others=list(others),
-        published=[(published.label(row), published.citation(row), row["r@1"]) for row in beside],
+        published=[(published.label(row), row["r@1"]) for row in beside],
+        notes=published.notes(beside),
         calibration=calibration,
         risks=_risks(calibration["risk_coverage"]) if calibration else [],
         curves={number: _last(lines) for number, lines in curves.items()},

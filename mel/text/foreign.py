@@ -47,7 +47,7 @@ def read_tokenizer(
     if lower_case is None and not _says_its_case(folder):
         lower_case = not _has_upper_case(theirs.get_vocab())
         kept = "no upper-case pieces, so it is read as uncased" if lower_case else "upper-case pieces, so it is cased"
-        logging.info("%s does not say its case; its vocabulary has %s (--lower_case overrides).", folder, kept)
+        logging.info("%s does not say its case; its vocabulary has %s (--case overrides).", folder, kept)
     special, prefixes = _special(theirs, folder), prefixes or _prefixes(folder)
     return Tokenizer(_state(theirs.backend_tokenizer, special, lower_case, folder), special, prefixes)
 

@@ -169,7 +169,7 @@ def test_published_rows_stand_beside_all_of_mewsli9_only_and_are_marked():
     whole = report(dataset="Mewsli-9", by_language={language: scores(9, 0.5) for language in languages})
     said = words(page(whole))
     assert "OLPEAT (published) 0.901 0.891" in said and "Model F+ (published, unverified) 0.920" in said
-    assert "arXiv 2406.16892" in said
+    assert "arXiv 2011.02690" in said and "MOLEMAN" in said
     assert "published" not in words(page(whole | {"limit": 10}))
 
 
