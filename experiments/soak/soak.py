@@ -20,7 +20,7 @@ DAMAGE_SHARE = 0.35  # of faults that come between commands
 WITH_WORKERS = ("prepare",)
 _DELETE = re.compile(r"\bdelete (/[^\s;:,]+|it)\b")
 _AGAIN = re.compile(r"\brun mel-([a-z-]+) again")
-_PATH = re.compile(r"/[^\s;:,]+")
+_PATH = re.compile(r"(?<!\S)/[^\s;:,]+")
 
 
 @dataclasses.dataclass
