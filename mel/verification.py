@@ -88,7 +88,7 @@ def _digests(artifacts: Iterable[Artifact]) -> dict[pathlib.Path, str]:
 
     found = {}
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        for file, found[file] in zip(files, pool.map(digest, files)):
+        for file, found[file] in zip(files, pool.map(digest, files), strict=True):
             progress.add(files[file] >> 20)
     progress.close()
     return found
@@ -115,10 +115,11 @@ def _chain(
     for name, digest in sorted(artifact.inputs.items()):
         place = artifact.path.parent / artifact.places[name] if name in artifact.places else None
         place = place and pathlib.Path(os.path.normpath(place))
-        if place in others and others[place].digest != digest:
+        if place and place in others and others[place].digest != digest:
             wrong.append(f"it was made from another {name} than that in {os.path.relpath(place, folder)}")
-        elif digest in by_digest:
-            made_from.append(f"{name}: {os.path.relpath(by_digest[digest], folder)}")
+        elif place in others or digest in by_digest:
+            found = place if place in others else by_digest[digest]
+            made_from.append(f"{name}: {os.path.relpath(found, folder)}")
         else:
             made_from.append(f"{name}: {digest[:12]}, which is not here")
     return tuple(made_from), tuple(wrong)

@@ -8,6 +8,10 @@ import shutil
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Arrays of different rank are added up only where somebody says how.
+os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
+# Compiled programs and the like are kept from one test to the next, away from the user's own.
+os.environ["XDG_CACHE_HOME"] = str(pathlib.Path(__file__).resolve().parents[1] / "build" / "cache")
 
 import pytest
 
@@ -15,6 +19,7 @@ from mel.artifacts import START, Workdir
 from mel.bin import export, prepare_data, train
 from mel.checks import CHECKS
 from tests import tiny_world as world
+from tests.configs import config_of
 
 SHARED_DATA = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -53,7 +58,8 @@ def untrained(tiny_world, tmp_path_factory) -> Workdir:
     """A working directory with prepared data and an encoder of random weights, to be read only."""
     path = str(tmp_path_factory.mktemp("untrained"))
     prepare_data.main(
-        prepare_data.Config(
+        config_of(
+            prepare_data.Config,
             workdir=path,
             damuel=str(tiny_world / "damuel"),
             mewsli=str(tiny_world / "mewsli"),

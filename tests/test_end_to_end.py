@@ -15,13 +15,15 @@ import time
 
 import pytest
 
-from mel.artifacts import Workdir, open_artifact
+from mel.artifacts import START, Workdir, open_artifact
 from mel.bin import evaluate, export, link, mine_negatives, prepare_data, run_rounds, train
 from mel.corpora import mewsli
+from mel.corpora.kb import read_entities
 from mel.corpora.malformed import Malformed
 from mel.systems.system import SystemConfig
 from mel.training.state import OptimizerConfig
 from mel.types import MelError
+from tests.configs import config_of
 
 STEPS = 8
 
@@ -52,7 +54,8 @@ def leaves(config):
 
 
 def preparation(tiny_world, workdir):
-    return prepare_data.Config(
+    return config_of(
+            prepare_data.Config,
         workdir=str(workdir), damuel=str(tiny_world / "damuel"), mewsli=str(tiny_world / "mewsli"),
         languages=("en", "ru", "ar", "ja"), tokenizer=str(tiny_world / "tokenizer"), mention_tokens=16,
         entity_tokens=16, workers=1,
@@ -223,3 +226,34 @@ def test_an_index_of_another_checkpoint_is_refused(finished, tmp_path):
     shutil.copytree(run / "rounds/start/index", run / "rounds/0/index")
     with pytest.raises(MelError, match="was not made from the embeddings at"):
         run_rounds.main(config_for(run, index="exact"))
+
+
+@pytest.mark.parametrize("kb_rows_by", ["language", "most_linked"])
+def test_a_gold_without_a_row_in_its_language_is_the_row_that_has_text_on_the_whole_path(
+    shared_data, tiny_world, tmp_path, kb_rows_by
+):
+    case, run = shared_data.parent / "cases" / "nameless_record", tmp_path / "run"
+    flags = dict(damuel=str(case / "damuel"), mewsli=str(case / "mewsli"), languages=("es", "en"), workers=1)
+    tokenizer = str(tiny_world / "tokenizer")
+    prepare_data.main(
+        config_of(prepare_data.Config, workdir=str(run), tokenizer=tokenizer, kb_rows_by=kb_rows_by, **flags)
+    )
+    training = train.Config(workdir=str(run), rounds=1, steps_per_round=3, batch_size=1, encoder="random:1x16x2")
+    train.main(dataclasses.replace(training, round=START))
+    mine_negatives.main(mine_negatives.Config(str(run), round=START, negatives="random", negatives_per_mention=1))
+    train.main(training)
+    evaluate.main(evaluate.Config(workdir=str(run), name="trained", system=SystemConfig(round=0)))
+    export.main(export.Config(workdir=str(run), round=0))
+    text = {"id": "1", "language": "es", "text": "Llueve en Saltwick.", "spans": [[10, 18]]}
+    (tmp_path / "texts.jsonl").write_text(json.dumps(text) + "\n")
+    output = tmp_path / "links.jsonl"
+    link.main(link.Config(bundle=str(run / "bundle"), input=str(tmp_path / "texts.jsonl"), output=str(output)))
+    kb = {(entity.entity_id, entity.language): entity.title for entity in read_entities(run / "kb")}
+    assert "Q5" not in kb.values() and ("Q5", "es") not in kb and kb["Q5", "en"] == "Saltwick"
+    for split in ("train", "mewsli"):
+        facts = open_artifact(Workdir(run).mentions(split), "mentions").facts
+        assert facts["counts"]["es"] == 1 and not any(facts["gold outside the KB"].values())
+    report = json.loads((run / "reports/trained/report.json").read_text())
+    assert report["kb_coverage"] == report["micro"]["r@10"] == 1
+    (found,) = json.loads(output.read_text())["links"]
+    assert {candidate["qid"]: candidate["title"] for candidate in found["candidates"]}["Q5"] == "Saltwick"

@@ -140,7 +140,7 @@ def config_from_flags(config_class: type, values: flags.FlagValues) -> Any:
     return config_class(**arguments)
 
 
-def _leaves(config_class: type) -> Iterator[tuple[dataclasses.Field, Any]]:
+def _leaves(config_class: Any) -> Iterator[tuple[dataclasses.Field, Any]]:
     hints = typing.get_type_hints(config_class)
     for field in dataclasses.fields(config_class):
         hint = hints[field.name]

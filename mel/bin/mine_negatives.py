@@ -70,6 +70,7 @@ def main(config: Config) -> None:
         require_settings(open_artifact(path, "negatives", inputs), settings)
         logging.info("The negatives of round %d are published already: %s", config.round + 1, path)
         return
+    mining.require_entities(KnowledgeBase.read(kb.path, kb.facts["languages"]), config.negatives_per_mention)
     rows = inputs["mention_tokens"].facts["rows"]
     with claim(path), record_cost(work.path, f"mine round {config.round}", mentions=rows):
         rows_NK, made_from = (
@@ -123,6 +124,8 @@ def _draw_same_surface(
 def _check(config: Config) -> None:
     if config.round < START:
         raise MelError(f"--round={config.round} is not a round: -1 is the untrained encoder, 0 the first round.")
+    if config.seed < 0:
+        raise MelError(f"--seed={config.seed} must not be below 0.")
     if not 0 < config.negatives_per_mention <= config.pool:
         raise MelError(
             f"--negatives_per_mention={config.negatives_per_mention} is not between 1 and --pool={config.pool}."

@@ -16,12 +16,13 @@ from typing import Literal
 
 from absl import logging
 
-from mel.artifacts import START
+from mel.artifacts import START, Workdir, open_artifact
 from mel.bin import mine_negatives, train
 from mel.bin.launch import launch
 from mel.config import REQUIRED, flag, group
+from mel.corpora.kb import KnowledgeBase
 from mel.reports.evaluate import EvaluationConfig, evaluate
-from mel.retrieval.mining import Negatives
+from mel.retrieval.mining import Negatives, require_entities
 from mel.systems.system import Model, SystemConfig
 from mel.systems.trained import LAST
 from mel.training.hosts import join_hosts, on_lead
@@ -42,6 +43,9 @@ class Config:
 def main(config: Config) -> None:
     """Runs what is not published yet, and prints the comparison."""
     join_hosts()
+    if config.train.rounds > 1 or config.first_negatives != "in_batch":  # known now, needed after hours
+        kb = open_artifact(Workdir(config.workdir).kb, "kb")
+        require_entities(KnowledgeBase.read(kb.path, kb.facts["languages"]), config.mine.negatives_per_mention)
     names = [_evaluate(config, "alias_table", "alias_table", ())]
     for number in range(config.train.rounds):
         if number or config.first_negatives != "in_batch":

@@ -104,8 +104,13 @@ class _Lookup:
         strings = self._by_lower_case.get(string.lower(), [])
         return sum((self.exact(each, language) for each in strings), Counter())
 
-    def strings(self) -> list[str]:
-        return sorted(self._rows)
+    def strings(self, language: str | None = None) -> list[str]:
+        """Those of one language, or all, sorted."""
+        return sorted(
+            string
+            for string, rows in self._rows.items()
+            if language is None or any(row.language == language for row in rows)
+        )
 
     def entities(self) -> set[int]:
         return {entity for rows in self._rows.values() for row in rows for entity in row.entities}
@@ -147,7 +152,8 @@ class AliasTable:
         Args:
           surface_form: looked up as it is; if it was never linked, lower-cased, among all surface forms lower-cased.
           language: count the links of this language only; of all languages if None.
-          lemma: looked up among the lemmas of the links if the surface form lower-cased was never linked either.
+          lemma: looked up among the lemmas of the links if the surface form lower-cased was never linked either;
+            "" where it is unknown, as in Mewsli-9, which has no lemmas.
 
         Returns:
           Candidates whose scores are their shares of the links; the smaller number is first among equals.
@@ -203,6 +209,18 @@ class AliasTable:
         """All distinct surface forms that were linked, and all names if asked, sorted."""
         names = self._names.strings() if with_names else []
         return sorted({*self._links.strings(), *names})
+
+    def aliases_in(self, language: str) -> dict[str, list[int]]:
+        """What a language calls its entities, names among it: those linked most often first, then those named so.
+
+        Of equal ones the smaller number is first.
+        """
+        found: dict[str, list[int]] = {}
+        strings = {*self._links.strings(language), *self._names.strings(language)}
+        for string in sorted(strings):
+            links, names = (lookup.exact(string, language) for lookup in (self._links, self._names))
+            found[string] = sorted(links | names, key=lambda entity: (-links[entity], entity))
+        return found
 
     def entities(self) -> set[int]:
         """All entities that were linked."""

@@ -14,7 +14,7 @@ import posixpath
 import re
 import tarfile
 from collections.abc import Callable, Iterator
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from absl import logging
 
@@ -30,6 +30,12 @@ _PART = re.compile(rf"(?P<stem>part-\d+)(?P<suffix>{'|'.join(map(re.escape, comp
 _COMPANION = re.compile(r"(readme|licen[cs]e|schema|\.).*|.*\.md5", re.IGNORECASE)
 _NAMED = 5  # of the things that are not read, in a warning
 _LINKS = 16  # that may lead from one to the next
+
+
+class Digest(Protocol):
+    """What `hashlib` makes."""
+
+    def update(self, data: bytes, /) -> None: ...
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -52,6 +58,12 @@ class Part:
 
     def __str__(self) -> str:
         return str(self.path) if self.path.name == self.name else f"{self.path}:{self.name}"
+
+    @property
+    def place(self) -> str:
+        """Its name and that of its archive."""
+        archive = self.path.parent if self.path.name == self.name else self.path
+        return f"{self.name} of {archive.name}"
 
 
 def find_archive(directory: str | os.PathLike, language: str) -> pathlib.Path:
@@ -106,7 +118,7 @@ def list_parts(archive: str | os.PathLike) -> list[Part]:
     parts: dict[str, Part] = {}
     places: dict[tuple[int, ...], Part] = {}
     for part in sorted(found, key=_by_preference):
-        stem, place = _PART.fullmatch(part.name)["stem"], _place(part)
+        stem, place = _named(part)["stem"], _place(part)
         if parts.setdefault(stem, part) is not part:
             logging.warning("%s is not read: %s has the same records.", part, parts[stem].name)
         elif part.size and places.setdefault(place, part) is not part:
@@ -117,12 +129,15 @@ def list_parts(archive: str | os.PathLike) -> list[Part]:
     return sorted(parts.values(), key=lambda part: part.name)
 
 
-def read_lines(part: Part, skip: Callable[[int, str], None]) -> Iterator[tuple[int, bytes]]:
+def read_lines(
+    part: Part, skip: Callable[[int, str], None], digest: Digest | None = None
+) -> Iterator[tuple[int, bytes]]:
     """Yields (line number from 1, line without its end) for each line that is not blank.
 
     Args:
       part: what is read.
       skip: is called with the number of each line that is too long, and the reason.
+      digest: is told all bytes of the part, as they lie in its file, by the time that the last line is read.
 
     Raises:
       MelError: the part cannot be read, is truncated, damaged or UTF-16.
@@ -130,11 +145,13 @@ def read_lines(part: Part, skip: Callable[[int, str], None]) -> Iterator[tuple[i
     try:
         with open(part.path, "rb") as file:
             file.seek(part.offset)
-            data = io.BufferedReader(_Slice(file, part.size), buffer_size=1 << 16)
-            lines = compression.decompressed(data, _PART.fullmatch(part.name)["suffix"])
+            data = io.BufferedReader(_Slice(file, part.size, digest), buffer_size=1 << 16)
+            lines = compression.decompressed(data, _named(part)["suffix"])
             for number, line in read_bounded_lines(lines, str(part), skip):
                 if line := line.strip():
                     yield number, line
+            while data.read(1 << 16):  # what stands after the end of compressed data
+                pass
     except EOFError:
         raise MelError(f"{part} is truncated: fetch it again.") from None
     except compression.ERRORS as error:
@@ -148,9 +165,8 @@ class _Slice(io.RawIOBase):
       EOFError: the file ends before.
     """
 
-    def __init__(self, file: BinaryIO, size: int):
-        self._file = file
-        self._left = size
+    def __init__(self, file: BinaryIO, size: int, digest: Digest | None):
+        self._file, self._left, self._digest = file, size, digest
 
     def readable(self) -> bool:
         return True
@@ -160,13 +176,22 @@ class _Slice(io.RawIOBase):
         if self._left and not data:
             raise EOFError
         self._left -= len(data)
+        if self._digest is not None:
+            self._digest.update(data)
         buffer[: len(data)] = data
         return len(data)
 
 
 def _by_preference(part: Part) -> tuple[str, int]:
-    match = _PART.fullmatch(part.name)
+    match = _named(part)
     return match["stem"], compression.SUFFIXES.index(match["suffix"])
+
+
+def _named(part: Part) -> re.Match[str]:
+    """The pieces of a part's name, which is one by the time that there is a `Part`."""
+    match = _PART.fullmatch(part.name)
+    assert match is not None
+    return match
 
 
 def _place(part: Part) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ import io
 import lzma
 import zlib
 from collections.abc import Callable
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from backports import zstd
 
@@ -23,8 +23,8 @@ _BUFFER = 1 << 16
 _MAGIC = {".xz": b"\xfd7zXZ\x00", ".zst": b"\x28\xb5\x2f\xfd", ".bz2": b"BZh", ".gz": b"\x1f\x8b"}
 
 
-def decompressed(file: io.BufferedReader, suffix: str) -> BinaryIO:
-    """The stream behind compressed data; what it raises is in `ERRORS`, or EOFError where it is truncated.
+def decompressed(file: io.BufferedReader[Any], suffix: str) -> BinaryIO:
+    """The stream that was compressed; what it raises is in `ERRORS`, or EOFError where it is truncated.
 
     Args:
       file: the compressed data, from its beginning.
@@ -37,12 +37,12 @@ def decompressed(file: io.BufferedReader, suffix: str) -> BinaryIO:
         case ".xz":
             return _buffered(file, lambda: lzma.LZMADecompressor(memlimit=_MAX_XZ_BYTES))
         case ".zst":
-            options = {zstd.DecompressionParameter.window_log_max: _MAX_ZSTD_WINDOW_LOG}
+            options: dict[int, int] = {zstd.DecompressionParameter.window_log_max: _MAX_ZSTD_WINDOW_LOG}
             return _buffered(file, lambda: zstd.ZstdDecompressor(options=options))
         case ".bz2":
             return _buffered(file, bz2.BZ2Decompressor)
         case ".gz":
-            return gzip.GzipFile(fileobj=file)
+            return cast(BinaryIO, gzip.GzipFile(fileobj=file))
     if found := [name for name, magic in _MAGIC.items() if head.startswith(magic)]:
         raise OSError(f"its name says that it is not compressed, but it is {found[0]}")
     return file

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import orjson
 from absl import logging
 
-from mel.corpora.archives import Part, read_lines
+from mel.corpora.archives import Digest, Part, read_lines
 from mel.corpora.malformed import Malformed
 from mel.corpora.redirects import Redirects
 from mel.types import Entity, EntityId, MelError, Mention, Span, parse_qid
@@ -52,7 +52,9 @@ class Page(NamedTuple):
     redirected_entity: bool = False
 
 
-def read_pages(part: Part, language: str, malformed: Malformed, redirects: Redirects | None = None) -> Iterator[Page]:
+def read_pages(
+    part: Part, language: str, malformed: Malformed, redirects: Redirects | None = None, digest: Digest | None = None
+) -> Iterator[Page]:
     """Yields one page for each usable record of a part.
 
     Args:
@@ -62,12 +64,13 @@ def read_pages(part: Part, language: str, malformed: Malformed, redirects: Redir
       malformed: where lines that are not JSON or too long, and records without a QID, a language or
         with values of the wrong type are reported.
       redirects: where merged QIDs went, for entities and golds.
+      digest: is told the bytes of the part.
 
     Raises:
       MelError: the part is damaged, or too many records are malformed.
     """
     redirects = redirects or Redirects()
-    for line, data in read_lines(part, lambda line, reason: malformed.add(str(part), line, reason)):
+    for line, data in read_lines(part, lambda line, reason: malformed.add(str(part), line, reason), digest):
         try:
             record = _object(orjson.loads(data), "the record")
             if not (found := _get(record, "lang", str)):
@@ -113,7 +116,7 @@ def _page(record: dict, language: str, redirects: Redirects, place: str) -> Page
         span, gold, lemma = found
         redirected += gold in redirects
         mention_id, gold = f"{document}-{ordinal}", redirects.resolve(gold)
-        mentions.append(Mention(mention_id, language, text, span, gold, document, title, lemma=lemma))
+        mentions.append(Mention(mention_id, language, text, span, gold, document, title, lemma=lemma, cluster=qid))
     names = _names(record, wiki) if title else ()
     return Page(qid, entity, text, tuple(mentions), dropped, redirected, names, old in redirects)
 
@@ -139,16 +142,17 @@ def _link(link: dict, text: str, tokens: list) -> tuple[Span, EntityId, str] | s
 def _lemma(tokens: list) -> str:
     """The lemmas of some tokens, "" where one has none."""
     lemmas = [token.get("lemma") if isinstance(token, dict) else None for token in tokens]
-    return " ".join(lemmas) if all(isinstance(lemma, str) and lemma for lemma in lemmas) else ""
+    known = [lemma for lemma in lemmas if isinstance(lemma, str) and lemma]
+    return " ".join(known) if len(known) == len(lemmas) else ""
 
 
 def _covered(focus: dict, text: str, tokens: list) -> Span | None:
     """The characters that a link or a paragraph, given in tokens, covers; None if they are not all there."""
-    first, behind = focus.get("start"), focus.get("end")
-    if not (isinstance(first, int) and isinstance(behind, int) and 0 <= first < behind <= len(tokens)):
+    first, stop = focus.get("start"), focus.get("end")
+    if not (isinstance(first, int) and isinstance(stop, int) and 0 <= first < stop <= len(tokens)):
         return None
     try:
-        start, last, end = tokens[first]["start"], tokens[behind - 1]["start"], tokens[behind - 1]["end"]
+        start, last, end = tokens[first]["start"], tokens[stop - 1]["start"], tokens[stop - 1]["end"]
         # `[[humedal]]es` is one token: end_offset is the place in it of the last character inside the brackets.
         if (end_offset := focus.get("end_offset")) is not None:
             end = min(end, last + end_offset + 1)

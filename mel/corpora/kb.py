@@ -1,4 +1,4 @@
-"""The knowledge base on disk: one row an entity and language, addressed by position.
+"""The knowledge base on disk: one row an entity and language, or one an entity, addressed by position.
 
 entities.jsonl                what each language says about each entity, a line a row
 entities.npy, languages.npy   the number of each row's entity, and the number of its language
@@ -16,7 +16,7 @@ import functools
 import hashlib
 import os
 import pathlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import orjson
@@ -155,6 +155,35 @@ class KnowledgeBaseWriter:
             self._rows[key] = entity.title
             self.counts[entity.language] += 1
             self._file.write(orjson.dumps(_record(entity), option=orjson.OPT_APPEND_NEWLINE))
+
+    def keep_most_linked(self, links: Mapping[tuple[EntityId, str], int]) -> list[tuple[str, str, EntityId]]:
+        """Leaves each entity one row: that of the language which links to it most; of equal ones the first language.
+
+        Args:
+          links: how often each language links to each entity.
+
+        Returns:
+          title, language and entity of the rows that are left out.
+        """
+        names = list(self._languages)
+        best: dict[EntityId, tuple[int, int]] = {}
+        for entity_id, language in self._rows:
+            of_row = -links.get((entity_id, names[language]), 0), language
+            best[entity_id] = min(best.get(entity_id, of_row), of_row)
+        out = [(title, *key) for key, title in self._rows.items() if best[key[0]][1] != key[1]]
+        self._file.close()
+        everything = self._folder / f"all-{FILE}"
+        os.rename(self._folder / FILE, everything)
+        self._file = open(self._folder / FILE, "wb")
+        with open(everything, "rb") as file:
+            for (entity_id, language), line in zip(self._rows, file, strict=True):
+                if best[entity_id][1] == language:
+                    self._file.write(line)
+        everything.unlink()
+        for _, entity_id, language in out:
+            del self._rows[entity_id, language]
+            self.counts[names[language]] -= 1
+        return [(title, names[language], entity_id) for title, entity_id, language in out]
 
     def close(self, linked: Iterable[EntityId] = ()) -> KnowledgeBase:
         """Finishes the files.

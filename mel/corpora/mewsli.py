@@ -18,11 +18,12 @@ so, and a warning says what was done to it.
 from __future__ import annotations
 
 import codecs
+import contextlib
 import hashlib
 import os
 import pathlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from absl import logging
@@ -31,6 +32,7 @@ from mel.corpora.lines import is_utf16, open_file
 from mel.corpora.malformed import Malformed
 from mel.corpora.names import check_language, check_name, shown
 from mel.corpora.redirects import Redirects
+from mel.corpora.sources import Source, Sources
 from mel.corpora.tables import read_table
 from mel.types import NIL_ID, EntityId, MelError, Mention, Span, parse_qid
 
@@ -40,6 +42,8 @@ MEWSLI_9 = {
     "ar": 7_367, "de": 65_592, "en": 80_242, "es": 56_716, "fa": 535, "ja": 34_463, "sr": 35_669, "ta": 2_692,
     "tr": 5_811,
 }  # fmt: skip
+
+TABLES = "docs.tsv", "mentions.tsv"
 
 _DOCUMENT_COLUMNS = ("docid", "title", "text_md5")
 _BESIDE_MENTIONS = ("docs.tsv", "text", "mentions.tsv?*")
@@ -98,8 +102,9 @@ def _languages(directory: str | os.PathLike) -> list[str]:
 
 
 def read_documents(
-    directory: str | os.PathLike, language: str, malformed: Malformed, redirects: Redirects | None = None
-) -> Iterator[Document]:
+    directory: str | os.PathLike, language: str, malformed: Malformed, redirects: Redirects | None = None,
+    sources: Sources | None = None,
+) -> Iterator[Document]:  # fmt: skip
     """Yields the documents of a language that have mentions, one text in memory at a time.
 
     Args:
@@ -107,6 +112,7 @@ def read_documents(
       language: one of its languages.
       malformed: where rows that cannot be parsed are reported.
       redirects: where the golds that were merged into others went.
+      sources: is told every file that is read, under the names of `sources_now`.
 
     Raises:
       MelError: the language, a column or a text is missing, a text is not the one that docs.tsv
@@ -116,6 +122,8 @@ def read_documents(
         raise MelError(f"{directory} has no language {shown(language)}, only {', '.join(languages)}.")
     folder = pathlib.Path(directory) / language
     path = folder / "mentions.tsv"
+    sources = {} if sources is None else sources
+    sources.update(sources_now(directory, [language]))
     described = _read_descriptions(folder / "docs.tsv", malformed)
     by_docid = _read_mentions(path, malformed, redirects or Redirects())
     if not by_docid:
@@ -125,7 +133,7 @@ def read_documents(
         logging.warning("%s tells neither title nor md5 of %d texts, the first is %s.", docs, len(unknown), unknown[0])
     for docid, rows in by_docid.items():
         title, md5 = described.get(docid, ("", ""))
-        text = _read_text(folder / "text" / docid, md5)
+        text, sources[f"{language}/text/{docid}"] = _read_text(folder / "text" / docid, md5)
         mentions, dropped = [], Counter()
         for row in rows:
             if reason := _fault(row, text):
@@ -137,6 +145,26 @@ def read_documents(
             about = {"document": docid, "frequency_bin": row.frequency_bin, "in_references": row.in_references}
             mentions.append(Mention(mention_id, language, text, span, row.gold, title=title, **about))
         yield Document(docid, title, text, tuple(mentions), dropped)
+
+
+def sources_now(directory: str | os.PathLike, languages: Iterable[str], texts: Iterable[str] = ()) -> Sources:
+    """The files of a tree that decide what is read of some languages: the tables, with their digests, and texts.
+
+    Args:
+      directory: the tree.
+      languages: whose tables.
+      texts: names as `read_documents` tells them, "en/text/en-1"; only their sizes are looked at.
+    """
+    directory, found = pathlib.Path(directory), {}
+    for name in [f"{language}/{table}" for language in languages for table in TABLES]:
+        if (path := directory / name).is_file():
+            with open_file(path) as file:
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            found[name] = Source(path.stat().st_size, sha256, f"{name} of {directory.name}")
+    for name in texts:
+        with contextlib.suppress(FileNotFoundError):
+            found[name] = Source((directory / name).stat().st_size, place=f"{name} of {directory.name}")
+    return found
 
 
 def check_counts(directory: str | os.PathLike, counts: Mapping[str, int]) -> None:
@@ -228,16 +256,17 @@ def _frequency_bin(text: str) -> int:
     return found if found in _FREQUENCY_BINS else -1
 
 
-def _read_text(path: pathlib.Path, md5: str) -> str:
-    """The text as it is: decoding bytes keeps every line end, so offsets stay true."""
+def _read_text(path: pathlib.Path, md5: str) -> tuple[str, Source]:
+    """The text as it is: decoding bytes keeps every line end, so offsets stay true. And its file."""
     with open_file(path) as file:
         data = file.read(MAX_TEXT_BYTES + 1)
     if len(data) > MAX_TEXT_BYTES:
         raise MelError(f"The text {path} is longer than {MAX_TEXT_BYTES >> 20} MB: it is no document; take it away.")
+    source = Source(len(data), hashlib.sha256(data).hexdigest())
     if md5 not in ("", found := _md5(data)):
         data = _restored(path, data, md5, found)
     try:
-        return data.decode("utf-8")
+        return data.decode("utf-8"), source
     except UnicodeDecodeError as error:
         kind = "UTF-16" if is_utf16(data) else f"not UTF-8 ({error})"
         raise MelError(f"The text {path} is {kind}: fetch the tree again.") from error

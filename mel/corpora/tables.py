@@ -70,7 +70,7 @@ def read_table(
             except ValueError as error:  # UnicodeDecodeError is one
                 malformed.add(str(path), number, str(error))
                 continue
-            yield number, {column: _unquoted(field, all_quoted) for column, field in zip(header, fields)}
+            yield number, {column: _unquoted(field, all_quoted) for column, field in zip(header, fields, strict=True)}
 
 
 def _plain_fields(line: str, columns: int) -> list[str] | None:
@@ -113,6 +113,7 @@ def _split(record: str) -> list[str] | None:
     fields, place = [], 0
     while True:
         match = _QUOTED.match(record, place) or _PLAIN.match(record, place)
+        assert match is not None  # a plain field may be empty
         field = match[0]
         if match.re is _PLAIN and "\n" in field.rstrip("\r\n"):
             return None

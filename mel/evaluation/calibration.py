@@ -245,7 +245,7 @@ def _reached(right_Q: np.ndarray, crossed: CrossFitted, level: int) -> dict[str,
 
 
 def _padded(scores_QK: np.ndarray, depth: int) -> np.ndarray:
-    """The first `depth` scores of each row and a missing one behind them, so that all have a second; float64."""
+    """The first `depth` scores of each row and a missing one after them, so that all have a second; float64."""
     return np.pad(scores_QK[:, :depth].astype(np.float64), ((0, 0), (0, 1)), constant_values=-np.inf)
 
 
@@ -272,7 +272,8 @@ def _best_temperature(scores_QK: np.ndarray, target_Q: np.ndarray) -> float:
 
     best = int(np.argmin([loss(log_temperature) for log_temperature in LOG_TEMPERATURES]))
     bounds = LOG_TEMPERATURES[max(best - 1, 0)], LOG_TEMPERATURES[min(best + 1, len(LOG_TEMPERATURES) - 1)]
-    return float(np.exp(optimize.minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-9}).x))
+    found: Any = optimize.minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-9})
+    return float(np.exp(found.x))
 
 
 def _logistic(features_QF: np.ndarray, offset_Q: np.ndarray, target_Q: np.ndarray) -> np.ndarray:

@@ -27,6 +27,7 @@ import orjson
 from rdflib import Graph, Namespace, URIRef
 from rdflib import Literal as RdfLiteral
 from rdflib.namespace import RDF, XSD
+from rdflib.term import Node
 
 from mel.types import NIL_ID, EntityId, Link, Span
 
@@ -85,12 +86,12 @@ def _nif(text: LinkedText) -> str:
     for prefix, namespace in (("nif", NIF), ("itsrdf", ITSRDF), ("xsd", XSD)):
         graph.bind(prefix, namespace)
 
-    def add(start: int, end: int, kind: URIRef, *facts: tuple[URIRef, URIRef | RdfLiteral]) -> URIRef:
+    def add(start: int, end: int, kind: URIRef, *facts: tuple[URIRef, Node]) -> URIRef:
         node = URIRef(f"{TEXTS}{quote(str(text.text_id), safe='')}#char={start},{end}")
         offsets = (RdfLiteral(offset, datatype=XSD.nonNegativeInteger) for offset in (start, end))
         types = ((RDF.type, name) for name in (kind, NIF.RFC5147String))
-        for fact in (*types, *zip((NIF.beginIndex, NIF.endIndex), offsets, strict=True), *facts):
-            graph.add((node, *fact))
+        for name, value in (*types, *zip((NIF.beginIndex, NIF.endIndex), offsets, strict=True), *facts):
+            graph.add((node, name, value))
         return node
 
     context = add(0, len(text.text), NIF.Context, (NIF.isString, RdfLiteral(text.text)))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from mel.artifacts import Artifact, Workdir, exists, open_artifact, write_text
+from mel.artifacts import Artifact, Workdir, digest_of, exists, open_artifact, write_text
 from mel.config import REQUIRED, flag, group
 from mel.corpora.kb import KnowledgeBase
 from mel.corpora.malformed import MAX_SHARE
@@ -21,7 +21,7 @@ from mel.cost import read_cost, record_cost
 from mel.encoder.backend import ComputeConfig, keep_compiled
 from mel.evaluation.breakdowns import group_mentions
 from mel.evaluation.calibration import calibrate
-from mel.evaluation.evaluation_set import EvaluationSet, golds_with_twins, read_prepared, read_tree
+from mel.evaluation.evaluation_set import EvaluationSet, golds_with_twins, read_clusters, read_prepared, read_tree
 from mel.locks import claim
 from mel.reports.comparison import Compared, compare, outcomes_of, paired_differences, read_compared
 from mel.reports.page import Other, choose_examples, page, read_curves
@@ -35,8 +35,8 @@ from mel.reports.report import (
     publish_report,
     read_predictions,
 )
+from mel.shards.blocks import Windows
 from mel.shards.datasets import open_rows
-from mel.shards.prepare import Windows
 from mel.systems.system import WITH_SCORES, System, SystemConfig, open_system
 from mel.text.tokenizer import Tokenizer
 from mel.types import MelError
@@ -57,6 +57,7 @@ class EvaluationConfig:
     languages: tuple[str, ...] = flag((), "Languages to evaluate on; all that there are if empty.")
     dataset: str = flag("", "What the report calls the data.")
     against: tuple[str, ...] = flag((), "Names of reports on the same mentions to compare with, in one table.")
+    clusters: str = flag("", "File of lines document, tab, cluster: translations of one page are drawn together.")
     limit: int = flag(0, "Evaluate only the first so many mentions of each language; 0 for all.")
     max_malformed: int = flag(1000, "Most malformed records of --mewsli to skip before stopping.")
     max_malformed_share: float = flag(MAX_SHARE, "The same as a share of what each of its files holds.")
@@ -76,7 +77,7 @@ def evaluate(config: EvaluationConfig) -> str:
     others = [read_compared(work.report(name)) for name in config.against]
     kb_artifact = open_artifact(work.kb, "kb")
     kb = KnowledgeBase.read(kb_artifact.path, kb_artifact.facts["languages"])
-    mentions = _mentions(config, work, kb)
+    mentions = _clustered(_mentions(config, work, kb), config.clusters)
     system, table = open_system(config.system, work, kb, config.compute.precision)
     about, path = _about(config, kb_artifact, mentions, system), work.report(config.name)
     if exists(path):
@@ -96,7 +97,11 @@ def evaluate(config: EvaluationConfig) -> str:
 
 def command(config: EvaluationConfig, number: int | None) -> str:
     """The command line that evaluates like this; W and DIR stand for folders, `number` is the round, if any."""
-    stated = {"workdir": "W", "round": number, "compilation_cache": None} | ({"mewsli": "DIR"} if config.mewsli else {})
+    stated = (
+        {"workdir": "W", "round": number, "compilation_cache": None}
+        | ({"clusters": "FILE"} if config.clusters else {})
+        | ({"mewsli": "DIR"} if config.mewsli else {})
+    )
     flags = []
     for field, value in _settings(config):
         value = stated.get(field.name, value)
@@ -124,6 +129,16 @@ def _mentions(config: EvaluationConfig, work: Workdir, kb: KnowledgeBase) -> Eva
     return read_prepared(work, config.split, kb, config.languages, config.limit)
 
 
+def _clustered(mentions: EvaluationSet, path: str) -> EvaluationSet:
+    if not path:
+        return mentions
+    clusters = read_clusters(path)
+    if strangers := [document for document in dict.fromkeys(mentions.documents) if document not in clusters]:
+        logging.warning("--clusters=%s does not name %d documents (%s, ...).", path, len(strangers), strangers[0])
+    inputs = mentions.inputs | {"clusters": digest_of(clusters)}
+    return dataclasses.replace(mentions, cluster_of=clusters, inputs=inputs)
+
+
 def _about(config: EvaluationConfig, kb: Artifact, mentions: EvaluationSet, system: System) -> dict[str, Any]:
     """What the report is about, before anything is computed."""
     return {
@@ -146,8 +161,8 @@ def _figures(config: EvaluationConfig, work: Workdir, evaluation: Evaluation) ->
         tokens = open_artifact(work.entity_tokens, "tokens")
         first_E = open_rows(tokens, work.cache(tokens)).rows.twins()
         figures["golds_with_twins"] = golds_with_twins(mentions, evaluation.kb, first_E)
-    if config.system.model in WITH_SCORES and len(set(mentions.documents)) > 1:
-        figures["calibration"] = calibrate(evaluation.ranking, mentions.gold_Q, mentions.documents, evaluation.kb)
+    if config.system.model in WITH_SCORES and len(set(mentions.clusters)) > 1:
+        figures["calibration"] = calibrate(evaluation.ranking, mentions.gold_Q, mentions.clusters, evaluation.kb)
     return figures
 
 
@@ -174,7 +189,7 @@ def _contexts(work: Workdir, evaluation: Evaluation, examples: Sequence[dict]) -
     tokenizer, row_of = Tokenizer.load(work.tokenizer), {name: row for row, name in enumerate(evaluation.mentions.ids)}
     rows = evaluation.mentions.rows.take(np.asarray([row_of[example["id"]] for example in examples], np.int64))
     bounds = zip(rows.offsets_N1[:-1], rows.offsets_N1[1:], strict=True)
-    windows = [tokenizer.decode(rows.tokens_T[start:end]) for start, end in bounds]
+    windows = [tokenizer.decode(rows.tokens_T[start:end].tolist()) for start, end in bounds]
     return dict(zip((example["id"] for example in examples), windows, strict=True))
 
 

@@ -7,7 +7,6 @@ is escaped. `page.html` is its template, `page.css` its style.
 from __future__ import annotations
 
 import itertools
-import json
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ import numpy as np
 
 from mel.artifacts import START, Workdir
 from mel.evaluation import breakdowns
+from mel.files import read_json_lines
 from mel.progress import duration
 from mel.reports import plots, published
 from mel.reports.comparison import Difference
@@ -106,9 +106,8 @@ def read_curves(work: Workdir) -> dict[int, list[dict[str, float]]]:
     curves = {}
     for number in work.rounds():
         path = work.round(number).training / "metrics.jsonl"
-        lines = path.read_text("utf-8").splitlines(keepends=True) if path.exists() else []
-        if whole := [json.loads(line) for line in lines if line.endswith("\n")]:
-            curves[number] = whole
+        if lines := read_json_lines(path, "delete the line, or the file to do without its curves"):
+            curves[number] = lines
     return curves
 
 

@@ -102,7 +102,7 @@ def build(embeddings_ND: np.ndarray, settings: ScannSettings) -> ScannIndex:
     """
     check_finite(embeddings_ND, "embeddings")
     num_rows, dimension = embeddings_ND.shape
-    builder = _scann().builder(embeddings_ND, RECALL_DEPTH, "dot_product")
+    builder: Any = _scann().builder(embeddings_ND, RECALL_DEPTH, "dot_product")
     if num_rows < settings.brute_force_below:
         return ScannIndex(builder.score_brute_force().build(), num_rows, dimension, 0, 0, 0)
     leaves = settings.leaves or round(2 * math.sqrt(num_rows))
@@ -137,11 +137,11 @@ def tune(index: ScannIndex, embeddings_ND: np.ndarray, least_recall: float) -> t
 
 
 @functools.cache
-def _scann():
+def _scann() -> Any:
     """The library. Its import fails beside an installed TensorFlow that it was not built for, so it sees none."""
     hide = "tensorflow" not in sys.modules
     if hide:
-        sys.modules["tensorflow"] = None
+        sys.modules["tensorflow"] = None  # pyright: ignore[reportArgumentType]
     try:
         from scann import scann_ops_pybind
     except ImportError as error:

@@ -40,6 +40,20 @@ class Twins(NamedTuple):
         return np.where(rows_q < 0, -1, self.first_E[rows_q])
 
 
+def require_entities(kb: KnowledgeBase, negatives_per_mention: int) -> None:
+    """Refuses a knowledge base that cannot hold so many wrong entities of a mention, before anything is embedded.
+
+    Raises:
+      MelError: it has too few entities.
+    """
+    distinct = len(np.unique(kb.entities_E))
+    if distinct <= negatives_per_mention:
+        raise MelError(
+            f"The KB has {distinct} entities, and --negatives_per_mention={negatives_per_mention} wrong ones of each "
+            f"mention are wanted: ask for {distinct - 1} at most, or prepare a larger KB."
+        )
+
+
 def mine(
     index: Index,
     queries_QD: np.ndarray,

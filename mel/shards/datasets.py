@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from absl import logging
@@ -68,7 +69,7 @@ def write_rows(draft: Draft, row_sets: Iterable[RowSet]) -> int:
     from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
     features = _features(tfds)
-    serializer = ExampleSerializer(features.get_serialized_info())
+    serializer = ExampleSerializer(features.get_serialized_info())  # pyright: ignore[reportArgumentType]
     shards: list[pathlib.Path] = []
     lengths: list[int] = []
     writer, total, token_ids = None, 0, np.zeros(0, np.int32)
@@ -106,7 +107,8 @@ def read_rows(folder: pathlib.Path) -> Iterator[RowSet]:
     """Reads the blocks of a TFDS data set written by `write_rows`, in order."""
     import tensorflow_datasets as tfds
 
-    source = tfds.builder_from_directory(str(folder)).as_data_source(SPLIT)
+    builder: Any = tfds.builder_from_directory(str(folder))
+    source = builder.as_data_source(SPLIT)
     for first in range(0, len(source), 8):
         for example in source.__getitems__(range(first, min(first + 8, len(source)))):
             offsets = np.concatenate([[0], np.cumsum(example["lengths"], dtype=np.int64)])

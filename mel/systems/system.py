@@ -16,13 +16,14 @@ from mel.corpora.alias_table import AliasTable
 from mel.corpora.kb import KnowledgeBase
 from mel.corpora.similarity import similarity_prior
 from mel.encoder.backend import Precision
+from mel.encoder.embed import Encoder
 from mel.evaluation.evaluation_set import EvaluationSet
 from mel.evaluation.ranking import Ranking
 from mel.retrieval.index import Index, IndexKind
 from mel.systems import alias_tables, fusion
 from mel.systems.contexts import add_contexts
 from mel.systems.nearest import rank_by_embeddings
-from mel.systems.olpeat import rank_by_olpeat
+from mel.systems.olpeat import rank_by_linked_aliases, rank_by_olpeat
 from mel.systems.trained import LAST, Trained, open_trained
 from mel.text.tokenizer import Tokenizer
 from mel.types import MelError
@@ -30,9 +31,10 @@ from mel.types import MelError
 FITTED = -1.0
 
 Model = Literal[
-    "checkpoint", "alias_table", "alias_table_language", "alias_table_names", "string_similarity", "olpeat", "fusion"
-]
-WITH_NAMES = ("alias_table_names", "string_similarity", "fusion")  # these know titles, too
+    "checkpoint", "alias_table", "alias_table_language", "alias_table_names", "string_similarity", "olpeat",
+    "olpeat_all_languages", "fusion",
+]  # fmt: skip
+WITH_NAMES = ("alias_table_names", "string_similarity", "olpeat", "fusion")  # these know titles, too
 WITH_SCORES = ("checkpoint", "fusion")  # the scores of these are made for calibration
 
 
@@ -89,7 +91,9 @@ def open_system(
         case "string_similarity":
             system = _untrained(lambda mentions: alias_tables.rank_by_similarity(table(), mentions))
         case "olpeat":
-            system = _olpeat(open_trained(work, config.round, precision), work, table)
+            system = _olpeat(rank_by_olpeat, open_trained(work, config.round, precision), work, table)
+        case "olpeat_all_languages":
+            system = _olpeat(rank_by_linked_aliases, open_trained(work, config.round, precision), work, table)
         case "checkpoint" | "fusion":
             system = _encoder(config, open_trained(work, config.round, precision), kb, table)
     return system._replace(inputs=system.inputs | {"alias_table": aliases.digest}), table
@@ -106,11 +110,14 @@ def _untrained(rank: Callable[[EvaluationSet], Ranking]) -> System:
     return System(lambda mentions: (rank(mentions), {}), {"round": None, "search": "exact", "seed": None}, {})
 
 
-def _olpeat(trained: Trained, work: Workdir, table: Callable[[], AliasTable]) -> System:
+def _olpeat(
+    rank_by: Callable[[Encoder, Tokenizer, AliasTable, EvaluationSet], Ranking], trained: Trained, work: Workdir,
+    table: Callable[[], AliasTable],
+) -> System:  # fmt: skip
     tokenizer = Tokenizer.load(open_artifact(work.tokenizer, "tokenizer").path)
 
     def rank(mentions: EvaluationSet) -> tuple[Ranking, dict[str, Any]]:
-        return rank_by_olpeat(trained.encoder, tokenizer, table(), mentions), {}
+        return rank_by(trained.encoder, tokenizer, table(), mentions), {}
 
     return System(rank, _facts(trained, "exact"), {"checkpoint": trained.checkpoint.artifact.digest})
 
@@ -149,7 +156,7 @@ def _rank_by_encoder(
     prior = similarity_prior(table(), mentions.lookups, outside=1 / len(np.unique(kb.entities_E)))
     pool = fusion.pool_candidates(mentions.lookups, ranking, prior, queries_QD, embeddings_ED, kb.entities_E)
     if config.fusion_weight == FITTED:
-        return fusion.fuse_cross_fitted(pool, mentions.gold_Q, mentions.documents)
+        return fusion.fuse_cross_fitted(pool, mentions.gold_Q, mentions.clusters)
     return fusion.fuse(pool, np.full(len(mentions), config.fusion_weight)), {}
 
 

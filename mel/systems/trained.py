@@ -29,7 +29,8 @@ class Trained:
 
     def __init__(self, work: Workdir, number: int, checkpoint: Checkpoint, precision: Precision = "auto"):
         self.round, self.checkpoint = number, checkpoint
-        self._work, self._precision = work, precision
+        self._work = work
+        self._precision: Precision = precision
 
     @functools.cached_property
     def encoder(self) -> Encoder:

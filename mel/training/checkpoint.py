@@ -121,7 +121,8 @@ class StepCheckpoints:
 
     def restore(self, step: int, like: TrainState) -> TrainState:
         try:
-            return self._manager.restore(step, args=ocp.args.StandardRestore(_abstract(like)))
+            restored: Any = self._manager.restore(step, args=ocp.args.StandardRestore(_abstract(like)))
+            return restored
         except (ValueError, KeyError) as error:
             raise MelError(
                 f"Checkpoint {step} in {self._manager.directory} is of another shape than this encoder and optimiser: "

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import jax
 from absl import logging
 
-from mel.artifacts import write_text
+from mel.files import read_json_lines, write_text
 from mel.progress import duration
 from mel.training.checkpoint import StepCheckpoints
 from mel.training.meter import Speed
@@ -83,7 +83,7 @@ class Metrics:
             return
         step, metrics = self._pending
         self._pending = None
-        values = {name: float(value) for name, value in metrics.items()}
+        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
         check_finite(step, values["loss"], self._last_good())
         self._file.write(json.dumps({"step": step, **{name: values[name] for name in sorted(values)}}) + "\n")
         for name, value in values.items():
@@ -118,7 +118,7 @@ class Profile:
 
     Args:
       folder: where the trace goes.
-      after: the step behind which the trace starts.
+      after: the step after which the trace starts.
       steps: how many steps it is of; 0 for no trace.
     """
 
@@ -174,19 +174,9 @@ def _drop_lines_after(path: pathlib.Path, step: int) -> None:
     """Forgets what a killed run wrote after the checkpoint that training goes on from.
 
     Raises:
-      MelError: a line before that is damaged.
+      MelError: a line is damaged.
     """
-    if not path.exists():
-        return
-    kept = []
-    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
-        if line.endswith(b"\n"):
-            try:
-                if json.loads(line)["step"] <= step:
-                    kept.append(line.decode())
-            except (ValueError, KeyError, TypeError):
-                raise MelError(
-                    f"{path}:{number} is damaged: delete {path.parent} to begin the round again, or the line to go on "
-                    "without it."
-                ) from None
-    write_text(path, "".join(kept))
+    if path.exists():
+        remedy = f"delete {path.parent} to begin the round again, or the line to go on without it"
+        kept = [line for line in read_json_lines(path, remedy) if line.get("step", 0) <= step]
+        write_text(path, "".join(json.dumps(line) + "\n" for line in kept))

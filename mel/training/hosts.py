@@ -16,7 +16,9 @@ from mel.types import MelError
 
 # What schedulers set; JAX reads the rest of SLURM's and Open MPI's variables itself.
 _COORDINATOR, _COUNT, _PLACE = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
-_SCHEDULERS = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
+# How many tasks a job has, and what is set only in those of them that the scheduler started.
+_SCHEDULERS = {"SLURM_NTASKS": "SLURM_STEP_NODELIST", "OMPI_COMM_WORLD_SIZE": "OMPI_COMM_WORLD_RANK"}
+_STARTERS = {"SLURM_NTASKS": "srun", "OMPI_COMM_WORLD_SIZE": "mpirun"}
 
 
 def join_hosts() -> None:
@@ -31,14 +33,13 @@ def join_hosts() -> None:
     if jax.distributed.is_initialized():
         return
     named = _COORDINATOR in os.environ
-    if not named and not any(int(os.environ.get(name, 1)) > 1 for name in _SCHEDULERS):
+    if not named and not _is_job_of_several():
         return
     try:
         if named and _COUNT in os.environ:
             jax.distributed.initialize(
-                os.environ[_COORDINATOR], int(os.environ[_COUNT]), int(os.environ[_PLACE]),
-                cluster_detection_method="deactivate",
-            )  # fmt: skip
+                os.environ[_COORDINATOR], _whole(_COUNT), _whole(_PLACE), cluster_detection_method="deactivate"
+            )
         else:
             jax.distributed.initialize()
     except (KeyError, ValueError, RuntimeError) as error:
@@ -49,12 +50,44 @@ def join_hosts() -> None:
     logging.info("Process %d of %d, %d devices in all", jax.process_index(), jax.process_count(), jax.device_count())
 
 
+def _is_job_of_several() -> bool:
+    """Whether a scheduler started this process as one of several.
+
+    Raises:
+      MelError: it gave the job several tasks, and did not start this process as one of them.
+    """
+    for count, inside in _SCHEDULERS.items():
+        if count in os.environ and _whole(count) > 1:
+            if inside not in os.environ:
+                raise MelError(
+                    f"{count} is {os.environ[count]}, but this process is none of these tasks ({inside} is not set): "
+                    f"start it with {_STARTERS[count]}, or unset {count} to train on one machine."
+                )
+            return True
+    return False
+
+
+def _whole(name: str) -> int:
+    """A variable of the environment that is a whole number.
+
+    Raises:
+      MelError: it is none.
+    """
+    try:
+        return int(os.environ[name])
+    except ValueError:
+        raise MelError(
+            f"{name} is {os.environ[name]!r}, which is no whole number: correct it, or unset it to train on "
+            "one machine."
+        ) from None
+
+
 def is_lead() -> bool:
     """Whether this process is the one that writes."""
     return jax.process_index() == 0
 
 
-def on_lead(what: str, work: Callable[[], None]) -> None:
+def on_lead(what: str, work: Callable[[], object]) -> None:
     """Does `work` in the lead alone, while the others wait for it."""
     if is_lead():
         work()

@@ -9,10 +9,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mel.config import flag
 from mel.types import NIL, Batch, MelError
 
+Array = jax.Array | np.ndarray
 EXACT = jax.lax.Precision.HIGHEST
 
 Loss = Callable[[jax.Array, Batch], tuple[jax.Array, dict[str, jax.Array]]]
@@ -67,12 +69,12 @@ def batch_loss(config: LossConfig) -> Loss:
 def softmax_loss(
     mention_BD: jax.Array,
     candidate_CD: jax.Array,
-    gold_column_B: jax.Array,
-    gold_B: jax.Array,
-    entity_C: jax.Array,
-    log_q_C: jax.Array | None,
+    gold_column_B: Array,
+    gold_B: Array,
+    entity_C: Array,
+    log_q_C: Array | None,
     config: LossConfig = LossConfig(),
-    twin_C: jax.Array | None = None,
+    twin_C: Array | None = None,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Mean cross-entropy of each mention's gold among the batch's candidate entities.
 
@@ -142,8 +144,9 @@ def _row_losses(rows: _Rows, columns: _Columns, config: LossConfig) -> tuple[jax
         filled = jnp.pad(x_B, [(0, tiles * rows_a_tile - count)] + [(0, 0)] * (x_B.ndim - 1), mode="edge")
         return filled.reshape(rows_a_tile, tiles, *x_B.shape[1:]).swapaxes(0, 1)
 
-    tiled = _tiled_losses(jax.tree.map(cut, rows), columns, config)
-    return tuple(x_Tb.swapaxes(0, 1).reshape(-1)[:count] for x_Tb in tiled)
+    tiled: Any = _tiled_losses(jax.tree.map(cut, rows), columns, config)
+    loss_B, hit_B = (x_Tb.swapaxes(0, 1).reshape(-1)[:count] for x_Tb in tiled)
+    return loss_B, hit_B
 
 
 def _logits(rows: _Rows, columns: _Columns, config: LossConfig):

@@ -28,7 +28,7 @@ from mel.config import REQUIRED, flag, group
 from mel.cost import record_cost
 from mel.encoder.backend import Compute, ComputeConfig, choose_compute, keep_compiled, tokens_at_once
 from mel.encoder.config import EncoderConfig
-from mel.encoder.start import initial_encoder
+from mel.encoder.start import StartConfig, initial_encoder
 from mel.encoder.transformer import Params
 from mel.encoder.vocabulary import Vocabulary
 from mel.locks import claim
@@ -51,7 +51,7 @@ from mel.types import Batch, MelError, TrainState
 TOKENS = ("entity_tokens", "mention_tokens")
 PROFILE_AFTER = 10  # steps, by when everything is compiled and warm
 # What decides the encoder before training, and the scale of its scores.
-OF_START = ("encoder", "seed", "logit_scale")
+OF_START = ("encoder", "pooling", "encoder_layers", "seed", "logit_scale")
 # What decides where and when a round is trained, and nothing of its result.
 OF_NO_RESULT = ("workdir", "round", "save_every", "compilation_cache")
 
@@ -90,6 +90,7 @@ class RoundConfig:
     save_every: int = flag(500, "Steps from one checkpoint to the next.")
     train_languages: tuple[str, ...] = flag((), "Languages whose mentions are trained on; all if empty.")
     train_mentions: int = flag(0, "Train on so many mentions, drawn with --seed; 0 for all.")
+    start: StartConfig = group(StartConfig)
     optimizer: OptimizerConfig = group(OptimizerConfig)
     loss: LossConfig = group(LossConfig)
     compute: ComputeConfig = group(ComputeConfig)
@@ -99,8 +100,9 @@ class RoundConfig:
         for name in ("rounds", "steps_per_round", "batch_size", "save_every"):
             if not getattr(self, name) > 0:
                 raise MelError(f"--{name}={getattr(self, name)} must be above 0.")
-        if self.train_mentions < 0:
-            raise MelError(f"--train_mentions={self.train_mentions} must not be below 0.")
+        for name in ("train_mentions", "seed"):
+            if getattr(self, name) < 0:
+                raise MelError(f"--{name}={getattr(self, name)} must not be below 0.")
         if not START <= self.round < self.rounds:
             raise MelError(
                 f"--round={self.round} is not between -1 and {self.rounds - 1}, the last of --rounds={self.rounds}."
@@ -172,18 +174,19 @@ def _inputs(work: Workdir, number: int) -> dict[str, Artifact]:
 
 def _publish_start(config: RoundConfig, work: Workdir, inputs: dict[str, Artifact]) -> None:
     """Publishes the encoder before training, and which rows of its token table will be trained."""
-    vocab_size = open_artifact(work.tokenizer, "tokenizer").facts["vocab_size"]
-    encoder, params = initial_encoder(config.encoder, vocab_size, config.seed)
+    tokenizer = open_artifact(work.tokenizer, "tokenizer").facts
+    max_tokens = max(tokens.facts["max_tokens"] for tokens in inputs.values())
+    encoder, params = initial_encoder(config.encoder, tokenizer, config.seed, config.start, max_tokens)
     vocabulary = Vocabulary.of([read_token_ids(tokens) for tokens in inputs.values()], params)
     used = len(vocabulary.token_ids_v)
-    logging.info("The shards use %d of %d tokens: only their embeddings are trained.", used, vocab_size)
+    logging.info("The shards use %d of %d tokens: only their embeddings are trained.", used, tokenizer["vocab_size"])
     facts = {"settings": config.settings, "round": START, "tokens_in_use": used}
     state, path = _new_state(config, vocabulary.compact(params)), work.round(START).checkpoint
     publish_start(path, state, encoder, vocabulary, facts, inputs, config)
     logging.info("Published %s", path)
 
 
-def _train(config: RoundConfig, work: Workdir, inputs: dict[str, Artifact]) -> dict[str, float]:
+def _train(config: RoundConfig, work: Workdir, inputs: dict[str, Artifact]) -> dict[str, int]:
     """Trains and publishes a round; returns how much work it did."""
     this, settings = work.round(config.round), config.settings
     before = open_checkpoint(work, config.round - 1, {name: inputs[name] for name in TOKENS})
@@ -212,7 +215,7 @@ def _train(config: RoundConfig, work: Workdir, inputs: dict[str, Artifact]) -> d
 def _run(
     config: RoundConfig, this: Round, encoder: EncoderConfig, source: BatchSource, state: TrainState,
     checkpoints: StepCheckpoints | None,
-) -> tuple[TrainState, dict[str, float]]:  # fmt: skip
+) -> tuple[TrainState, dict[str, int]]:  # fmt: skip
     """Steps to the end of the round; without `checkpoints`, on one batch again and again."""
     mesh, layouts = make_mesh(), source.plan()
     compute = choose_compute(config.compute.precision, encoder.hidden_size // encoder.num_heads)
@@ -229,7 +232,7 @@ def _run(
     if checkpoints:
         batches = prefetch(batch_at, first, last)
     else:
-        batches = zip(range(first, last), itertools.repeat(batch_at(first)))
+        batches = zip(range(first, last), itertools.repeat(batch_at(first)), strict=False)
     folder, watch = _watched_in(this, synthetic=checkpoints is None), config.watch
     speed = _speed(config, encoder, state.params, layouts[0], compute)
     metrics = Metrics(folder, first, last, speed, watch.log_every, lambda: checkpoints and checkpoints.latest_step)
@@ -258,7 +261,7 @@ def _batch_source(
     config: RoundConfig, work: Workdir, inputs: dict[str, Artifact], vocabulary: Vocabulary
 ) -> BatchSource:
     caches = [(inputs[name], work.cache(inputs[name])) for name in TOKENS]
-    on_lead("cache", lambda: [open_rows(*cache) for cache in caches] and None)
+    on_lead("cache", lambda: [open_rows(*cache) for cache in caches])
     entities, mentions = (open_rows(*cache) for cache in caches)
     negatives = open_negatives(inputs["negatives"].path, inputs["mention_tokens"]) if "negatives" in inputs else None
     languages = inputs["mention_tokens"].facts["languages"]

@@ -2,17 +2,20 @@ import numpy as np
 import pytest
 
 from mel.artifacts import Workdir, open_artifact
-from mel.bin import mine_negatives, prepare_data
+from mel.bin import mine_negatives, prepare_data, run_rounds, train
 from mel.corpora.kb import KnowledgeBase
 from mel.corpora.mentions import surface_forms
 from mel.shards.datasets import open_rows
 from mel.shards.negatives import open_negatives
+from mel.types import MelError
+from tests.configs import config_of
 
 
 @pytest.fixture(scope="module")
 def prepared(tiny_world, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("prepared")
-    config = prepare_data.Config(
+    config = config_of(
+            prepare_data.Config,
         workdir=str(workdir), damuel=str(tiny_world / "damuel"), languages=("en", "ru"),
         tokenizer=str(tiny_world / "tokenizer"), mention_tokens=16, entity_tokens=16, workers=1,
     )  # fmt: skip
@@ -54,3 +57,26 @@ def test_same_surface_negatives_are_homonyms(prepared):
     homonyms = [linked[form] & in_kb - {gold} for form, gold in zip(forms, mentions.entities_N.tolist())]
     assert sum(map(bool, homonyms)) > len(forms) / 2
     assert all(qid in others for qid, others in zip(drawn, homonyms) if others)
+
+
+def test_what_cannot_be_drawn_is_refused_before_anything_is_embedded(prepared, monkeypatch):
+    monkeypatch.setattr(mine_negatives, "open_checkpoint", None)  # not even opened
+    kb = open_artifact(prepared.kb, "kb")
+    distinct = len(set(KnowledgeBase.read(kb.path, kb.facts["languages"]).entities_E.tolist()))
+
+    def refuse(message, **flags):
+        with pytest.raises(MelError, match=message):
+            mine_negatives.main(mine_negatives.Config(str(prepared.path), round=4, **flags))
+        with pytest.raises(MelError, match=message):
+            mining = mine_negatives.Config(str(prepared.path), **flags)
+            run_rounds.main(run_rounds.Config(str(prepared.path), "random", mine=mining))
+
+    refuse(
+        f"The KB has {distinct} entities, and --negatives_per_mention={distinct} .* ask for {distinct - 1} at most",
+        negatives_per_mention=distinct, pool=distinct,
+    )  # fmt: skip
+    assert not prepared.report("alias_table").exists()
+    with pytest.raises(MelError, match="--seed=-1 must not be below 0"):
+        mine_negatives.main(mine_negatives.Config(str(prepared.path), seed=-1))
+    with pytest.raises(MelError, match="--seed=-1 must not be below 0"):
+        train.Config(str(prepared.path), seed=-1)

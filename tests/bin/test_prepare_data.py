@@ -1,25 +1,27 @@
 """From archives to artefacts: the real samples, and what must not matter."""
 
-import dataclasses
 import json
 import shutil
+from collections import Counter
 
 import pytest
 
 from mel.artifacts import Workdir, open_artifact
 from mel.bin import prepare_data
 from mel.bin.prepare_data import Config
-from mel.corpora.alias_table import AliasTable
+from mel.corpora.alias_table import FILES, AliasTable
 from mel.corpora.download import Download
 from mel.corpora.kb import KnowledgeBase, read_entities
+from mel.shards.blocks import is_held_out
 from mel.shards.datasets import open_rows
-from mel.shards.prepare import is_held_out
 from mel.types import MelError
+from tests.configs import config_of, with_flags
 
 
 @pytest.fixture
 def config(tiny_world, tmp_path):
-    return Config(
+    return config_of(
+        Config,
         workdir=str(tmp_path / "run"), damuel=str(tiny_world / "damuel"), mewsli=str(tiny_world / "mewsli"),
         languages=("en", "ja"), tokenizer=str(tiny_world / "tokenizer"), mention_tokens=32, entity_tokens=32, workers=1,
     )  # fmt: skip
@@ -43,7 +45,8 @@ def lines(folder):
 
 
 def test_the_real_samples_lose_nothing(shared_data, tiny_world, tmp_path, capsys):
-    config = Config(
+    config = config_of(
+        Config,
         workdir=str(tmp_path / "run"), damuel=str(shared_data / "samples" / "damuel"), workers=1,
         mewsli=str(shared_data / "samples" / "mewsli9"), languages=("es",), tokenizer=str(tiny_world / "tokenizer"),
     )  # fmt: skip
@@ -81,7 +84,7 @@ def test_what_is_published_fits_together(config, capsys):
 
 def test_the_number_of_workers_changes_nothing(config):
     prepare_data.main(config)
-    several = dataclasses.replace(config, workdir=config.workdir + "2", workers=2)
+    several = with_flags(config, workdir=config.workdir + "2", workers=2)
     prepare_data.main(several)
     assert digests(several.workdir) == digests(config.workdir)
 
@@ -97,7 +100,7 @@ def test_what_is_published_is_skipped_and_half_a_pair_is_made_again(config):
 
 
 def test_held_out_pages_are_in_no_training_mention_and_in_no_alias(config):
-    config = dataclasses.replace(config, held_out=0.3, mewsli="")
+    config = with_flags(config, held_out=0.3, mewsli="")
     prepare_data.main(config)
     work = Workdir(config.workdir)
     pages = {
@@ -106,13 +109,21 @@ def test_held_out_pages_are_in_no_training_mention_and_in_no_alias(config):
     }
     assert all(is_held_out(page, 0.3) for page in pages["held_out"]) and pages["held_out"]
     assert not any(is_held_out(page, 0.3) for page in pages["train"]) and pages["train"]
+    kb = KnowledgeBase.read(work.kb, open_artifact(work.kb, "kb").facts["languages"])
+    counted = {}
+    for line in (work.alias_table / FILES[0]).read_text("utf-8").splitlines():
+        row = json.loads(line)
+        for entity, count in zip(row["entities"], row["counts"], strict=True):
+            counted[row["surface_form"], row["language"], kb.ids[entity]] = count
+    linked = Counter((line["surface_form"], line["language"], line["gold"]) for line in lines(work.mentions("train")))
+    assert counted == linked
 
 
 def test_redirects_are_followed_to_the_end_and_counted(config, tmp_path):
     prepare_data.main(config)
     old, between, new = next(read_entities(Workdir(config.workdir).kb)).entity_id, "Q999998", "Q999999"
     (tmp_path / "redirects.json").write_text(json.dumps({old: between, between: new}))
-    moved = dataclasses.replace(config, workdir=config.workdir + "2", redirects=str(tmp_path / "redirects.json"))
+    moved = with_flags(config, workdir=config.workdir + "2", redirects=str(tmp_path / "redirects.json"))
     prepare_data.main(moved)
     names = {entity.entity_id for entity in read_entities(Workdir(moved.workdir).kb)}
     assert new in names and not {old, between} & names
@@ -162,7 +173,7 @@ def test_the_record_of_the_target_itself_wins_over_a_merged_stub(config, tmp_pat
     write_records(tmp_path / "damuel", "en", *([stub, void, reader] if stub_first else [void, stub, reader]))
     write_mention(tmp_path / "mewsli", "en", "She reads Word and Void at night.", "Word and Void", "Q900")
     (tmp_path / "redirects.json").write_text('{"Q900": "Q901", "Q901": "Q100"}')
-    config = dataclasses.replace(
+    config = with_flags(
         config, damuel=str(tmp_path / "damuel"), mewsli=str(tmp_path / "mewsli"), languages=("en",),
         redirects=str(tmp_path / "redirects.json"),
     )  # fmt: skip
@@ -184,7 +195,7 @@ def test_the_record_of_the_target_itself_wins_over_a_merged_stub(config, tmp_pat
 def test_a_stub_stands_for_a_target_that_has_no_record(config, tmp_path):
     write_records(tmp_path / "damuel", "en", {"qid": "Q900"} | LOOP, {"qid": "Q901", "label": "Later stub"})
     (tmp_path / "redirects.json").write_text('{"Q900": "Q100", "Q901": "Q100"}')
-    config = dataclasses.replace(
+    config = with_flags(
         config, damuel=str(tmp_path / "damuel"), mewsli="", languages=("en",),
         redirects=str(tmp_path / "redirects.json"),
     )  # fmt: skip
@@ -205,7 +216,7 @@ def test_a_record_without_a_name_is_no_row_and_the_first_language_with_one_stand
         {"qid": "Q5"}, {"qid": "Q6"} | page("Lector", "Un lector vive en Saltwick desde siempre .", (4, 5, "Q5")),
     )  # fmt: skip
     write_mention(tmp_path / "mewsli", "es", "Llueve en Saltwick.", "Saltwick", "Q5")
-    config = dataclasses.replace(
+    config = with_flags(
         config, damuel=str(tmp_path / "damuel"), mewsli=str(tmp_path / "mewsli"), languages=("es", "en")
     )
     prepare_data.main(config)
@@ -224,7 +235,7 @@ def test_golds_outside_every_kb_are_kept_and_counted(config, tmp_path):
     column = header.split("\t").index("qid")
     rows = ["\t".join(f if n != column else "NIL" for n, f in enumerate(row.split("\t"))) for row in rows]
     path.write_text("\n".join([header, *rows]) + "\n")
-    prepare_data.main(dataclasses.replace(config, mewsli=str(tmp_path / "mewsli"), languages=("en",)))
+    prepare_data.main(with_flags(config, mewsli=str(tmp_path / "mewsli"), languages=("en",)))
     facts = open_artifact(Workdir(config.workdir).mentions("mewsli"), "mentions").facts
     assert facts["counts"] == {"en": len(rows)} == facts["gold outside the KB"]
     assert {line["gold"] for line in lines(Workdir(config.workdir).mentions("mewsli"))} == {"NIL"}
@@ -234,7 +245,7 @@ def test_golds_outside_every_kb_are_kept_and_counted(config, tmp_path):
 def test_refusals(config, tmp_path):
     def refuse(message, **changes):
         with pytest.raises(MelError, match=message):
-            prepare_data.main(dataclasses.replace(config, **changes))
+            prepare_data.main(with_flags(config, **changes))
 
     refuse("has no damuel_.*_xx.tar; languages there: ", languages=("en", "xx"))
     refuse("is not a folder", damuel=str(tmp_path / "nowhere"))
@@ -253,7 +264,7 @@ def test_refusals(config, tmp_path):
 def test_an_empty_knowledge_base_is_refused_and_leaves_nothing(config, tmp_path):
     (tmp_path / "damuel").mkdir()
     (tmp_path / "damuel" / "part-00000").write_text('{"qid": "Q1", "lang": "de", "label": "Eins"}\n')
-    empty = dataclasses.replace(config, damuel=str(tmp_path / "damuel"), languages=("en",), mewsli="")
+    empty = with_flags(config, damuel=str(tmp_path / "damuel"), languages=("en",), mewsli="")
     message = "The knowledge base is empty: .* What was read: 1 of 1 were dropped: record of another language"
     with pytest.raises(MelError, match=message):
         prepare_data.main(empty)
@@ -263,7 +274,7 @@ def test_an_empty_knowledge_base_is_refused_and_leaves_nothing(config, tmp_path)
 def test_an_archive_of_which_nothing_or_little_can_be_used_is_refused_with_the_first_reasons(config, tmp_path):
     part = tmp_path / "damuel" / "part-00000"
     part.parent.mkdir()
-    config = dataclasses.replace(config, damuel=str(part.parent), languages=("en",), mewsli="")
+    config = with_flags(config, damuel=str(part.parent), languages=("en",), mewsli="")
     part.write_text("{\n[]\n")
     with pytest.raises(
         MelError, match=r"2 of 2 records of the archive of en were malformed, all of them.*00000:1 \(it is"
@@ -274,13 +285,13 @@ def test_an_archive_of_which_nothing_or_little_can_be_used_is_refused_with_the_f
     with pytest.raises(MelError, match="3 of 12 records .* more than a share of 0.2"):
         prepare_data.main(config)
     assert not Workdir(config.workdir).kb.exists()
-    prepare_data.main(dataclasses.replace(config, max_malformed_share=0.3))
+    prepare_data.main(with_flags(config, max_malformed_share=0.3))
 
 
 def test_a_language_of_which_there_is_nothing_is_said(config, tmp_path, caplog):
     write_records(tmp_path / "damuel", "en", {"qid": "Q1"} | LOOP)
     write_records(tmp_path / "damuel", "de", {"qid": "Q1", "lang": "en", "label": "One"})
-    config = dataclasses.replace(config, damuel=str(tmp_path / "damuel"), languages=("de", "en"), mewsli="")
+    config = with_flags(config, damuel=str(tmp_path / "damuel"), languages=("de", "en"), mewsli="")
     with caplog.at_level("WARNING", logger="absl"):
         prepare_data.main(config)
     assert "The archive of de holds no entity: is it the right one?" in caplog.messages
@@ -288,7 +299,7 @@ def test_a_language_of_which_there_is_nothing_is_said(config, tmp_path, caplog):
 
 def test_archives_without_links_are_refused_with_what_was_dropped(config, tmp_path):
     write_records(tmp_path / "damuel", "en", {"qid": "Q1"} | page("One", "One is one .", (2, 3, "one"), (2, 9, "Q1")))
-    config = dataclasses.replace(config, damuel=str(tmp_path / "damuel"), languages=("en",), mewsli="")
+    config = with_flags(config, damuel=str(tmp_path / "damuel"), languages=("en",), mewsli="")
     message = "No mention was found for .*mentions/train; dropped: 1 qid is not a QID, 1 span outside the text"
     with pytest.raises(MelError, match=message):
         prepare_data.main(config)
@@ -301,5 +312,34 @@ def test_archives_that_are_missing_are_fetched_first(config, monkeypatch, tmp_pa
 
     monkeypatch.setattr(prepare_data, "fetch_archives", fetch)
     download = Download(download=True, download_from="http://x")
-    prepare_data.main(dataclasses.replace(config, damuel=str(tmp_path / "new"), download=download))
+    prepare_data.main(with_flags(config, damuel=str(tmp_path / "new"), download=download))
     assert Workdir(config.workdir).kb.exists()
+
+
+def test_one_row_an_entity_of_the_language_that_links_most(config, tmp_path, capsys):
+    """Q5 is linked twice in Spanish and once in English, Q6 nowhere; --languages has English first."""
+    write_records(
+        tmp_path / "damuel", "en",
+        {"qid": "Q5"} | page("Saltwick", "Saltwick is a village ."), {"qid": "Q6"} | page("Reader", "A reader reads ."),
+        {"qid": "Q7"} | page("Coast", "The coast of Saltwick .", (3, 4, "Q5")),
+    )  # fmt: skip
+    write_records(
+        tmp_path / "damuel", "es",
+        {"qid": "Q5"} | page("Saltvico", "Saltvico es un pueblo ."), {"qid": "Q6"} | page("Lector", "Un lector lee ."),
+        {"qid": "Q8"} | page("Playa", "Saltvico y Saltvico tienen playa .", (0, 1, "Q5"), (2, 3, "Q5")),
+    )  # fmt: skip
+    config = with_flags(
+        config, damuel=str(tmp_path / "damuel"), mewsli="", languages=("en", "es"), kb_rows_by="most_linked"
+    )
+    prepare_data.main(config)
+    work = Workdir(config.workdir)
+    assert [(entity.entity_id, entity.title) for entity in read_entities(work.kb)] == [
+        ("Q6", "Reader"), ("Q7", "Coast"), ("Q5", "Saltvico"), ("Q8", "Playa"),
+    ]  # fmt: skip
+    facts = open_artifact(work.kb, "kb").facts
+    assert facts["entities"] == {"en": 2, "es": 2} and facts["left_out"] == {"en": 1, "es": 1}
+    assert "2 rows of entities that another language links to more" in capsys.readouterr().out
+    assert {title for title, _ in golds(config.workdir, "train")} == {"Saltvico"}
+    table, ids = AliasTable.read(work.alias_table), KnowledgeBase.read(work.kb, ("en", "es")).ids
+    by_name, _ = table.prior("Lector", "es")
+    assert [ids[entity] for entity in by_name] == ["Q6"]  # the title of a row that is left out is a name still

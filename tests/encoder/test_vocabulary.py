@@ -47,7 +47,7 @@ def test_forward_pass_and_gradients_equal_those_of_the_full_table_bit_for_bit(pa
         def loss(params):
             word_NLD = params["embeddings"]["word"]["embedding"][tokens_NL]
             embedding_ND = BertEncoder(CONFIG).apply({"params": params}, tokens_NL, word_NLD=word_NLD)
-            return jnp.sin(embedding_ND * jnp.arange(16)).sum()
+            return jnp.sin(embedding_ND * jnp.arange(16)[None, :]).sum()
 
         return jax.value_and_grad(loss)(params)
 

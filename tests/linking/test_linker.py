@@ -179,7 +179,7 @@ def test_the_probabilities_are_those_that_were_calibrated(calibrated, tiny_world
 def test_links_of_a_stated_precision(calibrated, tmp_path, monkeypatch):
     bundle = open_bundle(calibrated.bundle)
     values = dict(bundle.calibration) | {"thresholds": [{"precision": 0.9, "threshold": 2.0}]}
-    monkeypatch.setattr(link, "open_bundle", lambda _: dataclasses.replace(bundle, calibration=values))
+    monkeypatch.setattr(link, "open_bundle", lambda *_: dataclasses.replace(bundle, calibration=values))
     source, target = write_lines(tmp_path / "in.jsonl", [text()]), tmp_path / "out.jsonl"
     config = link.Config(bundle="", input=str(source), output=str(target), nil_precision=0.9)
     link.main(config)

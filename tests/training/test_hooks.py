@@ -195,3 +195,11 @@ def test_a_trace_is_where_the_log_says(tmp_path):
     fit(counting_step, 0, ((n, 1) for n in range(3)), [profile])
     profile.close()
     assert list((tmp_path / "profile").rglob("*.xplane.pb")) and list(tmp_path.rglob("perfetto_trace.json.gz"))
+
+
+def test_a_damaged_line_of_metrics_is_named_with_the_way_out(tmp_path):
+    run(tmp_path, 0, 3)
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "metrics.jsonl").write_text("".join([lines[0], "{" + lines[1], lines[2]]))
+    with pytest.raises(MelError, match=rf"metrics.jsonl:2 is damaged .*: delete {tmp_path} to begin the round"):
+        run(tmp_path, 2, 3)

@@ -155,7 +155,7 @@ def written_out(vectors, gold_column_B, gold_B, qid_C, log_q_C, config):
         return jnp.mean(jnp.subtract(*(jax.nn.logsumexp(each, axis=1) for each in chosen)))
 
     logits_BC = config.logit_scale * vectors[0] @ vectors[1].T
-    loss = direction(logits_BC - log_q_C if config.log_q_correction else logits_BC, *onward)
+    loss = direction(logits_BC - log_q_C[None, :] if config.log_q_correction else logits_BC, *onward)
     return (
         (loss + direction(jnp.take(logits_BC, gold_column_B.astype(np.int32), axis=1).T, *back)) / 2
         if config.bidirectional

@@ -1,0 +1,252 @@
+"""Preparation in stages: what each is made from, whether that has changed, and what is made again if it has.
+
+A stage publishes artefacts that belong together. They are settled by the flags, by input from outside
+(archives, trees, redirects, a tokenizer) and by the artefacts of earlier stages; all of this is
+compared with what is there before anything is made or skipped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from absl import logging
+
+from mel.artifacts import Artifact, Workdir, discard, exists, open_artifact, publish
+from mel.corpora import mentions, mewsli
+from mel.corpora.sources import FILE, Sources, first_change, read_sources
+from mel.locks import claim
+from mel.shards import prepare
+from mel.shards.blocks import Archives, Windows, WindowsConfig, damuel_mentions, mewsli_mentions
+from mel.text.tokenizer import Tokenizer
+from mel.types import MelError
+
+OF_ARCHIVES = ("languages", "limit", "held_out", "kb_rows_by")
+INPUTS = {"kb": "kb", "tokenizer": "tokenizer"}  # the names under which artefacts record these stages, and their kinds
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """What is published together.
+
+    Attributes:
+      paths: the artefacts by path, with their kinds; the first one states the settings.
+      settings: what decides them, by flag.
+      make: publishes all of them; None for what is not asked for, and stays as long as it fits.
+      sources_now: of what they were made from outside, what is there; None if they read no files.
+      needs: the names of earlier stages.
+    """
+
+    paths: Mapping[pathlib.Path, str]
+    settings: Mapping[str, Any]
+    make: Callable[[], None] | None
+    sources_now: Callable[[Sources], Sources] | None = None
+    needs: tuple[str, ...] = ()
+
+    @property
+    def is_published(self) -> bool:
+        return all(map(exists, self.paths))
+
+
+def prepare_all(
+    work: Workdir, archives: Archives, windows: WindowsConfig, tree: pathlib.Path | None, redo: bool
+) -> None:
+    """Publishes what is not published yet.
+
+    Args:
+      work: where.
+      archives: the pages for the KB and for training.
+      windows: how rows are cut.
+      tree: a Mewsli-9 tree to evaluate on.
+      redo: whether what was made from something else is made again; otherwise it is refused.
+
+    Raises:
+      MelError: what is published was made from something else, or the input cannot be used.
+    """
+    stages = _stages(work, archives, windows, tree)
+    _settle(work, stages, redo)
+    for stage in stages.values():
+        if stage.make is None:
+            continue
+        with _missing(stage) as missing:
+            if missing:
+                stage.make()
+        if missing:
+            _settle(work, stages, redo)  # what stood there before may have been made from something else
+
+
+def _stages(work: Workdir, archives: Archives, windows: WindowsConfig, tree: pathlib.Path | None) -> dict[str, Stage]:
+    tokenizer = windows.read_tokenizer()
+    of_kb = {name: getattr(archives.config, name) for name in OF_ARCHIVES} | {"redirects": archives.redirects.digest}
+    parts = archives.sources_now()
+    stages = {
+        "tokenizer": Stage(
+            {work.tokenizer: "tokenizer"}, tokenizer.facts(), lambda: _publish_tokenizer(work, tokenizer, windows)
+        ),
+        "kb": Stage(
+            {work.kb: "kb", work.alias_table: "alias table"}, of_kb,
+            lambda: prepare.publish_kb(work.kb, work.alias_table, archives, of_kb), lambda _: parts,
+        ),
+        "entities": Stage(
+            {work.entity_tokens: "tokens"}, {"entity_tokens": windows.entity_tokens},
+            lambda: prepare.publish_entity_rows(work.entity_tokens, *_opened(work), windows.entity_tokens),
+            needs=tuple(INPUTS),
+        ),
+    }  # fmt: skip
+    for split in ("train", "held_out"):
+        wanted = split == "train" or archives.config.held_out > 0
+        blocks = functools.partial(_damuel_blocks, work, archives, split)
+        stages[split] = _split(work, split, windows, {}, blocks if wanted else None)
+    stages["mewsli"] = _mewsli_split(work, archives, windows, tree)
+    return stages
+
+
+def _mewsli_split(work: Workdir, archives: Archives, windows: WindowsConfig, tree: pathlib.Path | None) -> Stage:
+    if tree is None:
+        return _split(work, "mewsli", windows, {}, None)
+    languages, sources = _tree_languages(tree, archives.config.languages), {}
+
+    def blocks(cut: Windows) -> Iterator:
+        malformed = archives.config.malformed()
+        return mewsli_mentions(tree, languages, cut, malformed, redirects=archives.redirects, sources=sources)
+
+    def sources_now(made_from: Sources) -> Sources:
+        texts = [name for name in made_from if name.split("/")[1] == "text"]
+        return mewsli.sources_now(tree, languages, texts)
+
+    stage = _split(work, "mewsli", windows, {"languages": languages}, blocks, sources)
+    return dataclasses.replace(stage, sources_now=sources_now)
+
+
+def _split(
+    work: Workdir, split: str, windows: WindowsConfig, settings: dict[str, Any],
+    blocks: Callable[[Windows], Iterator] | None, sources: Sources | None = None,
+) -> Stage:  # fmt: skip
+    settings = settings | {"mention_tokens": windows.mention_tokens, "title_in_window": windows.title_in_window}
+    paths = {work.mentions(split): mentions.KIND, work.mention_tokens(split): "tokens"}
+
+    def make() -> None:
+        cut = Windows(work.tokenizer, windows.mention_tokens, windows.title_in_window)
+        kb, tokenizer = _opened(work)
+        prepare.publish_mentions(*paths, blocks(cut), kb, tokenizer, cut, settings, sources)
+
+    return Stage(paths, settings if blocks else {}, make if blocks else None, needs=tuple(INPUTS))
+
+
+def _damuel_blocks(work: Workdir, archives: Archives, split: str, windows: Windows) -> Iterator:
+    return damuel_mentions(archives, split, windows, read_sources(work.kb))
+
+
+def _publish_tokenizer(work: Workdir, tokenizer: Tokenizer, windows: WindowsConfig) -> None:
+    with publish(work.tokenizer, "tokenizer", windows) as draft:
+        tokenizer.save(draft.path)
+        draft.facts |= tokenizer.facts()
+
+
+def _opened(work: Workdir) -> tuple[Artifact, Artifact]:
+    return open_artifact(work.kb, "kb"), open_artifact(work.tokenizer, "tokenizer")
+
+
+def _tree_languages(tree: pathlib.Path, wanted: Sequence[str]) -> list[str]:
+    """The languages of a tree among those wanted, in their order.
+
+    Raises:
+      MelError: there are none.
+    """
+    there = mewsli.list_languages(tree)
+    languages = [language for language in wanted if language in there]
+    if not languages:
+        raise MelError(f"--mewsli={tree} has {', '.join(there)}, none of --languages={','.join(wanted)}.")
+    if rest := sorted(set(there) - set(languages)):
+        logging.warning("--mewsli=%s also has %s, not among --languages: not prepared.", tree, ", ".join(rest))
+    return languages
+
+
+def _settle(work: Workdir, stages: Mapping[str, Stage], redo: bool) -> None:
+    """Deletes what was made from something else than what is there now, and all that was made from it.
+
+    Raises:
+      MelError: there is some, and `redo` is not given.
+    """
+    stale: dict[str, str] = {}
+    for name, stage in stages.items():
+        if stage.is_published:
+            remade = next((f"{need} is made again" for need in stage.needs if need in stale), "")
+            if why := _change(work, stage) or remade:
+                stale[name] = why
+    paths = [path for name in stale for path in stages[name].paths]
+    if stale and not redo:
+        names = ", ".join(_name(work, path) for path in paths)
+        raise MelError(
+            f"{next(iter(stale.values()))}: use another --workdir, or give --redo, which deletes {names} in "
+            f"{work.path} and makes again what is asked for."
+        )
+    for name, why in stale.items():
+        end = "made again" if stages[name].make else "deleted, and not made again, for it was not asked for"
+        logging.warning("%s: %s will be %s.", why, ", ".join(_name(work, path) for path in stages[name].paths), end)
+    if set(stale) - {"held_out", "mewsli"} and (work.path / "rounds").is_dir():
+        logging.warning("The rounds in %s were made from what is made again: delete them.", work.path / "rounds")
+    for path in paths:
+        discard(path)
+
+
+def _change(work: Workdir, stage: Stage) -> str:
+    """Why what is published would now be made from something else, as a sentence without its end; "" if it is not."""
+    opened = [open_artifact(path, kind, reads=()) for path, kind in stage.paths.items()]
+    name = _name(work, opened[0].path)
+    if stage.make and (change := _setting_change(name, opened[0], stage.settings)):
+        return change
+    if stage.make and stage.sources_now:
+        if FILE not in opened[0].files:
+            return f"{name} does not say what it was made from"
+        made_from = read_sources(opened[0].path)
+        if change := first_change(made_from, stage.sources_now(made_from), name):
+            return change
+    for artifact in opened:
+        for need, kind in INPUTS.items():
+            path = getattr(work, need)
+            if need in artifact.inputs and exists(path):
+                if open_artifact(path, kind, reads=()).digest != artifact.inputs[need]:
+                    return f"{_name(work, artifact.path)} was not made from the {need} that is there"
+    return ""
+
+
+def _setting_change(name: str, artifact: Artifact, settings: Mapping[str, Any]) -> str:
+    if artifact.kind == "tokenizer":
+        return "" if artifact.facts == settings else f"{name} is another tokenizer than the one of --tokenizer"
+    made_with = artifact.facts["settings"]
+    for flag, wanted in settings.items():
+        wanted = list(wanted) if isinstance(wanted, tuple) else wanted
+        if made_with.get(flag) != wanted:
+            if flag == "redirects":
+                return f"{name} was made with other --redirects"
+            return f"{name} was made with --{flag}={_shown(made_with.get(flag))}, not {_shown(wanted)}"
+    return ""
+
+
+def _shown(value: Any) -> str:
+    return ",".join(value) if isinstance(value, list) else str(value)
+
+
+def _name(work: Workdir, path: pathlib.Path) -> str:
+    return path.relative_to(work.path).as_posix()
+
+
+@contextlib.contextmanager
+def _missing(stage: Stage) -> Iterator[bool]:
+    """Whether artefacts that are published together have to be made; nobody else does meanwhile.
+
+    A crash may have left one of them, which is deleted.
+    """
+    with contextlib.ExitStack() as claims:
+        if not stage.is_published:
+            for path in stage.paths:
+                claims.enter_context(claim(path))
+        missing = not stage.is_published
+        for path in stage.paths if missing else ():
+            discard(path)
+        yield missing
