@@ -23,7 +23,7 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "BUILD.md", *sorted((ROOT / "experiments
 SETUP = (ROOT / "setup.py").read_text("utf-8")
 DISTRIBUTION = re.search(r'name="(.+)"', SETUP)[1]
 BINARIES = ast.literal_eval(re.search(r"BINARIES = (\(.+?\))", SETUP)[1])
-TARGETS = re.findall(r"^([\w./]+):(?!=)", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+TARGETS = re.findall(r"^([\w./-]+):(?!=)", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
 FOLDERS = ("mel", "tests", "experiments", ".ci")
 SOURCES = (".py", ".md", ".flags")
 FENCED = re.compile(r"^ *```\w*\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
