@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
+import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -39,7 +40,7 @@ def write_index(work: Workdir) -> None:
 
 
 def _rows(work: Workdir) -> Iterator[Row]:
-    for path in work.report("").iterdir():
+    for path in filter(pathlib.Path.is_dir, work.report("").iterdir()):
         with contextlib.suppress(MelError):
             report = open_report(path)
             made = datetime.datetime.fromtimestamp(os.path.getmtime(path / "report.json"), datetime.UTC)

@@ -21,6 +21,7 @@ def written(tmp_path, monkeypatch):
             (work.report(name) / "report.json").touch()
 
         def open_report(path):
+            assert path.is_dir()
             if path.name not in reports:
                 raise MelError("There is none.")
             return reports[path.name]
