@@ -50,11 +50,11 @@ def test_golds_are_numbers_of_the_kb_or_outside(untrained, kb):
 
 
 def test_a_limit_reads_no_text_that_it_does_not_need(untrained, tiny_world, kb, monkeypatch):
-    read_texts = []
+    read_texts, read_one = [], mewsli._read_text
 
     def read_text(path, md5):
         read_texts.append(path.name)
-        return path.read_text("utf-8")
+        return read_one(path, md5)
 
     monkeypatch.setattr(mewsli, "_read_text", read_text)
     whole = read_tree(tiny_world / "mewsli", Windows.of(untrained), kb, ("en",), 0, 0)
