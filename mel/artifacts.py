@@ -12,8 +12,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fnmatch
-import hashlib
-import importlib.metadata
 import json
 import os
 import pathlib
@@ -26,6 +24,7 @@ from mel.faults import is_disk_full
 from mel.files import DRAFT, read_json, sync_file, sync_folder, write_text
 from mel.files import allocate as allocate
 from mel.locks import PREFIX, claim, is_claimed_here
+from mel.seals import digest_of, package_versions, seal
 from mel.types import MelError
 from mel.workdir import START as START
 from mel.workdir import Round as Round
@@ -34,12 +33,6 @@ from mel.workdir import rerun
 
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
-PACKAGES = (
-    "absl-py array-record flax jax jaxlib mel numpy optax orbax-checkpoint rapidfuzz safetensors scann scipy "
-    "tensorflow-datasets tokenizers transformers"
-).split()
-
-
 _opened_at: dict[str, pathlib.Path] = {}  # where this process found what has a digest
 
 
@@ -283,18 +276,6 @@ def require_settings(artifact: Artifact, settings: Mapping[str, Any]) -> None:
             )
 
 
-def digest_of(value: Any) -> str:
-    """The SHA-256 of a JSON value, independent of key order."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def seal(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """A manifest as JSON values, with the digest of all the rest in it: a reader finds a bit that has changed."""
-    plain = json.loads(json.dumps(manifest, default=str))
-    plain.pop("seal", None)
-    return plain | {"seal": digest_of(plain)}
-
-
 def _write_manifest(draft: Draft, kind: str, config: Any) -> dict[str, dict[str, Any]]:
     """Returns what it says of each file."""
     files = {}
@@ -315,10 +296,8 @@ def _write_manifest(draft: Draft, kind: str, config: Any) -> dict[str, dict[str,
             for name, digest in draft.inputs.items()
             if digest in _opened_at
         },
-        "config": dataclasses.asdict(config)
-        if dataclasses.is_dataclass(config) and not isinstance(config, type)
-        else config,
-        "packages": _package_versions(),
+        "config": _plain(config),
+        "packages": package_versions(),
         "files": files,
     }
     write_text(draft / MANIFEST, json.dumps(seal(manifest), indent=1, sort_keys=True) + "\n")
@@ -328,11 +307,3 @@ def _write_manifest(draft: Draft, kind: str, config: Any) -> dict[str, dict[str,
 def _plain(config: Any) -> Any:
     is_value = dataclasses.is_dataclass(config) and not isinstance(config, type)
     return dataclasses.asdict(config) if is_value else config
-
-
-def _package_versions() -> dict[str, str]:
-    versions = {}
-    for name in PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[name] = importlib.metadata.version(name)
-    return versions

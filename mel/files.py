@@ -28,8 +28,8 @@ def allocate(path: pathlib.Path, shape: tuple[int, ...], dtype: Any) -> np.memma
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
-    """Writes a small file whole or not at all, replacing what was there."""
-    draft = path.with_name(f"{DRAFT}{os.getpid()}-{path.name}")
+    """Writes a small file whole or not at all, replacing what was there; the caller is its one writer."""
+    draft = path.with_name(f"{DRAFT}{path.name}")
     try:
         with open(draft, "w", encoding="utf-8") as file:
             file.write(text)
@@ -62,6 +62,30 @@ def read_json(path: pathlib.Path, remedy: str = "delete it and run the same comm
     if not isinstance(value, dict):
         raise MelError(f"{path} is damaged, it holds no JSON object: {remedy}.")
     return value
+
+
+def read_json_lines(path: pathlib.Path, remedy: str) -> list[dict[str, Any]]:
+    """Reads a file of JSON objects, one a line; a last line that is still being written is passed over.
+
+    Args:
+      path: of the file; where there is none, there are no lines.
+      remedy: what to do where a line is damaged, as the end of a sentence.
+
+    Raises:
+      MelError: a line is no JSON object.
+    """
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    values = []
+    for number, line in enumerate(lines, 1):
+        if not line.endswith(b"\n"):
+            break
+        try:
+            values.append(json.loads(line))
+        except (ValueError, RecursionError) as error:
+            raise MelError(f"{path}:{number} is damaged ({first_line(error)}): {remedy}.") from None
+        if not isinstance(values[-1], dict):
+            raise MelError(f"{path}:{number} is damaged, it is no JSON object: {remedy}.")
+    return values
 
 
 def sync_file(path: pathlib.Path) -> None:

@@ -19,10 +19,14 @@ from collections.abc import Iterator
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 RISING_SECONDS = 3.0  # from a signal until the program has looked up
 ENDING_SECONDS = 10.0  # from then on until it has removed its drafts and ended
+SAYING_SECONDS = 1.0  # for the sentence to be written
+AGAIN_SECONDS = 0.01  # until what was swallowed is raised again
 
 _asked: int | None = None  # the signal that came
 _raised_at: float | None = None
 _deferring = 0
+_ending = threading.Lock()
+_own = 0  # signals that this process has sent itself
 
 
 class Interrupted(KeyboardInterrupt):
@@ -52,6 +56,7 @@ def listen() -> None:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupt)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    sys.unraisablehook = _on_unraisable
     threading.Thread(target=_watch, args=(reading,), daemon=True, name="signals").start()
 
 
@@ -87,12 +92,31 @@ def _interrupt(number: int, frame: object) -> None:
         raise Interrupted(number)
 
 
+def _on_unraisable(swallowed: sys.UnraisableHookArgs) -> None:
+    """Python drops what is raised while it collects garbage: the signal comes again, a moment later."""
+    if isinstance(swallowed.exc_value, Interrupted):
+        threading.Timer(AGAIN_SECONDS, _send_again, (swallowed.exc_value.number,)).start()
+    else:
+        sys.__unraisablehook__(swallowed)
+
+
+def _send_again(number: int) -> None:
+    global _asked, _own
+    _own += 1
+    _asked = None
+    signal.pthread_kill(threading.main_thread().ident, number)
+
+
 def _watch(reading: int) -> None:
     """Sees signals that the main thread is too busy for: its handler runs between two lines of Python only."""
+    global _own
     known = {int(number) for number in SIGNALS}
     count = 0
     while True:
         for number in os.read(reading, 64):
+            if number in known and _own:
+                _own -= 1
+                continue
             count += number in known
             if count == 1 and not _deferring:
                 threading.Thread(target=_allow, args=(number,), daemon=True, name="signal").start()
@@ -109,6 +133,9 @@ def _allow(number: int) -> None:
 
 
 def _end_at_once(number: int) -> None:
+    if not _ending.acquire(blocking=False):  # the other thread says so just now
+        time.sleep(SAYING_SECONDS)
+        os._exit(128 + number)
     name = os.path.basename(sys.argv[0]) if sys.argv else ""
     with contextlib.suppress(OSError):
         os.write(2, f"{name}: {Interrupted(number)}\n".encode("utf-8", "replace"))

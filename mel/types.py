@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 EntityId = str
 """The name of an entity at the rims: in archives, mentions, reports, links. Inside, entities are numbered."""
+
+Role = Literal["mention", "entity"]
 
 NIL_ID: EntityId = "NIL"
 NIL = 0  # the number of no entity
@@ -74,6 +76,7 @@ class Mention:
     """A span of a context in some language, and the entity it means (NIL_ID where unknown).
 
     `document` names the text that the context comes from; mentions of one document belong together.
+    `cluster` is what documents share that are translations of one another, "" where nobody knows.
     `title` is the title of the page the context comes from, "" where there is none.
     `frequency_bin` is Mewsli-9's `freq_bin` (0..5), -1 where a corpus does not tell.
     `in_references` is its `qid_in_refs`, None where a corpus does not tell.
@@ -90,6 +93,7 @@ class Mention:
     frequency_bin: int = -1
     in_references: bool | None = None
     lemma: str = ""
+    cluster: str = ""
 
     def __post_init__(self):
         self.span.of(self.context)
@@ -114,12 +118,14 @@ class MarkedText:
     """A text with a marked focus: the only thing the tokenizer accepts.
 
     A mention is its page with the surface form as focus; an entity is its title and
-    description with the title as focus. `header` is kept whatever window is cut.
+    description with the title as focus. `header` is kept whatever window is cut. `role` says
+    which of the two it is, for encoders that were trained with a prefix for each.
     """
 
     text: str
     focus: Span
     header: str = ""
+    role: Role = "mention"
 
     def __post_init__(self):
         self.focus.of(self.text)

@@ -7,9 +7,12 @@ import os
 import pathlib
 from typing import TYPE_CHECKING
 
+from mel.types import MelError
+
 if TYPE_CHECKING:
     from mel.artifacts import Artifact
 
+PATTERNS = "*?[]\\"
 START = -1  # the round whose checkpoint is the encoder before training
 # The command that publishes a kind again where it was deleted. Any command that needs the others makes them.
 MADE_BY = {
@@ -22,18 +25,23 @@ MADE_BY = {
 
 
 def rerun(kind: str) -> str:
-    """What to run to make an artefact again, as part of a sentence: "run mel-train again"."""
-    return f"run {MADE_BY.get(kind, 'the same command')} again"
+    """What to run to make an artefact again, as part of a sentence: "run mel-train again"; `kind` is "" if unknown."""
+    return f"run {MADE_BY.get(kind, 'the same command' if kind else 'the command that made it')} again"
 
 
 @dataclasses.dataclass(frozen=True)
 class Workdir:
-    """The names of everything in a working directory, stated here and nowhere else."""
+    """The names of everything in a working directory, stated here and nowhere else.
+
+    Raises:
+      MelError: its path has characters that a library which writes there takes for something else.
+    """
 
     path: pathlib.Path
 
     def __init__(self, path: str | os.PathLike):
         object.__setattr__(self, "path", pathlib.Path(path).absolute())
+        _require_plain(self.path)
 
     @property
     def kb(self) -> pathlib.Path:
@@ -76,6 +84,20 @@ class Workdir:
 
     def report(self, name: str) -> pathlib.Path:
         return self.path / "reports" / name
+
+
+def _require_plain(path: pathlib.Path) -> None:
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError:
+        raise MelError(f"--workdir={os.fsencode(path)!r} is no UTF-8: choose a folder whose name is.") from None
+    for character in PATTERNS:
+        if character in str(path):
+            # Orbax looks for its own files with the whole path as a pattern, finds none, and saves nothing.
+            raise MelError(
+                f"--workdir={path} has a {character} in its path, which a library takes for a pattern of names: choose "
+                f"a folder without any of {' '.join(PATTERNS)} in its path."
+            )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mel import artifacts
-from mel.artifacts import allocate, exists, open_artifact, publish, require_settings
+from mel.artifacts import Workdir, allocate, discard, exists, open_artifact, publish, require_settings, write_text
 from mel.types import MelError
 
 
@@ -121,7 +121,10 @@ def test_another_format_version_and_a_damaged_manifest_are_refused(tmp_path):
     a = put(tmp_path / "a")
     manifest = json.loads((a / "manifest.json").read_text())
     (a / "manifest.json").write_text(json.dumps(manifest | {"format_version": artifacts.FORMAT_VERSION + 1}))
-    with pytest.raises(MelError, match=f"has format version {artifacts.FORMAT_VERSION + 1}, this program reads {artifacts.FORMAT_VERSION}"):
+    with pytest.raises(
+        MelError,
+        match=f"has format version {artifacts.FORMAT_VERSION + 1}, this program reads {artifacts.FORMAT_VERSION}",
+    ):
         open_artifact(a.path, "thing")
     (a / "manifest.json").write_text("{")
     with pytest.raises(MelError, match="is damaged"):
@@ -133,3 +136,96 @@ def test_an_artefact_of_another_command_line_is_refused_by_flag_and_value(tmp_pa
     require_settings(a, {"seed": 0, "languages": ("en",)})
     with pytest.raises(MelError, match="made with --seed=0, not 1"):
         require_settings(a, {"seed": 1})
+
+
+@pytest.mark.parametrize("character", "*?[]\\")
+def test_a_path_that_a_library_would_misread_is_refused_before_anything_is_written(tmp_path, character):
+    with pytest.raises(MelError) as refused:
+        Workdir(tmp_path / f"a{character}b" / "run")
+    assert str(refused.value).startswith(f"--workdir={tmp_path}/a{character}b/run has a {character} in its path")
+    assert str(refused.value).endswith("choose a folder without any of * ? [ ] \\ in its path.")
+
+
+def test_a_path_that_is_no_text_is_refused_and_any_other_is_not(tmp_path):
+    with pytest.raises(MelError, match=r"--workdir=b'/data/\\xff' is no UTF-8: choose a folder whose name is."):
+        Workdir(os.fsdecode(b"/data/\xff"))
+    assert Workdir(tmp_path / "é 東%20#;$x{y},z=@1:~&|").kb.name == "kb"
+
+
+def test_a_flipped_bit_anywhere_in_a_manifest_is_found(tmp_path):
+    a = put(tmp_path / "a", answer=42)
+    with publish(tmp_path / "b", "thing", {"flag": "value"}) as draft:
+        draft.reads("a", a)
+        (draft / "file.txt").write_text("hello")
+    data = (tmp_path / "b" / "manifest.json").read_bytes()
+    for place in range(len(data)):
+        flipped = bytearray(data)
+        flipped[place] ^= 1 << place % 7
+        (tmp_path / "b" / "manifest.json").write_bytes(flipped)
+        with pytest.raises(MelError, match="is damaged: delete|has format version"):
+            open_artifact(tmp_path / "b", "thing")
+    (tmp_path / "b" / "manifest.json").write_bytes(data)
+    open_artifact(tmp_path / "b", "thing")
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "3", "[" * 100_000, '{"kind": 3}', '{"kind": "thing", "format_version": null}', "\xff"]
+)
+def test_a_manifest_of_the_wrong_shape_is_a_sentence(tmp_path, content):
+    a = put(tmp_path / "a")
+    (a / "manifest.json").write_bytes(content.encode("latin-1"))
+    with pytest.raises(MelError, match=f"{tmp_path}/a.*: delete {tmp_path}/a and run the same command again."):
+        open_artifact(a.path, "thing")
+
+
+def test_a_manifest_of_absurd_size_is_not_read(tmp_path):
+    a = put(tmp_path / "a")
+    os.truncate(a / "manifest.json", 1 << 40)
+    with pytest.raises(MelError, match="manifest.json is damaged"):
+        open_artifact(a.path, "thing")
+
+
+def test_what_stands_in_another_artefact_is_made_again_with_it(tmp_path):
+    with publish(tmp_path / "bundle", "bundle") as draft:
+        with publish(draft / "index", "index") as inner:
+            (inner / "file").write_text("hello")
+    (tmp_path / "bundle" / "index" / "file").write_text("hullo")
+    with pytest.raises(MelError, match=f"file is damaged, .*: delete {tmp_path}/bundle and run mel-export again."):
+        open_artifact(tmp_path / "bundle" / "index", "index")
+
+
+def test_who_made_an_artefact_again_finds_it_sound(tmp_path):
+    a = put(tmp_path / "a")
+    (a / "file.txt").write_text("hullo")
+    with pytest.raises(MelError, match="is damaged"):
+        open_artifact(a.path, "thing")
+    discard(a.path)
+    assert list(tmp_path.iterdir()) == []
+    put(tmp_path / "a")
+    with publish(tmp_path / "b", "thing"):
+        pass
+
+
+def test_where_inputs_stood_is_told_and_is_no_part_of_a_digest(tmp_path):
+    def made_from(folder, name):
+        a = put(folder / name)
+        with publish(folder / "made", "thing") as draft:
+            draft.inputs["a"] = a.digest  # as a stage does that knows only the digest
+        return open_artifact(folder / "made", "thing")
+
+    one, other = made_from(tmp_path / "one", "a"), made_from(tmp_path / "other" / "deeper", "b")
+    assert (one.places, other.places) == ({"a": "a"}, {"a": "b"})
+    assert one.digest == other.digest
+
+
+def test_a_text_is_written_whole_and_leaves_nothing_behind(tmp_path, monkeypatch):
+    write_text(tmp_path / "a", "one")
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError):
+        write_text(tmp_path / "a", "other")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert (tmp_path / "a").read_text() == "one"

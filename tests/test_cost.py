@@ -1,12 +1,15 @@
 """The cost record: what a line says, how runs of a stage add up, what a crash leaves."""
 
 import json
+import pathlib
 import subprocess
 import sys
 
 import pytest
 
 from mel import cost
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 def written(folder, *lines):
@@ -67,11 +70,31 @@ def test_a_torn_line_is_passed_over_and_does_not_swallow_the_next(tmp_path, torn
     assert [stage["stage"] for stage in cost.read_cost(tmp_path)] == ["train", "évaluer"]
 
 
-def test_memory_of_a_finished_child_counts():
-    before = cost.peak_memory_mb()
-    size = (before + 200) * 10**6
-    subprocess.run([sys.executable, "-c", f"bytearray(b'x') * {size}"], check=True)
-    assert cost.peak_memory_mb() >= before + 200
+PARENT = """
+import subprocess, sys
+from mel.cost import peak_memory_mb
+held = bytearray(b"x") * (500 * 10**6)
+child = [sys.executable, "-c", "from mel.cost import peak_memory_mb; print(peak_memory_mb())"]
+said = subprocess.run(child, capture_output=True, text=True, check=True).stdout
+del held
+print(peak_memory_mb(), said)
+"""
+
+
+def test_peak_memory_is_the_process_own_and_not_that_of_the_one_that_started_it():
+    said = subprocess.run([sys.executable, "-c", PARENT], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    parent, child = map(int, said.split())
+    assert parent >= 500 and 1 < child < 200
+
+
+def test_where_no_status_file_tells_the_system_call_does(monkeypatch, tmp_path):
+    told = cost.peak_memory_mb()
+    for status in ("", "VmSize:\t 10 kB\n"):
+        (tmp_path / "status").write_text(status)
+        monkeypatch.setattr(cost, "STATUS", tmp_path / "status")
+        assert cost.peak_memory_mb() >= told - 1 > 1
+    monkeypatch.setattr(cost, "STATUS", tmp_path / "nowhere")
+    assert cost.peak_memory_mb() >= told - 1
 
 
 def test_nothing_recorded_is_no_cost(tmp_path):

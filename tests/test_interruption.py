@@ -109,3 +109,22 @@ except Interrupted:
 def test_a_signal_that_is_ignored_stays_ignored():
     ended = run("come(signal.SIGINT)\nprint('on')", preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))
     assert ended.stdout == "on\n"
+
+
+def test_a_signal_that_python_drops_while_it_collects_garbage_comes_again():
+    ended = run("""
+import gc, weakref
+class Thing:
+    pass
+thing = Thing()
+reference = weakref.ref(thing, lambda _: come())  # what a callback raises, nobody gets
+del thing
+try:
+    time.sleep(60)
+except Interrupted as error:
+    print(error)
+come()
+in_a_library(60)
+""")
+    assert ended.stdout == f"ended by SIGTERM; {LATER}\n"
+    assert (ended.returncode, ended.stderr) == (143, f"program: ended by SIGTERM; {LATER}\n")  # the second one

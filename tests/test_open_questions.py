@@ -257,6 +257,23 @@ class TestSystems:
 
 
 class TestTransfer:
+    def test_the_effect_of_one_script_is_found_beside_those_of_sources_and_targets(self):
+        languages = ("en", "es", "ru", "uk", "ja", "ko")
+        source_effect, target_effect = (
+            dict(zip(languages, (0.1, 0.2, 0.3, 0.1, 0.0, 0.2))),
+            dict(zip(languages, range(6))),
+        )
+        r_at_1 = {
+            (source, target): source_effect[source]
+            + 0.01 * target_effect[target]
+            + 0.05 * ((source, target) in (("en", "es"), ("es", "en"), ("ru", "uk"), ("uk", "ru")))
+            + (source == target)
+            for source in languages
+            for target in languages
+        }
+        effect, error = matrix.script_effect(r_at_1)
+        assert effect == pytest.approx(0.05) and error == pytest.approx(0, abs=1e-9)
+
     def test_matrix_by_hand(self):
         found = {
             "en": [finished("en", 0, [0.5], {"en": 0.6, "ja": 0.2}), finished("en", 1, [0.5], {"en": 0.8, "ja": 0.4})],

@@ -13,8 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
 from experiments.benchmarks import workload
 from experiments.benchmarks.gradients import plain_loss
 from experiments.benchmarks.harness import Target, in_turn, options, parser, publish, summary
@@ -62,11 +60,8 @@ def plain_side(turn: Callable[..., None], spec: Spec, folder: str) -> None:
         embeddings_ND = jnp.concatenate(
             [model.apply({"params": params}, group) for group in batch.tokens if len(group)]
         )
-        is_gold_BC = np.arange(len(batch.entity_C)) == batch.gold_column_B[:, None]
-        same_BC = batch.entity_C == batch.gold_B[:, None]
-        left_out_BC = (same_BC & ~is_gold_BC) | (batch.entity_C == 0)
         mention_BD, candidate_CD = embeddings_ND[batch.mention_row_B], embeddings_ND[batch.candidate_row_C]
-        return plain_loss(mention_BD, candidate_CD, batch.gold_column_B, left_out_BC)
+        return plain_loss(mention_BD, candidate_CD, batch.gold_column_B, workload.left_out(batch))
 
     def step(params, opt_state, batch):
         loss, gradients = jax.value_and_grad(loss_of)(params, batch)

@@ -11,6 +11,7 @@ same without tokenising, where the rival is its own modules called on sorted, pa
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
 import statistics
 import tempfile
@@ -107,10 +108,8 @@ def ours(turn: Callable[[Any], None], task: Task) -> None:
     def tokenise() -> TokenRows:
         return TokenRows.from_rows(tokenizer.rows(texts, task.max_tokens))
 
-    def embed(rows: TokenRows) -> None:
-        encoder.embed(rows, out_ND=embeddings_ND)
-
     rows = tokenise()
+    embed = functools.partial(encoder.embed, out_ND=embeddings_ND)
     while True:
         seconds = {"texts": timed(lambda: embed(tokenise()))(), "rows": timed(lambda: embed(rows))()}
         turn(seconds | {"some": embeddings_ND[:100].copy()})

@@ -68,9 +68,8 @@ def naive_gradients(work: Work, spec: Spec, folder: str):
     entity_rows_C = workload.text_rows(work, mention_rows_B).T.reshape(-1)
     texts = (work.mentions.rows, mention_rows_B), (work.entities.rows, entity_rows_C)
     tokens_NL = np.concatenate([rows.gather(row_ids, LONGEST) for rows, row_ids in texts])
-    left_out_BC = left_out(
-        work.mentions.entities_N[mention_rows_B], work.entities.entities_N[entity_rows_C], entity_rows_C
-    )
+    entity_C, twin_C = work.entities.entities_N[entity_rows_C], work.entities.rows.twins()[entity_rows_C]
+    left_out_BC = left_out(work.mentions.entities_N[mention_rows_B], entity_C, twin_C, entity_rows_C)
 
     def loss(params):
         embeddings_ND = BertEncoder(encoder).apply({"params": params}, tokens_NL)
@@ -80,15 +79,16 @@ def naive_gradients(work: Work, spec: Spec, folder: str):
     return jax.jit(jax.grad(loss))(params)
 
 
-def left_out(gold_B: np.ndarray, qid_C: np.ndarray, entity_rows_C: np.ndarray) -> np.ndarray:
-    """Columns that are in no mention's sum: repeated entities, and other columns with the gold's QID; bool [B, C].
+def left_out(gold_B: np.ndarray, entity_C: np.ndarray, twin_C: np.ndarray, entity_rows_C: np.ndarray) -> np.ndarray:
+    """Columns in no mention's sum: repeated entities, and other columns with the gold's entity or text; bool [B, C].
 
     Column b is the gold of mention b and stays in its sum, repeated or not.
     """
     repeated_C = np.ones(len(entity_rows_C), bool)
     repeated_C[np.unique(entity_rows_C, return_index=True)[1]] = False
-    is_gold_BC = np.arange(len(qid_C)) == np.arange(len(gold_B))[:, None]
-    return (repeated_C | (qid_C == gold_B[:, None])) & ~is_gold_BC
+    is_gold_BC = np.arange(len(entity_C)) == np.arange(len(gold_B))[:, None]
+    same_text_BC = twin_C == twin_C[: len(gold_B), None]
+    return (repeated_C | same_text_BC | (entity_C == gold_B[:, None])) & ~is_gold_BC
 
 
 def plain_loss(mention_BD, candidate_CD, gold_column_B, left_out_BC):

@@ -239,7 +239,7 @@ def padded(tokens_T: np.ndarray, lengths_B: np.ndarray) -> np.ndarray:
 
 def repeated(row_set: RowSet, count: int) -> RowSet:
     """`count` rows, from the beginning again where there are fewer."""
-    return rivals.taken(row_set, np.arange(count) % len(row_set))
+    return row_set.take(np.arange(count) % len(row_set))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from experiments.benchmarks.harness import Target, options, parser, publish
-from experiments.benchmarks.rivals import open_tokens, open_workdir, taken
+from experiments.benchmarks.rivals import open_tokens, open_workdir
 from experiments.programs import launch
 from mel.artifacts import Artifact, Draft, Workdir, exists, open_artifact
 from mel.shards.datasets import RowSet, write_rows
@@ -57,14 +57,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def mined_rounds(work: Workdir) -> list[Artifact]:
     """The hard negatives of all rounds, in order; random ones are not mined."""
-    found, number = [], 0
-    while exists(work.round(number).checkpoint) or exists(work.round(number).negatives):
-        if exists(work.round(number).negatives):
-            artifact = open_artifact(work.round(number).negatives, "negatives")
-            if artifact.facts["settings"]["negatives"] != "random":
-                found.append(artifact)
-        number += 1
-    return found
+    paths = filter(exists, (work.round(number).negatives for number in work.rounds()))
+    found = [open_artifact(path, "negatives") for path in paths]
+    return [artifact for artifact in found if artifact.facts["settings"]["negatives"] != "random"]
 
 
 def size(artifact: Artifact) -> int:
@@ -93,8 +88,8 @@ def texts_of_round(mentions: RowSet, entities: RowSet, rows_NK: np.ndarray) -> I
     for first in range(0, len(rows_NK), MENTIONS_AT_ONCE):
         ids_n = np.arange(first, min(first + MENTIONS_AT_ONCE, len(rows_NK)))
         golds_n = np.maximum(mentions.entity_rows_N[ids_n], 0)
-        yield taken(mentions, ids_n)
-        yield taken(entities, np.concatenate([golds_n[:, None], rows_NK[ids_n]], axis=1).reshape(-1))
+        yield mentions.take(ids_n)
+        yield entities.take(np.concatenate([golds_n[:, None], rows_NK[ids_n]], axis=1).reshape(-1))
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ class Task:
         work = rivals.open_workdir(self.workdir)
         mentions = rivals.open_tokens(work, work.mention_tokens("train"))
         entities = rivals.open_tokens(work, work.entity_tokens)
-        entities = rivals.taken(entities, np.arange(min(self.entities or len(entities), len(entities))))
+        entities = entities.take(np.arange(min(self.entities or len(entities), len(entities))))
         usable = np.flatnonzero((mentions.entity_rows_N >= 0) & (mentions.entity_rows_N < len(entities)))
         return mentions, np.random.default_rng(0).permutation(usable)[: self.mentions], entities
 
@@ -91,7 +91,7 @@ def ours(turn: Callable[[Any], None], task: Task) -> None:
     """What `mel-mine-negatives` does between its files."""
     from mel.linking.bundle import open_bundle
     from mel.retrieval import approximate
-    from mel.retrieval.mining import mine
+    from mel.retrieval.mining import Twins, mine
 
     bundle = rivals.open_workdir(task.workdir).bundle
     encoder = open_bundle(bundle).encoder
@@ -108,7 +108,8 @@ def ours(turn: Callable[[Any], None], task: Task) -> None:
         clock.append(time.perf_counter())
         index, _ = approximate.tune(approximate.build(embeddings_ED, settings), embeddings_ED, settings.least_recall)
         clock.append(time.perf_counter())
-        mine(index, queries_QD, mentions.entities_N[ids_Q], entities.entities_N, NEGATIVES, POOL, seed=0)
+        twins = Twins(entities.rows.twins(), mentions.entity_rows_N[ids_Q])
+        mine(index, queries_QD, mentions.entities_N[ids_Q], entities.entities_N, NEGATIVES, POOL, seed=0, twins=twins)
         clock.append(time.perf_counter())
         stages = dict(zip(("embed", "index", "search and draw"), np.diff(clock).tolist()))
         rows = len(ids_Q), len(entities)

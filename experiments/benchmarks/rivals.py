@@ -50,11 +50,6 @@ def open_tokens(work: Workdir, path: pathlib.Path) -> RowSet:
     return open_rows(tokens, work.cache(tokens))
 
 
-def taken(row_set: RowSet, ids_n: np.ndarray) -> RowSet:
-    """These rows alone, in this order."""
-    return RowSet(row_set.rows.take(ids_n), *(values[ids_n] for values in row_set.columns().values()))
-
-
 def sample(rows: TokenRows, count: int, seed: int) -> np.ndarray:
     """`count` different row ids in random order, or all of them where there are fewer."""
     return np.random.default_rng(seed).permutation(len(rows))[:count]

@@ -192,18 +192,15 @@ def _backward(encode, chunks, loss_of, whole: bool):
 
 
 def _loss(embeddings_ND, rows, batch):
-    """mel's loss in torch: cross-entropy with false negatives and padding columns left out."""
+    """mel's loss in torch."""
     import torch
 
-    device = embeddings_ND.device
-    gold_B, gold_B, qid_C = (
-        torch.from_numpy(array).to(device).long() for array in (batch.gold_column_B, batch.gold_B, batch.entity_C)
+    gold_column_B, left_out_BC = (
+        torch.from_numpy(array).to(embeddings_ND.device) for array in (batch.gold_column_B, workload.left_out(batch))
     )
     mention_BD, candidate_CD = (embeddings_ND[places] for places in rows)
-    is_gold_BC = torch.arange(len(qid_C), device=device) == gold_B[:, None]
-    left_out_BC = ((qid_C == gold_B[:, None]) & ~is_gold_BC) | (qid_C == 0)
     logits_BC = (LOGIT_SCALE * mention_BD @ candidate_CD.T).masked_fill(left_out_BC, -torch.inf)
-    return torch.nn.functional.cross_entropy(logits_BC, gold_B)
+    return torch.nn.functional.cross_entropy(logits_BC, gold_column_B.long())
 
 
 def fastest(sides: Mapping[str, tuple]) -> tuple[str, dict[str, float]]:

@@ -27,6 +27,7 @@ from mel.encoder.config import EncoderConfig
 from mel.shards.batches import BatchSource
 from mel.shards.datasets import RowSet
 from mel.shards.rows import TokenRows
+from mel.types import NIL, Batch
 
 CLS, SEP, FIRST_WORD = 2, 3, 5  # 0 pads, 1 is unknown, 4 the marker
 LONGEST, SHORTEST = 64, 4
@@ -145,10 +146,10 @@ def _prepared(spec: Spec) -> Work:
 
     work = Workdir(spec.workdir)
     mentions, entities = (open_artifact(path, "tokens") for path in (work.mention_tokens("train"), work.entity_tokens))
-    mined = [number for number in range(100) if exists(work.round(number).negatives)]
+    mined = list(filter(exists, (work.round(number).negatives for number in work.rounds())))
     if not mined:
         raise MelError(f"{spec.workdir} has no mined negatives: run mel-run-rounds there first.")
-    negatives_NK = open_negatives(work.round(mined[-1]).negatives, mentions)[:, : spec.negatives]
+    negatives_NK = open_negatives(mined[-1], mentions)[:, : spec.negatives]
     vocabulary = open_artifact(work.tokenizer, "tokenizer").facts["vocab_size"]
     rows = [open_rows(tokens, work.cache(tokens)) for tokens in (mentions, entities)]
     return Work(_lealla_small(vocabulary, spec.tiny), *rows, np.asarray(negatives_NK))
@@ -169,6 +170,14 @@ def source_of(work: Work, spec: Spec, chunk_tokens: int, **more: Any) -> BatchSo
 def text_rows(work: Work, mention_rows_B: np.ndarray) -> np.ndarray:
     """The entity rows [B, 1 + K] that each mention comes with: its gold, then its negatives."""
     return np.concatenate([work.mentions.entity_rows_N[mention_rows_B][:, None], work.negatives_NK[mention_rows_B]], 1)
+
+
+def left_out(batch: Batch):
+    """Columns in no mention's sum: false negatives, twins of the gold, padding; bool [B, C], of NumPy or of jax."""
+    is_gold_BC = np.arange(len(batch.entity_C)) == batch.gold_column_B[:, None]
+    same_text_BC = batch.twin_C == batch.twin_C[batch.gold_column_B][:, None]
+    same_BC = (batch.entity_C == batch.gold_B[:, None]) | same_text_BC
+    return (same_BC & ~is_gold_BC) | (batch.entity_C == NIL)
 
 
 def real_tokens(work: Work, spec: Spec, n: int) -> int:

@@ -9,8 +9,6 @@ The first is tabulated in full. What is evaluated already is not evaluated again
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
 import itertools
 import pathlib
 from collections.abc import Sequence
@@ -55,8 +53,7 @@ def evaluate_all(work: Workdir, rounds: Sequence[Report]) -> None:
     for name, own in (BASELINES | ENCODERS).items():
         logging.info("%s: %s", work.path, name)
         config = EvaluationConfig(name=name, **shared, system=SystemConfig(**{"round": last["round"]} | own))
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints its report
-            evaluate(config)
+        evaluate(config)
 
 
 def about(report: Report) -> str:

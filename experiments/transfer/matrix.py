@@ -12,6 +12,8 @@ import pathlib
 import statistics
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from experiments import curves
 from experiments.curves import Finished, spread
 from experiments.programs import launch
@@ -64,6 +66,41 @@ def distances(found: Mapping[str, Sequence[Finished]]) -> list[str]:
     return table(["trained on", "seeds", "mean R@1 of targets"], rows)
 
 
+def script_effect(r_at_1: Mapping[tuple[str, str], float]) -> tuple[float, float]:
+    """What a source of the target's script is worth, and its standard error, by least squares.
+
+    R@1 of a pair = an effect of its source + one of its target + the effect of one script, over the pairs of
+    two languages: a plain mean confuses the script with how hard its languages are as targets and how good as sources.
+
+    Args:
+      r_at_1: by source and target.
+    """
+    pairs = [(source, target) for source, target in r_at_1 if source != target]
+    sources, targets = (sorted(set(names)) for names in zip(*pairs, strict=True))
+    design_PF = np.zeros((len(pairs), len(sources) + len(targets) + 1))
+    for row, (source, target) in enumerate(pairs):
+        design_PF[row, sources.index(source)] = design_PF[row, len(sources) + targets.index(target)] = 1
+        design_PF[row, -1] = _script(source) == _script(target)
+    values_P = np.array([r_at_1[pair] for pair in pairs])
+    effects_F, _, rank, _ = np.linalg.lstsq(design_PF, values_P)
+    variance = np.sum((values_P - design_PF @ effects_F) ** 2) / (len(pairs) - rank)
+    return float(effects_F[-1]), float(np.sqrt(variance * np.linalg.pinv(design_PF.T @ design_PF)[-1, -1]))
+
+
+def scripts(found: Mapping[str, Sequence[Finished]]) -> list[str]:
+    """The effect of one script, in words."""
+    r_at_1 = {
+        (source, target): statistics.fmean(finished.last["by_language"][target]["r@1"] for finished in of_source)
+        for source, of_source in found.items()
+        if source != ALL
+        for target in of_source[0].last["by_language"]
+    }
+    effect, error = script_effect(r_at_1)
+    return [
+        f"With source and target effects taken out, one script is worth {effect:+.3f} (standard error {error:.3f})."
+    ]
+
+
 def distance(source: str, target: str) -> str:
     """How a source stands to a target."""
     if source == ALL:
@@ -79,7 +116,7 @@ def _script(language: str) -> str:
 
 def main() -> None:
     found = curves.read_runs(EXPERIMENT, runs_of(parser_of_runs(__doc__).parse_args(), EXPERIMENT))
-    curves.write_page(EXPERIMENT, found, matrix(found, curves.alias_table(found)), distances(found))
+    curves.write_page(EXPERIMENT, found, matrix(found, curves.alias_table(found)), distances(found), scripts(found))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ Systems (--model):
   alias_table           the entities most often linked from the surface form in any language, else from
                         the same lower-cased, else from its lemma (the mentions of Mewsli-9 have none)
   alias_table_language  those linked in the mention's own language before all others
-  alias_table_names     the same, and the KB's titles, labels, aliases and redirects behind all links
+  alias_table_names     the same, and the KB's titles, labels, aliases and redirects after all links
   string_similarity     the same, and for a surface form without candidates those of the most similar ones
   olpeat                the aliases, titles and labels of the mention's language whose embeddings without context
                         are nearest (--round=-1: no training)

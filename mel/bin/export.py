@@ -69,7 +69,7 @@ def _calibration(config: Config, work: Workdir, kb: Artifact, trained: Trained, 
     known = KnowledgeBase.read(kb.path, kb.facts["languages"])
     mentions = _mentions(work, config.calibrate_on, known)
     ranking = rank_by_embeddings(trained.encoder.embed(mentions.rows, "mentions"), index, known.entities_E)
-    calibration = calibrate(ranking, mentions.gold_Q, mentions.documents, known)
+    calibration = calibrate(ranking, mentions.gold_Q, mentions.clusters, known)
     logging.info("Calibrated on %d mentions of %s: error %.4f", len(mentions), config.calibrate_on, calibration["ece"])
     return {"split": config.calibrate_on, "mentions": len(mentions), "inputs": mentions.inputs} | calibration
 

@@ -16,13 +16,13 @@ Example:
 from __future__ import annotations
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Iterable, Sequence
 
-from mel.artifacts import Workdir, read_json
+from mel.artifacts import exists
 from mel.bin.launch import launch
 from mel.config import flag
+from mel.files import read_json, read_json_lines
 from mel.training.step_digests import damage_of
 from mel.types import MelError
 from mel.verification import Finding, verify
@@ -47,7 +47,7 @@ def main(config: Config) -> None:
     folder = pathlib.Path(config.workdir or config.bundle).absolute()
     if not folder.is_dir():
         raise MelError(f"There is no folder {folder}: check its name.")
-    findings = [*verify(folder), *(_unfinished(Workdir(folder)) if config.workdir else ())]
+    findings = [*verify(folder), *(_unfinished(folder) if config.workdir else ())]
     print(table(findings))
     if bad := [finding for finding in findings if finding.amiss]:
         raise MelError(
@@ -66,38 +66,28 @@ def table(findings: Sequence[Finding]) -> str:
     return "\n".join(lines)
 
 
-def _unfinished(work: Workdir) -> Iterable[Finding]:
+def _unfinished(workdir: pathlib.Path) -> Iterable[Finding]:
     """What stands beside the artefacts of rounds and has to be whole."""
-    for this in sorted(work.path.glob("rounds/*/training")):
+    for this in sorted(workdir.glob("rounds/*/training")):
         for path in sorted(this.glob("checkpoints/*")):
-            if path.name.isdecimal():
+            if path.name.isdecimal() and not exists(this.parent / "checkpoint"):  # else nobody reads it any more
                 damage = damage_of(path)
                 remedy = "run the same command again, which goes on from the one before"
-                yield _finding(work, path, "checkpoint by step", damage, remedy)
-        for path, read in ((this / "settings.json", read_json), (this / "metrics.jsonl", _read_lines)):
+                yield _finding(workdir, path, "checkpoint by step", damage, remedy)
+        for path, read in ((this / "settings.json", read_json), (this / "metrics.jsonl", read_json_lines)):
             if path.exists():
+                remedy, damage = f"delete {this} to begin the round again", ""
                 try:
-                    read(path)
-                    damage = ""
+                    read(path, remedy)
                 except MelError as error:
-                    damage = str(error)
-                yield _finding(work, path, path.suffix.removeprefix("."), damage, f"delete {path}")
+                    damage = str(error).removesuffix(f": {remedy}.")
+                yield _finding(workdir, path, path.suffix.removeprefix("."), damage, remedy)
 
 
-def _finding(work: Workdir, path: pathlib.Path, kind: str, damage: str, remedy: str) -> Finding:
+def _finding(workdir: pathlib.Path, path: pathlib.Path, kind: str, damage: str, remedy: str) -> Finding:
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     size = sum(file.stat().st_size for file in files)
-    return Finding(str(path.relative_to(work.path)), kind, "", size, (), (damage,) if damage else (), remedy)
-
-
-def _read_lines(path: pathlib.Path) -> None:
-    lines = path.read_bytes().splitlines(keepends=True)
-    for number, line in enumerate(lines, 1):
-        try:
-            json.loads(line)
-        except ValueError:
-            if number < len(lines) or line.endswith(b"\n"):  # else it is being written, or a killed process wrote it
-                raise MelError(f"line {number} is no JSON") from None
+    return Finding(str(path.relative_to(workdir)), kind, "", size, (), (damage,) if damage else (), remedy)
 
 
 def console() -> None:

@@ -24,7 +24,7 @@ _MAGIC = {".xz": b"\xfd7zXZ\x00", ".zst": b"\x28\xb5\x2f\xfd", ".bz2": b"BZh", "
 
 
 def decompressed(file: io.BufferedReader[Any], suffix: str) -> BinaryIO:
-    """The stream behind compressed data; what it raises is in `ERRORS`, or EOFError where it is truncated.
+    """The stream that was compressed; what it raises is in `ERRORS`, or EOFError where it is truncated.
 
     Args:
       file: the compressed data, from its beginning.

@@ -116,7 +116,7 @@ def _page(record: dict, language: str, redirects: Redirects, place: str) -> Page
         span, gold, lemma = found
         redirected += gold in redirects
         mention_id, gold = f"{document}-{ordinal}", redirects.resolve(gold)
-        mentions.append(Mention(mention_id, language, text, span, gold, document, title, lemma=lemma))
+        mentions.append(Mention(mention_id, language, text, span, gold, document, title, lemma=lemma, cluster=qid))
     names = _names(record, wiki) if title else ()
     return Page(qid, entity, text, tuple(mentions), dropped, redirected, names, old in redirects)
 
@@ -148,11 +148,11 @@ def _lemma(tokens: list) -> str:
 
 def _covered(focus: dict, text: str, tokens: list) -> Span | None:
     """The characters that a link or a paragraph, given in tokens, covers; None if they are not all there."""
-    first, behind = focus.get("start"), focus.get("end")
-    if not (isinstance(first, int) and isinstance(behind, int) and 0 <= first < behind <= len(tokens)):
+    first, stop = focus.get("start"), focus.get("end")
+    if not (isinstance(first, int) and isinstance(stop, int) and 0 <= first < stop <= len(tokens)):
         return None
     try:
-        start, last, end = tokens[first]["start"], tokens[behind - 1]["start"], tokens[behind - 1]["end"]
+        start, last, end = tokens[first]["start"], tokens[stop - 1]["start"], tokens[stop - 1]["end"]
         # `[[humedal]]es` is one token: end_offset is the place in it of the last character inside the brackets.
         if (end_offset := focus.get("end_offset")) is not None:
             end = min(end, last + end_offset + 1)

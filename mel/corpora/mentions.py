@@ -28,13 +28,14 @@ class MentionLine(NamedTuple):
     frequency_bin: int
     in_references: bool | None
     lemma: str
+    cluster: str
 
 
 def line_of(mention: Mention) -> MentionLine:
     """The line of a mention."""
     return MentionLine(
         mention.mention_id, mention.language, mention.surface_form, mention.span.start, mention.span.end, mention.gold,
-        mention.document, mention.title, mention.frequency_bin, mention.in_references, mention.lemma,
+        mention.document, mention.title, mention.frequency_bin, mention.in_references, mention.lemma, mention.cluster,
     )  # fmt: skip
 
 

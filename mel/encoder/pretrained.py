@@ -1,35 +1,32 @@
-"""Published weights in and out: Hugging Face BERT folders, sentence-transformers folders, hub ids.
+"""Published encoders in and out: Hugging Face folders of BERT and its likes, sentence-transformers folders, hub ids.
 
-Weights pass through one form, PyTorch's: names as `transformers.BertModel` has them without the prefix
-`bert.`, dense matrices as [out, in].
+In memory padding has id 0, as rows have it (`mel.text.tokenizer`). Where files have another, the two
+rows of the token table change places when they are read, and back when they are written.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
-import json
 import os
 import pathlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
 
-import flax.serialization
 import flax.traverse_util
 import numpy as np
-import safetensors
 import safetensors.numpy
 from absl import logging
 
 from mel.encoder.config import EncoderConfig, Pooling
-from mel.encoder.transformer import TOKEN_TABLE, Params, parameter_shapes
+from mel.encoder.modules import MODULES, Modules, read_json, read_modules, write_json, write_modules
+from mel.encoder.transformer import PAD_ID, TOKEN_TABLE, Params, parameter_shapes
+from mel.encoder.weights import FILES, encoder_weights, read_weights, weight_file
+from mel.text import foreign
 from mel.types import MelError
 
-WEIGHT_FILES = ("model.safetensors", "flax_model.msgpack", "pytorch_model.bin")
 NEW_ROW_STD = 0.01
 
-_MODULES = {
+_NAMES = {
     ("embeddings", "word"): "embeddings.word_embeddings",
     ("embeddings", "position"): "embeddings.position_embeddings",
     ("embeddings", "type"): "embeddings.token_type_embeddings",
@@ -44,73 +41,89 @@ _MODULES = {
     ("layers", "ffn_norm"): "encoder.layer.{}.output.LayerNorm",
     ("pooler",): "pooler.dense",
 }
-_HEADS = re.compile(r"cls\.|(qa_outputs|classifier)\.|embeddings\.(position|token_type)_ids$")
-_POOLINGS: dict[str, Pooling] = {
-    "pooling_mode_mean_tokens": "mean",
-    "pooling_mode_cls_token": "cls",
-    "mean": "mean",
-    "cls": "cls",
-}
+# Of heads, and numbers that are no weights: nothing is lost without them.
+_HEADS = re.compile(r"cls\.|lm_head\.|(qa_outputs|classifier)\.|(embeddings\.)?(position|token_type)_ids$")
+_LAYER = re.compile(r"encoder\.layer\.(\d+)\.")
 
 
-def load(path_or_hub_id: str | os.PathLike) -> tuple[EncoderConfig, Params]:
-    """Loads a BERT encoder from a local folder or from the Hugging Face hub.
+def load(
+    path_or_hub_id: str | os.PathLike, pooling: Pooling | None = None, layers: int | None = None,
+    pad_id: int | None = None,
+) -> tuple[EncoderConfig, Params]:  # fmt: skip
+    """Loads an encoder from a local folder or from the Hugging Face hub.
 
-    A sentence-transformers folder says how it pools; any other is pooled by its pooler.
+    Args:
+      path_or_hub_id: where.
+      pooling: how to pool. None is as a sentence-transformers folder says; any other has its pooler.
+      layers: how many of the layers to keep, from the first on; None keeps them all.
+      pad_id: the padding id of its tokenizer. None is as its config.json says, which BERT never looks
+        at, so that it is wrong in some published ones.
 
     Returns:
       The config, and the parameters as NumPy float32 arrays. The pooler's are among them where the
       weights have one, used or not.
 
     Raises:
-      MelError: it cannot be reached or read, is no BERT encoder, or a weight is missing or misshapen.
+      MelError: it cannot be reached or read, is another architecture, or a weight is missing,
+        misshapen or not a number.
     """
-    folder, pooling = _read_modules(_fetch(path_or_hub_id))
-    config = EncoderConfig.from_hf(_read_json(folder / "config.json"), pooling)
-    file = _weight_file(folder)
-    return config, _assemble(config, _plain_names(_read_weights(file)), file)
+    modules = read_modules(fetch(path_or_hub_id))
+    values = read_json(modules.transformer / "config.json")
+    config = EncoderConfig.from_hf(values, pooling or modules.pooling or "pooler")
+    config = _with_padding(_with_layers(config, layers, path_or_hub_id), pad_id, path_or_hub_id)
+    file = weight_file(modules.transformer)
+    weights = encoder_weights(read_weights(file), file)
+    if config.pooling == "pooler":
+        weights |= _pooler(modules, weights, file)
+    kept = {name: weight for name, weight in weights.items() if _layer(name) < (layers or np.inf)}
+    return config, _exchange(config, _assemble(config, kept, file))
 
 
-def save(folder: str | os.PathLike, config: EncoderConfig, params: Params) -> None:
-    """Writes `config.json` and `model.safetensors` for `transformers.BertModel.from_pretrained`.
+def save(
+    folder: str | os.PathLike, config: EncoderConfig, params: Params, transformer: str = "",
+    max_tokens: int | None = None, prompts: Mapping[str, str] = {},
+) -> None:  # fmt: skip
+    """Writes a sentence-transformers folder, whose transformer is a folder for `transformers`.
 
-    Pooling other than by the pooler is written as sentence-transformers does. Weights that have no
-    pooler, because no one trained it, are read there with `add_pooling_layer=False`.
+    Weights that have no pooler, because no one trained it, are read there with `add_pooling_layer=False`.
+
+    Args:
+      folder: where.
+      config, params: the encoder.
+      transformer: a folder inside `folder` for the transformer; "" puts all into one folder.
+      max_tokens: where sentence-transformers cuts a text; None is the most that the encoder takes.
+      prompts: what sentence-transformers puts before a text, by name.
     """
     folder = pathlib.Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    _write_json(folder / "config.json", config.to_hf() | {"dtype": "float32"})
-    leaves = flax.traverse_util.flatten_dict(params)
+    write_json(folder / transformer / "config.json", config.to_hf() | {"dtype": "float32"})
+    leaves = flax.traverse_util.flatten_dict(_exchange(config, params))
     weights = {}
     for path, layer, name in _names(leaves, config):
         weight = np.asarray(leaves[path], np.float32)
         weight = weight if layer is None else weight[layer]
         weights[name] = np.ascontiguousarray(weight.T if path[-1] == "kernel" else weight)
-    safetensors.numpy.save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    if config.pooling != "pooler":
-        _write_modules(folder, config)
+    safetensors.numpy.save_file(weights, folder / transformer / "model.safetensors", metadata={"format": "pt"})
+    write_modules(folder, config, params, transformer, max_tokens or config.max_positions, prompts)
 
 
 def resize_vocabulary(params: Params, config: EncoderConfig, new_size: int, seed: int) -> tuple[EncoderConfig, Params]:
-    """Appends rows to the token table, each near the mean of the rows that are there.
-
-    Raises:
-      MelError: `new_size` is below the present size.
-    """
-    if new_size < config.vocab_size:
-        raise MelError(
-            f"The encoder knows {config.vocab_size} tokens, which is more than the {new_size} asked for: "
-            "use the tokenizer it was trained with."
-        )
+    """Appends rows to the token table, each near the mean of the rows that are there, or takes the last ones away."""
     leaves = flax.traverse_util.flatten_dict(params)
     table_VD = np.asarray(leaves[TOKEN_TABLE])
-    shape = new_size - config.vocab_size, config.hidden_size
-    new_VD = np.random.default_rng(seed).normal(table_VD.mean(axis=0), NEW_ROW_STD, shape).astype(np.float32)
-    leaves[TOKEN_TABLE] = np.concatenate([table_VD, new_VD])
+    if new_size > len(table_VD):
+        shape = new_size - len(table_VD), config.hidden_size
+        new_VD = np.random.default_rng(seed).normal(table_VD.mean(axis=0), NEW_ROW_STD, shape).astype(np.float32)
+        table_VD = np.concatenate([table_VD, new_VD])
+    leaves[TOKEN_TABLE] = table_VD[:new_size]
     return dataclasses.replace(config, vocab_size=new_size), flax.traverse_util.unflatten_dict(leaves)
 
 
-def _fetch(path_or_hub_id: str | os.PathLike) -> pathlib.Path:
+def fetch(path_or_hub_id: str | os.PathLike) -> pathlib.Path:
+    """The local folder of an encoder, fetched from the hub if there is none.
+
+    Raises:
+      MelError: the hub did not give it.
+    """
     folder, name = pathlib.Path(path_or_hub_id), str(path_or_hub_id)
     if folder.is_dir():
         return folder
@@ -118,11 +131,13 @@ def _fetch(path_or_hub_id: str | os.PathLike) -> pathlib.Path:
         raise MelError(f"There is no folder {name}, and it cannot be a hub id either: pass a folder with an encoder.")
     import huggingface_hub
 
+    others = ["config.json", MODULES, "*/config.json", "*_Dense/*", *foreign.FILES]
     try:
-        for weights in WEIGHT_FILES:  # One format is enough: asking for all would fetch the model three times.
-            patterns = ["config.json", "modules.json", "*/config.json", weights]
+        for weights in FILES:  # One format is enough: asking for all would fetch the model three times.
+            parts = [weights.replace(".safetensors.index.json", "-*.safetensors").replace(".bin.index.json", "-*.bin")]
+            patterns = [*others, *(f"0_Transformer/{part}" for part in (weights, *parts)), *parts, weights]
             folder = pathlib.Path(huggingface_hub.snapshot_download(name, allow_patterns=patterns))
-            if any(folder.rglob(weights)):
+            if any((folder / part / weights).exists() for part in ("", "0_Transformer")):
                 break
     except Exception as error:  # The hub's client raises whatever its HTTP library does.
         reason = str(error).strip().split("\n")[0] or type(error).__name__
@@ -132,103 +147,60 @@ def _fetch(path_or_hub_id: str | os.PathLike) -> pathlib.Path:
     return folder
 
 
-def _read_modules(folder: pathlib.Path) -> tuple[pathlib.Path, Pooling]:
-    """The folder of the transformer, and how its output is pooled."""
-    if not (folder / "modules.json").exists():
-        return folder, "pooler"
-    pooling: Pooling | None = None
-    transformer = folder
-    for module in _read_json(folder / "modules.json"):
-        path = folder / module["path"]
-        match module["type"].split(".")[-1]:
-            case "Transformer":
-                transformer = path
-            case "Pooling":
-                pooling = _read_pooling(path / "config.json")
-            case "Normalize":
-                pass
-            case other:
-                raise MelError(
-                    f"{folder} is a sentence-transformers model with a {other} module, which cannot be loaded: "
-                    "pass a plain BertModel folder."
-                )
-    return transformer, pooling or "pooler"
+def _with_layers(config: EncoderConfig, layers: int | None, source: str | os.PathLike) -> EncoderConfig:
+    if layers is None:
+        return config
+    if not 0 < layers <= config.num_layers:
+        raise MelError(f"{source} has {config.num_layers} layers: --encoder_layers={layers} cannot be kept of them.")
+    return dataclasses.replace(config, num_layers=layers)
 
 
-def _read_pooling(file: pathlib.Path) -> Pooling:
-    values = _read_json(file)
-    switched_on = [key for key, on in values.items() if key.startswith("pooling_mode_") and on is True]
-    modes = switched_on or [str(values.get("pooling_mode"))]
-    if len(modes) != 1 or modes[0] not in _POOLINGS:
-        raise MelError(f"{file} pools by {' and '.join(modes)}: only mean or cls can be loaded.")
-    return _POOLINGS[modes[0]]
+def _with_padding(config: EncoderConfig, pad_id: int | None, source: str | os.PathLike) -> EncoderConfig:
+    if pad_id in (None, config.pad_id):
+        return config
+    if config.position_offset:  # Its positions are numbered from there.
+        raise MelError(
+            f"{source} has padding id {config.pad_id}, and the tokenizer {pad_id}: "
+            "prepare the data with the tokenizer of this encoder."
+        )
+    return dataclasses.replace(config, pad_id=pad_id)
 
 
-def _write_modules(folder: pathlib.Path, config: EncoderConfig) -> None:
-    modules = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize")]
-    _write_json(
-        folder / "modules.json",
-        [
-            {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
-            for i, (path, kind) in enumerate(modules)
-        ],
-    )
-    (folder / "1_Pooling").mkdir(exist_ok=True)
-    modes = {key: pooling == config.pooling for key, pooling in _POOLINGS.items() if key.startswith("pooling_mode_")}
-    _write_json(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": config.hidden_size, **modes})
+def _pooler(modules: Modules, weights: Mapping[str, np.ndarray], file: pathlib.Path) -> dict[str, np.ndarray]:
+    """The weights of the pooler that the folder's modules have, if any.
+
+    Raises:
+      MelError: neither they nor the encoder have one.
+    """
+    if modules.pooler:
+        found = weight_file(modules.pooler)
+        dense = read_weights(found)
+        try:
+            return {f"pooler.dense.{name}": dense[f"linear.{name}"] for name in ("weight", "bias")}
+        except KeyError as error:
+            raise MelError(f"{found} lacks the weight {error}.") from None
+    if "pooler.dense.weight" not in weights:
+        raise MelError(f"{file} has no pooler (pooler.dense.weight): say --pooling=mean or --pooling=cls.")
+    return {}
 
 
-def _weight_file(folder: pathlib.Path) -> pathlib.Path:
-    for name in WEIGHT_FILES:
-        if (folder / name).is_file():
-            break
-    else:
-        others = sorted(file.name for file in folder.iterdir() if file.suffix not in (".json", ".md", ".txt"))
-        raise MelError(f"{folder} has none of {', '.join(WEIGHT_FILES)}; it has {', '.join(others) or 'no weights'}.")
-    if name == "pytorch_model.bin" and importlib.util.find_spec("torch") is None:
-        raise MelError(f"Reading {folder / name} needs torch: install it, or convert the weights to model.safetensors.")
-    return folder / name
-
-
-def _read_weights(file: pathlib.Path) -> dict[str, np.ndarray]:
-    try:
-        match file.suffix:
-            case ".safetensors":
-                return safetensors.numpy.load_file(file)
-            case ".msgpack":
-                return _from_flax(flax.serialization.msgpack_restore(file.read_bytes()))
-            case _:
-                import torch
-
-                tensors = torch.load(file, map_location="cpu", weights_only=True)
-                return {name: tensor.float().numpy() for name, tensor in tensors.items()}
-    except Exception as error:  # Each format's reader has errors of its own, and all mean the same here.
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise MelError(f"{file} is damaged or no weights file ({reason}): fetch it again.") from error
-
-
-def _from_flax(tree: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Names and layouts of the Flax classes that `transformers` once had, turned into PyTorch's."""
-    weights = {}
-    for path, weight in flax.traverse_util.flatten_dict(tree.get("params", tree)).items():
-        leaf = {"kernel": "weight", "embedding": "weight", "scale": "weight"}.get(path[-1], path[-1])
-        weights[".".join((*path[:-1], leaf))] = weight.T if path[-1] == "kernel" else weight
-    return weights
-
-
-def _plain_names(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Without the prefix of models with a head, and with LayerNorm's names of today."""
-    plain = {}
-    for name, weight in weights.items():
-        name = name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
-        plain[name.removeprefix("bert.")] = weight
-    return plain
+def _exchange(config: EncoderConfig, params: Params) -> Params:
+    """The parameters with padding's row of the token table and the first one in each other's place."""
+    if config.pad_id == PAD_ID:
+        return params
+    leaves = flax.traverse_util.flatten_dict(params)
+    table_VD = np.array(leaves[TOKEN_TABLE])
+    if config.pad_id >= len(table_VD):
+        raise MelError(f"The encoder has {len(table_VD)} tokens and padding id {config.pad_id}, which is none of them.")
+    table_VD[[PAD_ID, config.pad_id]] = table_VD[[config.pad_id, PAD_ID]]
+    leaves[TOKEN_TABLE] = table_VD
+    return flax.traverse_util.unflatten_dict(leaves)
 
 
 def _assemble(config: EncoderConfig, weights: dict[str, np.ndarray], file: pathlib.Path) -> Params:
     """Moves every weight to its place in the parameters, stacking the layers."""
     shapes = flax.traverse_util.flatten_dict(parameter_shapes(dataclasses.replace(config, pooling="pooler")))
-    if config.pooling != "pooler" and "pooler.dense.weight" not in weights:
+    if "pooler.dense.weight" not in weights:
         shapes = {path: shape for path, shape in shapes.items() if path[0] != "pooler"}
     leaves = {path: np.empty(shape.shape, np.float32) for path, shape in shapes.items()}
     for path, layer, name in _names(shapes, config):
@@ -240,6 +212,8 @@ def _assemble(config: EncoderConfig, weights: dict[str, np.ndarray], file: pathl
         if weight.shape != place.shape:
             raise MelError(f"{file} has {name} of shape {weight.shape}, but its config.json means {place.shape}.")
         place[...] = weight
+        if not np.isfinite(place).all():
+            raise MelError(f"{file} has values in {name} that are no numbers: it is damaged, or its training diverged.")
     unused = sorted(name for name in weights if not _HEADS.match(name))
     if unused:
         logging.warning("%s has %d weights of no use to the encoder: %s", file, len(unused), ", ".join(unused))
@@ -251,19 +225,12 @@ def _names(
 ) -> Iterator[tuple[tuple[str, ...], int | None, str]]:
     """Each parameter path with PyTorch's name of it, once for every layer that is stacked in it."""
     for path in paths:
-        name = f"{_MODULES[path[:-1]]}.{'bias' if path[-1] == 'bias' else 'weight'}"
+        name = f"{_NAMES[path[:-1]]}.{'bias' if path[-1] == 'bias' else 'weight'}"
         for layer in range(config.num_layers) if path[0] == "layers" else [None]:
             yield path, layer, name.format(layer)
 
 
-def _read_json(file: pathlib.Path) -> Any:
-    try:
-        return json.loads(file.read_bytes())
-    except FileNotFoundError:
-        raise MelError(f"There is no {file}: a folder with config.json and weights is needed.") from None
-    except ValueError:
-        raise MelError(f"{file} is not JSON: fetch it again.") from None
-
-
-def _write_json(file: pathlib.Path, value: Any) -> None:
-    file.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+def _layer(name: str) -> int:
+    """The layer that a weight belongs to, -1 if to none."""
+    match = _LAYER.match(name)
+    return int(match[1]) if match else -1

@@ -39,10 +39,11 @@ class Embeddings(nn.Module):
         config = self.config
         if word_NLD is None:
             word_NLD = nn.Embed(config.vocab_size, config.hidden_size, name="word")(tokens_NL)
-        positions_L = jnp.arange(tokens_NL.shape[1])
-        position_LD = nn.Embed(config.max_positions, config.hidden_size, name="position")(positions_L)
-        type_D = nn.Embed(config.type_vocab_size, config.hidden_size, name="type")(jnp.zeros((), jnp.int32))
-        states_TD = (word_NLD + (position_LD + type_D[None])[None]).reshape(-1, config.hidden_size)
+        positions_L = jnp.arange(tokens_NL.shape[1]) + config.position_offset
+        rows = config.max_positions + config.position_offset
+        position_LD = nn.Embed(rows, config.hidden_size, name="position")(positions_L)
+        type_1D = nn.Embed(config.type_vocab_size, config.hidden_size, name="type")(jnp.zeros(1, jnp.int32))
+        states_TD = (word_NLD + (position_LD + type_1D)[None]).reshape(-1, config.hidden_size)
         states_TD = _layer_norm(config, self.dtype, "norm")(states_TD)
         return nn.Dropout(config.dropout, deterministic=deterministic)(states_TD)
 

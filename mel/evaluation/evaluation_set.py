@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 import pathlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from mel.corpora.kb import KnowledgeBase
 from mel.corpora.malformed import MAX_SHARE, Malformed
 from mel.corpora.mentions import KIND, MentionLine, choose_languages, read_lines, write_line
 from mel.corpora.redirects import Redirects
+from mel.faults import first_line
 from mel.shards.blocks import Windows, mewsli_mentions
 from mel.shards.datasets import open_rows
 from mel.shards.rows import TokenRows
@@ -34,6 +36,7 @@ class EvaluationSet:
       rows: of tokens.
       dropped: how many mentions were left out as unusable, by reason.
       inputs: the digests of what they were read from, by name.
+      cluster_of: of documents of which more is known than the corpora say.
     """
 
     lines: Sequence[MentionLine]
@@ -41,6 +44,7 @@ class EvaluationSet:
     rows: TokenRows
     dropped: dict[str, int]
     inputs: dict[str, str]
+    cluster_of: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -52,6 +56,11 @@ class EvaluationSet:
     @property
     def documents(self) -> list[str]:
         return [line.document for line in self.lines]
+
+    @property
+    def clusters(self) -> list[str]:
+        """What is drawn, or put into a fold, as one: a document with its translations."""
+        return [self.cluster_of.get(line.document, line.cluster or line.document) for line in self.lines]
 
     @property
     def languages(self) -> list[str]:
@@ -136,6 +145,25 @@ def read_tree(
     dropped = sum((block.dropped for block in blocks), Counter({"malformed": len(malformed)}))
     inputs = {"mewsli": _digest(lines, rows)}
     return _evaluation_set(lines, rows, kb, dropped, inputs, tree)
+
+
+def read_clusters(path: str | os.PathLike) -> dict[str, str]:
+    """{document: cluster} of a file with one pair a line, a tab between them.
+
+    Raises:
+      MelError: it cannot be read, or a line is no pair.
+    """
+    clusters = {}
+    try:
+        lines = pathlib.Path(path).read_text("utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise MelError(f"--clusters={path} cannot be read ({first_line(error)}).") from error
+    for number, line in enumerate(lines, 1):
+        document, tab, cluster = line.partition("\t")
+        if not (document and tab and cluster and "\t" not in cluster):
+            raise MelError(f"{path}:{number} reads {line[:80]!r}: a document, a tab and its cluster are needed.")
+        clusters[document] = cluster
+    return clusters
 
 
 def golds_with_twins(mentions: EvaluationSet, kb: KnowledgeBase, first_E: np.ndarray) -> int:

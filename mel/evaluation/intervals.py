@@ -1,8 +1,9 @@
-"""How far a figure can be trusted: percentile bootstrap over documents.
+"""How far a figure can be trusted: percentile bootstrap over documents, translations of one page together.
 
-The mentions of one document share its subject and its author, so it is documents that are drawn
-anew, each with all its mentions. Source: Efron and Tibshirani, An Introduction to the Bootstrap
-(1993), section 13.3, with documents as the units. A single document gives an interval of width 0.
+The mentions of one document share its subject and its author, and so do those of its translations, so it is documents
+that are drawn anew, each with all its mentions and with its translations: `documents` names what is drawn as one.
+Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), section 13.3, with documents as the units.
+A single document gives an interval of width 0.
 """
 
 from __future__ import annotations

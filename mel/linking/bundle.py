@@ -3,7 +3,7 @@
 encoder/      weights and tokenizer, as `transformers` and `mel` load them
 modules.json, 1_Pooling/, 2_Dense/
               with encoder/ they make the bundle a sentence-transformers model; its input is a
-              text with the marker before and behind the focus
+              text with the marker before and after the focus (`mel.encoder.pretrained` writes them)
 index/        of the entities' embeddings
 entities.npy, languages.npy, titles*.npy, ids*.npy, number_of.npy
               the entity, language and title of each row of the index, and what entities are called
@@ -20,10 +20,7 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
-import safetensors.numpy
-
-from mel.artifacts import Artifact, Draft, Workdir, open_artifact, publish
+from mel.artifacts import Artifact, Workdir, open_artifact, publish
 from mel.corpora.kb import KnowledgeBase
 from mel.encoder import pretrained
 from mel.encoder.backend import Precision
@@ -98,9 +95,13 @@ def publish_bundle(
             "index": index,
             "languages": kb.facts["languages"],
         }
-        pretrained.save(draft / "encoder", encoder.config, encoder.params)
-        Tokenizer.load(tokenizer.path).save(draft / "encoder")
-        _write_sentence_transformer(draft, encoder.config, encoder.params, windows.max_tokens)
+        loaded = Tokenizer.load(tokenizer.path)
+        loaded.save(draft / "encoder")
+        prompts = {"query": loaded.prefixes.mention, "document": loaded.prefixes.entity}
+        pretrained.save(
+            draft.path, encoder.config, encoder.params, transformer="encoder", max_tokens=windows.max_tokens,
+            prompts=prompts,
+        )  # fmt: skip
         publish_index(draft / "index", index, embeddings)
         if calibrate:
             _write_json(draft / CALIBRATION, calibrate(open_index(draft / "index")))
@@ -116,7 +117,7 @@ def open_bundle(path: str | os.PathLike, precision: Precision = "auto") -> Bundl
     """
     artifact = open_artifact(path, KIND)
     facts = artifact.facts
-    _, params = pretrained.load(artifact / "encoder")
+    _, params = pretrained.load(artifact.path)
     return Bundle(
         tokenizer=Tokenizer.load(artifact / "encoder"),
         max_tokens=facts["max_tokens"],
@@ -131,33 +132,6 @@ def open_bundle(path: str | os.PathLike, precision: Precision = "auto") -> Bundl
 def read_calibration(bundle: Artifact) -> Mapping[str, Any] | None:
     """The values of a bundle's calibration, None where it has none."""
     return json.loads((bundle / CALIBRATION).read_bytes()) if CALIBRATION in bundle.files else None
-
-
-def _write_sentence_transformer(draft: Draft, config: EncoderConfig, params: Any, max_tokens: int) -> None:
-    """Pooling by BERT's pooler is, in sentence-transformers' words, the first token, a dense layer and tanh."""
-    size, from_first_token = config.hidden_size, config.pooling != "mean"
-    modules = {"encoder": "Transformer", "1_Pooling": "Pooling", "2_Dense": "Dense", "3_Normalize": "Normalize"}
-    pooling = {
-        "word_embedding_dimension": size,
-        "pooling_mode_cls_token": from_first_token,
-        "pooling_mode_mean_tokens": not from_first_token,
-    }
-    _write_json(draft / "1_Pooling" / "config.json", pooling)
-    _write_json(draft / "encoder" / "sentence_bert_config.json", {"max_seq_length": max_tokens, "do_lower_case": False})
-    if config.pooling == "pooler":
-        tanh = "torch.nn.modules.activation.Tanh"
-        dense = {"in_features": size, "out_features": size, "bias": True, "activation_function": tanh}
-        _write_json(draft / "2_Dense" / "config.json", dense)
-        kernel, bias = (np.asarray(params["pooler"][name], np.float32) for name in ("kernel", "bias"))
-        weights = {"linear.weight": np.ascontiguousarray(kernel.T), "linear.bias": bias}
-        safetensors.numpy.save_file(weights, draft / "2_Dense" / "model.safetensors", metadata={"format": "pt"})
-    else:
-        del modules["2_Dense"]
-    listed = [
-        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
-        for i, (path, kind) in enumerate(modules.items())
-    ]
-    _write_json(draft / "modules.json", listed)
 
 
 def _write_json(path: pathlib.Path, value: Mapping[str, Any] | list) -> None:

@@ -33,13 +33,13 @@ class Outcomes(NamedTuple):
 
     Attributes:
       mentions: the id and the gold of each.
-      documents: of each.
+      clusters: the document of each, or what it shares with its translations.
       headings: the group of each under every heading, "all" and "language" among them.
       gold_rank_Q: the place of each gold from 0, -1 if absent.
     """
 
     mentions: list[tuple[str, str]]
-    documents: list[str]
+    clusters: list[str]
     headings: dict[str, Sequence[str]]
     gold_rank_Q: np.ndarray
 
@@ -74,7 +74,7 @@ def read_compared(path: str | os.PathLike, report: Report | None = None) -> Comp
     """
     report = report or open_report(path)
     lines = (
-        (line["id"], line["gold"], line["document"], line["language"], line["groups"], line["rank"])
+        (line["id"], line["gold"], line["cluster"], line["language"], line["groups"], line["rank"])
         for line in read_predictions(path)
     )
     return Compared(report, _outcomes(lines))
@@ -82,28 +82,21 @@ def read_compared(path: str | os.PathLike, report: Report | None = None) -> Comp
 
 def outcomes_of(evaluation: Evaluation) -> Outcomes:
     """How an evaluation answered, before it is published."""
-    groups, ranks = evaluation.groups, evaluation.gold_rank_Q.tolist()
-    lines = (
-        (
-            line.mention_id,
-            line.gold,
-            line.document,
-            line.language,
-            {name: groups[name][at] for name in groups},
-            ranks[at],
-        )
-        for at, line in enumerate(evaluation.mentions.lines)
+    groups, ranks, clusters = evaluation.groups, evaluation.gold_rank_Q.tolist(), evaluation.mentions.clusters
+    by_mention = zip(evaluation.mentions.lines, clusters, ranks, *groups.values(), strict=True)
+    return _outcomes(
+        (line.mention_id, line.gold, cluster, line.language, dict(zip(groups, names, strict=True)), rank)
+        for line, cluster, rank, *names in by_mention
     )
-    return _outcomes(lines)
 
 
 def _outcomes(lines: Iterable[tuple]) -> Outcomes:
-    ids, golds, documents, languages, groups, ranks = map(
+    ids, golds, clusters, languages, groups, ranks = map(
         list, zip(*sorted(lines, key=lambda line: line[:2]), strict=True)
     )
     by_heading = {heading: [names[heading] for names in groups] for heading in groups[0]}
     named = list(zip(ids, golds, strict=True))
-    return Outcomes(named, documents, all_headings(languages, by_heading), np.asarray(ranks))
+    return Outcomes(named, clusters, all_headings(languages, by_heading), np.asarray(ranks))
 
 
 def compare(compared: Sequence[Compared]) -> str:
@@ -161,7 +154,7 @@ def comparison_table(reports: Iterable[Report], differences: Mapping[str, Differ
 def paired_differences(first: Outcomes, second: Outcomes, seed: int = SEED) -> Differences:
     """How much higher R@1 of `second` is than of `first`, on the same mentions, in all and in each group."""
     gain_Q = (second.gold_rank_Q == 0).astype(np.int64) - (first.gold_rank_Q == 0)
-    means = intervals.resampled_means(gain_Q, first.documents, first.headings, np.random.default_rng(seed))
+    means = intervals.resampled_means(gain_Q, first.clusters, first.headings, np.random.default_rng(seed))
     differences: Differences = {}
     for heading, names in first.headings.items():
         names_Q = np.asarray(names, np.str_)

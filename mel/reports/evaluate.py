@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import functools
 import pathlib
 import shlex
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from mel.artifacts import Artifact, Workdir, exists, open_artifact, write_text
+from mel.artifacts import Artifact, Workdir, digest_of, exists, open_artifact, write_text
 from mel.config import REQUIRED, flag, group
 from mel.corpora.kb import KnowledgeBase
 from mel.corpora.malformed import MAX_SHARE
@@ -21,10 +22,12 @@ from mel.cost import read_cost, record_cost
 from mel.encoder.backend import ComputeConfig, keep_compiled
 from mel.evaluation.breakdowns import group_mentions
 from mel.evaluation.calibration import calibrate
-from mel.evaluation.evaluation_set import EvaluationSet, golds_with_twins, read_prepared, read_tree
+from mel.evaluation.evaluation_set import EvaluationSet, golds_with_twins, read_clusters, read_prepared, read_tree
 from mel.locks import claim
 from mel.reports.comparison import Compared, compare, outcomes_of, paired_differences, read_compared
-from mel.reports.page import Other, choose_examples, page, read_curves
+from mel.reports.index import write_index
+from mel.reports.origin import origin
+from mel.reports.page import Other, choose_examples, page, read_curves, whole_words
 from mel.reports.report import (
     ALL,
     Evaluation,
@@ -57,6 +60,7 @@ class EvaluationConfig:
     languages: tuple[str, ...] = flag((), "Languages to evaluate on; all that there are if empty.")
     dataset: str = flag("", "What the report calls the data.")
     against: tuple[str, ...] = flag((), "Names of reports on the same mentions to compare with, in one table.")
+    clusters: str = flag("", "File of lines document, tab, cluster: translations of one page are drawn together.")
     limit: int = flag(0, "Evaluate only the first so many mentions of each language; 0 for all.")
     max_malformed: int = flag(1000, "Most malformed records of --mewsli to skip before stopping.")
     max_malformed_share: float = flag(MAX_SHARE, "The same as a share of what each of its files holds.")
@@ -76,7 +80,7 @@ def evaluate(config: EvaluationConfig) -> str:
     others = [read_compared(work.report(name)) for name in config.against]
     kb_artifact = open_artifact(work.kb, "kb")
     kb = KnowledgeBase.read(kb_artifact.path, kb_artifact.facts["languages"])
-    mentions = _mentions(config, work, kb)
+    mentions = _clustered(_mentions(config, work, kb), config.clusters)
     system, table = open_system(config.system, work, kb, config.compute.precision)
     about, path = _about(config, kb_artifact, mentions, system), work.report(config.name)
     if exists(path):
@@ -91,12 +95,17 @@ def evaluate(config: EvaluationConfig) -> str:
             write = functools.partial(_write_page, work=work, evaluation=evaluation, others=others)
             report = publish_report(path, figures, evaluation, config, write)
         logging.info("Published %s", path)
+    write_index(work)
     return "\n".join([markdown(report), *([compare([*others, read_compared(path, report)])] if others else [])])
 
 
 def command(config: EvaluationConfig, number: int | None) -> str:
     """The command line that evaluates like this; W and DIR stand for folders, `number` is the round, if any."""
-    stated = {"workdir": "W", "round": number, "compilation_cache": None} | ({"mewsli": "DIR"} if config.mewsli else {})
+    stated = (
+        {"workdir": "W", "round": number, "compilation_cache": None}
+        | ({"clusters": "FILE"} if config.clusters else {})
+        | ({"mewsli": "DIR"} if config.mewsli else {})
+    )
     flags = []
     for field, value in _settings(config):
         value = stated.get(field.name, value)
@@ -124,6 +133,16 @@ def _mentions(config: EvaluationConfig, work: Workdir, kb: KnowledgeBase) -> Eva
     return read_prepared(work, config.split, kb, config.languages, config.limit)
 
 
+def _clustered(mentions: EvaluationSet, path: str) -> EvaluationSet:
+    if not path:
+        return mentions
+    clusters = read_clusters(path)
+    if strangers := [document for document in dict.fromkeys(mentions.documents) if document not in clusters]:
+        logging.warning("--clusters=%s does not name %d documents (%s, ...).", path, len(strangers), strangers[0])
+    inputs = mentions.inputs | {"clusters": digest_of(clusters)}
+    return dataclasses.replace(mentions, cluster_of=clusters, inputs=inputs)
+
+
 def _about(config: EvaluationConfig, kb: Artifact, mentions: EvaluationSet, system: System) -> dict[str, Any]:
     """What the report is about, before anything is computed."""
     return {
@@ -146,8 +165,8 @@ def _figures(config: EvaluationConfig, work: Workdir, evaluation: Evaluation) ->
         tokens = open_artifact(work.entity_tokens, "tokens")
         first_E = open_rows(tokens, work.cache(tokens)).rows.twins()
         figures["golds_with_twins"] = golds_with_twins(mentions, evaluation.kb, first_E)
-    if config.system.model in WITH_SCORES and len(set(mentions.documents)) > 1:
-        figures["calibration"] = calibrate(evaluation.ranking, mentions.gold_Q, mentions.documents, evaluation.kb)
+    if config.system.model in WITH_SCORES and len(set(mentions.clusters)) > 1:
+        figures["calibration"] = calibrate(evaluation.ranking, mentions.gold_Q, mentions.clusters, evaluation.kb)
     return figures
 
 
@@ -165,16 +184,29 @@ def _write_page(
     html = page(
         report, others=beside, curves=read_curves(work), examples=examples, costs=read_cost(work.path),
         contexts=_contexts(work, evaluation, examples), titles=_titles(evaluation.kb, examples),
+        origin=origin(datetime.datetime.now(datetime.UTC)), settings=_trained_with(work, report["round"]),
     )  # fmt: skip
     write_text(folder / "index.html", html)
 
 
+def _trained_with(work: Workdir, number: int | None) -> dict[str, Any]:
+    """The settings of the round that answered; none where no round did."""
+    if number is None or not exists(work.round(number).checkpoint):
+        return {}
+    return open_artifact(work.round(number).checkpoint, "checkpoint").facts["settings"]
+
+
 def _contexts(work: Workdir, evaluation: Evaluation, examples: Sequence[dict]) -> dict[str, tuple[str, str, str]]:
-    """What the system was shown of each example: left, surface form, right."""
-    tokenizer, row_of = Tokenizer.load(work.tokenizer), {name: row for row, name in enumerate(evaluation.mentions.ids)}
+    """What the system was shown of each example, in whole words: left, surface form, right."""
+    longest, tokenizer = Windows.of(work).max_tokens, Tokenizer.load(work.tokenizer)
+    row_of = {name: row for row, name in enumerate(evaluation.mentions.ids)}
     rows = evaluation.mentions.rows.take(np.asarray([row_of[example["id"]] for example in examples], np.int64))
-    bounds = zip(rows.offsets_N1[:-1], rows.offsets_N1[1:], strict=True)
-    windows = [tokenizer.decode(rows.tokens_T[start:end].tolist()) for start, end in bounds]
+    windows = []
+    for start, end in zip(rows.offsets_N1[:-1], rows.offsets_N1[1:], strict=True):
+        left, focus, right = tokenizer.decode(rows.tokens_T[start:end].tolist())
+        if end - start >= longest:  # text was left out, and perhaps a part of a word
+            left, right = whole_words(left, right)
+        windows.append((left, focus, right))
     return dict(zip((example["id"] for example in examples), windows, strict=True))
 
 

@@ -69,7 +69,7 @@ def measure(evaluation: Evaluation) -> Report:
     headings = all_headings(mentions.languages, evaluation.groups)
     scores = {heading: recall.scores_by(names, gold_rank_Q) for heading, names in headings.items()}
     rng = np.random.default_rng(SEED)
-    means = intervals.resampled_means(gold_rank_Q == 0, mentions.documents, headings, rng)
+    means = intervals.resampled_means(gold_rank_Q == 0, mentions.clusters, headings, rng)
     for heading, by_group in scores.items():
         for group, group_scores in by_group.items():
             group_scores["r@1_interval"] = intervals.interval(means[heading][group])
@@ -162,7 +162,7 @@ def read_predictions(path: str | os.PathLike) -> Iterator[dict[str, Any]]:
     """The mentions of a published report and how each was answered, in the order in which they were asked.
 
     Yields:
-      "id", "language", "document", "surface_form", "gold" (an id), "rank" (from 0, -1 if absent),
+      "id", "language", "document", "cluster", "surface_form", "gold" (an id), "rank" (from 0, -1 if absent),
       "groups" ({heading: group}) and "candidates" ([id, score], the best 10).
     """
     with open(pathlib.Path(path) / PREDICTIONS, "rb") as file:
@@ -206,7 +206,7 @@ def _description(report: Mapping[str, Any]) -> list[str]:
         f"- Every figure is a share of all its mentions ({report['mentions']:,} in all); a gold that the KB lacks is "
         f"a miss. The KB holds the gold of {report['kb_coverage']:.2%}. Dropped before: {dropped}.",
         f"- In brackets the {intervals.LEVEL:.0%} interval of R@1: percentile bootstrap over documents, "
-        f"{intervals.RESAMPLES:,} resamples.",
+        f"each with its translations, {intervals.RESAMPLES:,} resamples.",
         *([f"- {twins:,} golds read like another entity; of equal scores the smaller row counts."] if twins else []),
         *([f"- Tuned on these mentions: {tuned}."] if tuned else []),
         f"- Command: `{report['command']}`",
@@ -229,7 +229,7 @@ def _published_table(report: Mapping[str, Any], rows: Sequence[Mapping[str, Any]
 
 
 def _predictions(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
-    ids, ranking = evaluation.kb.ids, evaluation.ranking
+    ids, ranking, clusters = evaluation.kb.ids, evaluation.ranking, evaluation.mentions.clusters
     ranks, shown = evaluation.gold_rank_Q.tolist(), (ranking.entities_QK[:, :SHOWN], ranking.scores_QK[:, :SHOWN])
     for number, (line, entities_K, scores_K) in enumerate(zip(evaluation.mentions.lines, *shown, strict=True)):
         candidates = zip(entities_K[entities_K != NIL].tolist(), scores_K.tolist(), strict=False)
@@ -237,6 +237,7 @@ def _predictions(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
             "id": line.mention_id,
             "language": line.language,
             "document": line.document,
+            "cluster": clusters[number],
             "surface_form": line.surface_form,
             "gold": line.gold,
             "rank": ranks[number],

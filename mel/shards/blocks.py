@@ -28,8 +28,9 @@ from mel.corpora.sources import Source, Sources
 from mel.corpora.workers import map_in_order
 from mel.progress import Progress
 from mel.shards.rows import TokenRows
+from mel.text import foreign
 from mel.text.marking import mark_mention
-from mel.text.tokenizer import Tokenizer
+from mel.text.tokenizer import Prefixes, Tokenizer
 from mel.types import Entity, EntityId, MelError, Mention
 
 DOCUMENTS_AT_ONCE = 256
@@ -73,10 +74,25 @@ class ArchivesConfig:
 class WindowsConfig:
     """How texts become rows of tokens."""
 
-    tokenizer: str = flag(REQUIRED, "Local folder or hub id of a BERT WordPiece tokenizer.")
+    tokenizer: str = flag(REQUIRED, "Local folder or hub id of the encoder's tokenizer, as its owner publishes it.")
+    case: Literal["auto", "kept", "lower"] = flag(
+        "auto", "Whether upper case is made lower; auto is as the tokenizer says, or as its vocabulary shows."
+    )
+    mention_prefix: str = flag("", 'What the encoder was trained to find before mentions, such as "query: ".')
+    entity_prefix: str = flag("", 'What the encoder was trained to find before entities, such as "passage: ".')
     mention_tokens: int = flag(64, "Most tokens of a mention's window.")
     entity_tokens: int = flag(64, "Most tokens of an entity's title and description.")
     title_in_window: bool = flag(True, "Put the title of the page, where known, in front of a mention's window.")
+
+    def read_tokenizer(self) -> Tokenizer:
+        """Reads the tokenizer that is asked for.
+
+        Raises:
+          MelError: it is none, or none that rows can be made with.
+        """
+        lower_case = {"auto": None, "kept": False, "lower": True}[self.case]
+        prefixes = Prefixes(self.mention_prefix, self.entity_prefix)
+        return foreign.read_tokenizer(self.tokenizer, lower_case, prefixes if any(prefixes) else None)
 
 
 @dataclasses.dataclass(frozen=True)

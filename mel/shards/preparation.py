@@ -80,7 +80,7 @@ def prepare_all(
 
 
 def _stages(work: Workdir, archives: Archives, windows: WindowsConfig, tree: pathlib.Path | None) -> dict[str, Stage]:
-    tokenizer = Tokenizer.load(windows.tokenizer)
+    tokenizer = windows.read_tokenizer()
     of_kb = {name: getattr(archives.config, name) for name in OF_ARCHIVES} | {"redirects": archives.redirects.digest}
     parts = archives.sources_now()
     stages = {

@@ -156,7 +156,7 @@ def _rank_by_encoder(
     prior = similarity_prior(table(), mentions.lookups, outside=1 / len(np.unique(kb.entities_E)))
     pool = fusion.pool_candidates(mentions.lookups, ranking, prior, queries_QD, embeddings_ED, kb.entities_E)
     if config.fusion_weight == FITTED:
-        return fusion.fuse_cross_fitted(pool, mentions.gold_Q, mentions.documents)
+        return fusion.fuse_cross_fitted(pool, mentions.gold_Q, mentions.clusters)
     return fusion.fuse(pool, np.full(len(mentions), config.fusion_weight)), {}
 
 

@@ -12,4 +12,4 @@ def mark_mention(mention: Mention, with_title: bool) -> MarkedText:
 
 def mark_entity(entity: Entity) -> MarkedText:
     """An entity is its title and description with the title as focus."""
-    return MarkedText(f"{entity.title}\n{entity.description}", Span(0, len(entity.title)))
+    return MarkedText(f"{entity.title}\n{entity.description}", Span(0, len(entity.title)), role="entity")

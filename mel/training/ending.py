@@ -19,11 +19,12 @@ class EndOnSignal:
     """Ends a round at the next step after SIGTERM or SIGINT, with a checkpoint of that step.
 
     Before the first step is done, while it is compiled, a signal ends the program at once: there is
-    nothing to save. Of several hosts all end at one step, after a SIGTERM to any of them.
+    nothing to save. Of several hosts all end at one step, after a SIGTERM to any of them, which JAX sees
+    to; a SIGINT ends one of them at once, and so the others.
 
     Example:
       with EndOnSignal(checkpoints, metrics) as ending:
-          fit(step, state, batches, [metrics, saving, ending])  # behind what saves regularly
+          fit(step, state, batches, [metrics, saving, ending])  # after what saves regularly
     """
 
     def __init__(self, checkpoints: StepCheckpoints, metrics: Metrics):
@@ -43,7 +44,8 @@ class EndOnSignal:
             raise Interrupted(number, f" at step {step}, which is saved")
         if not self._listens:
             self._listens = True
-            self._stack.enter_context(deferred())
+            if jax.process_count() == 1:
+                self._stack.enter_context(deferred())
 
     def __exit__(self, *error: Any) -> None:
         self._stack.__exit__(*error)

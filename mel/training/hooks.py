@@ -6,12 +6,13 @@ import json
 import math
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 from absl import logging
 
-from mel.artifacts import write_text
+from mel.files import read_json_lines, write_text
 from mel.progress import duration
 from mel.training.checkpoint import StepCheckpoints
 from mel.training.meter import Speed
@@ -47,7 +48,8 @@ class Metrics:
           start: the step before the first one; what is known of later ones is forgotten.
           end: the last step.
           speed: what a step is worth.
-          every: says a line every so many steps, or every ten seconds if 0; and at the end.
+          every: says a line every so many steps, or every ten seconds if 0; and at the end. What the first step
+            took is said apart, and the clock starts after it.
           last_good: the step of the last checkpoint, for the message where the loss is not finite.
         """
         from tensorboardX import SummaryWriter
@@ -66,6 +68,11 @@ class Metrics:
         self._write()
         self._pending = (step, metrics)
 
+    def note(self, name: str, values: Mapping[str, Any]) -> None:
+        """Puts names and values into TensorBoard, as a text."""
+        lines = (f"    {key} = {value!r}" for key, value in sorted(values.items()))  # four spaces: as it stands
+        self._board.add_text(name, "\n".join(lines), self._start)
+
     def catch_up(self) -> None:
         """Waits for the last step, and leaves its line and all before it where a killed process leaves them."""
         self._write()
@@ -83,7 +90,7 @@ class Metrics:
             return
         step, metrics = self._pending
         self._pending = None
-        values = {name: float(value) for name, value in metrics.items()}
+        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
         check_finite(step, values["loss"], self._last_good())
         self._file.write(json.dumps({"step": step, **{name: values[name] for name in sorted(values)}}) + "\n")
         for name, value in values.items():
@@ -91,10 +98,13 @@ class Metrics:
         self.totals["mentions"] += self._speed.mentions
         self.totals["tokens"] += int(values.get("real_tokens", 0))
         elapsed = time.monotonic() - self._window_time
-        if step == self._end or (step % self._every == 0 if self._every else elapsed >= PROGRESS_SECONDS):
-            self._say(step, values, max(elapsed, 1e-9))
+        first = step == self._start + 1  # compiled just now, which is no measure of the steps to come
+        if first:
+            logging.info("Compiled, and the first step taken, in %s.", duration(elapsed))
+        if first and step < self._end:
             self._open_window(step)
-        elif step == self._start + 1:  # compiled just now, which is no measure of the steps to come
+        elif step == self._end or (step % self._every == 0 if self._every else elapsed >= PROGRESS_SECONDS):
+            self._say(step, values, max(elapsed, 1e-9))
             self._open_window(step)
 
     def _open_window(self, step: int) -> None:
@@ -106,7 +116,7 @@ class Metrics:
         for name, rate in rates.items():
             self._board.add_scalar(f"speed/{name}", rate, step)
         logging.info(
-            "step %d/%d · loss %.4f · in-batch accuracy %.3f · %s · %s left",
+            "step %d/%d · loss %.4f · in-batch accuracy %.3f · %s · %s left of this round",
             step, self._end, values["loss"], values["accuracy"],
             " · ".join(RATES[name].format(rate) for name, rate in rates.items()),
             duration((self._end - step) / steps * elapsed),
@@ -118,7 +128,7 @@ class Profile:
 
     Args:
       folder: where the trace goes.
-      after: the step behind which the trace starts.
+      after: the step after which the trace starts.
       steps: how many steps it is of; 0 for no trace.
     """
 
@@ -174,19 +184,9 @@ def _drop_lines_after(path: pathlib.Path, step: int) -> None:
     """Forgets what a killed run wrote after the checkpoint that training goes on from.
 
     Raises:
-      MelError: a line before that is damaged.
+      MelError: a line is damaged.
     """
-    if not path.exists():
-        return
-    kept = []
-    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
-        if line.endswith(b"\n"):
-            try:
-                if json.loads(line)["step"] <= step:
-                    kept.append(line.decode())
-            except (ValueError, KeyError, TypeError):
-                raise MelError(
-                    f"{path}:{number} is damaged: delete {path.parent} to begin the round again, or the line to go on "
-                    "without it."
-                ) from None
-    write_text(path, "".join(kept))
+    if path.exists():
+        remedy = f"delete {path.parent} to begin the round again, or the line to go on without it"
+        kept = [line for line in read_json_lines(path, remedy) if line.get("step", 0) <= step]
+        write_text(path, "".join(json.dumps(line) + "\n" for line in kept))

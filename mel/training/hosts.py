@@ -77,7 +77,8 @@ def _whole(name: str) -> int:
         return int(os.environ[name])
     except ValueError:
         raise MelError(
-            f"{name} is {os.environ[name]!r}, which is no whole number: correct it, or unset it to train on one machine."
+            f"{name} is {os.environ[name]!r}, which is no whole number: correct it, or unset it to train on "
+            "one machine."
         ) from None
 
 

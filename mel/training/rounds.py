@@ -28,7 +28,7 @@ from mel.config import REQUIRED, flag, group
 from mel.cost import record_cost
 from mel.encoder.backend import Compute, ComputeConfig, choose_compute, keep_compiled, tokens_at_once
 from mel.encoder.config import EncoderConfig
-from mel.encoder.start import initial_encoder
+from mel.encoder.start import StartConfig, initial_encoder
 from mel.encoder.transformer import Params
 from mel.encoder.vocabulary import Vocabulary
 from mel.locks import claim
@@ -51,7 +51,7 @@ from mel.types import Batch, MelError, TrainState
 TOKENS = ("entity_tokens", "mention_tokens")
 PROFILE_AFTER = 10  # steps, by when everything is compiled and warm
 # What decides the encoder before training, and the scale of its scores.
-OF_START = ("encoder", "seed", "logit_scale")
+OF_START = ("encoder", "pooling", "encoder_layers", "seed", "logit_scale")
 # What decides where and when a round is trained, and nothing of its result.
 OF_NO_RESULT = ("workdir", "round", "save_every", "compilation_cache")
 
@@ -90,6 +90,7 @@ class RoundConfig:
     save_every: int = flag(500, "Steps from one checkpoint to the next.")
     train_languages: tuple[str, ...] = flag((), "Languages whose mentions are trained on; all if empty.")
     train_mentions: int = flag(0, "Train on so many mentions, drawn with --seed; 0 for all.")
+    start: StartConfig = group(StartConfig)
     optimizer: OptimizerConfig = group(OptimizerConfig)
     loss: LossConfig = group(LossConfig)
     compute: ComputeConfig = group(ComputeConfig)
@@ -173,11 +174,12 @@ def _inputs(work: Workdir, number: int) -> dict[str, Artifact]:
 
 def _publish_start(config: RoundConfig, work: Workdir, inputs: dict[str, Artifact]) -> None:
     """Publishes the encoder before training, and which rows of its token table will be trained."""
-    vocab_size = open_artifact(work.tokenizer, "tokenizer").facts["vocab_size"]
-    encoder, params = initial_encoder(config.encoder, vocab_size, config.seed)
+    tokenizer = open_artifact(work.tokenizer, "tokenizer").facts
+    max_tokens = max(tokens.facts["max_tokens"] for tokens in inputs.values())
+    encoder, params = initial_encoder(config.encoder, tokenizer, config.seed, config.start, max_tokens)
     vocabulary = Vocabulary.of([read_token_ids(tokens) for tokens in inputs.values()], params)
     used = len(vocabulary.token_ids_v)
-    logging.info("The shards use %d of %d tokens: only their embeddings are trained.", used, vocab_size)
+    logging.info("The shards use %d of %d tokens: only their embeddings are trained.", used, tokenizer["vocab_size"])
     facts = {"settings": config.settings, "round": START, "tokens_in_use": used}
     state, path = _new_state(config, vocabulary.compact(params)), work.round(START).checkpoint
     publish_start(path, state, encoder, vocabulary, facts, inputs, config)
@@ -235,6 +237,8 @@ def _run(
     speed = _speed(config, encoder, state.params, layouts[0], compute)
     metrics = Metrics(folder, first, last, speed, watch.log_every, lambda: checkpoints and checkpoints.latest_step)
     profile = Profile(folder / "profile", first + PROFILE_AFTER, watch.profile)
+    metrics.note("settings", config.settings)
+    logging.info("Compiling the training step; XLA may warn that this is slow.")
     with contextlib.ExitStack() as stack:
         hooks = [stack.enter_context(contextlib.closing(hook)) for hook in (profile, metrics)][::-1]
         if checkpoints:

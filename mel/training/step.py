@@ -37,8 +37,14 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def put_batch(batch: Batch, mesh: Mesh) -> Batch:
     """Moves a batch to the devices, every leaf split along its leading axis."""
     sharding = NamedSharding(mesh, PartitionSpec(AXIS))
-    # Every process has the whole batch and hands over the parts of its own devices.
-    return jax.tree.map(lambda leaf: jax.make_array_from_callback(leaf.shape, sharding, leaf.__getitem__), batch)
+
+    def put(leaf: np.ndarray) -> jax.Array:
+        # Every process has the whole batch and hands over the parts of its own devices.
+        parts = sharding.addressable_devices_indices_map(leaf.shape).items()
+        on_devices = [jax.device_put(leaf[part], device) for device, part in parts]
+        return jax.make_array_from_single_device_arrays(leaf.shape, sharding, on_devices)
+
+    return jax.tree.map(put, batch)
 
 
 def make_step(
@@ -84,7 +90,7 @@ def make_step(
 def make_encode(
     config: EncoderConfig, chunk_tokens: int, mesh: Mesh, compute: Compute = Compute()
 ) -> Callable[..., jax.Array]:
-    """`encode(params, tokens, key) -> embeddings_ND`, the groups of texts one behind the other.
+    """`encode(params, tokens, key) -> embeddings_ND`, the groups of texts one after the other.
 
     Each device encodes its share of every group, a chunk of texts at a time. The backward pass
     computes again what was not kept: of a deep encoder a layer at a time, from the states between the

@@ -1,4 +1,5 @@
 import dataclasses
+import re
 
 import pytest
 
@@ -50,18 +51,50 @@ def test_round_trips(pooling):
 @pytest.mark.parametrize(
     "key, value",
     [
-        ("model_type", "roberta"),
+        ("model_type", "nomic_bert"),
+        ("model_type", "distilbert"),
+        ("model_type", "xlm-roberta-xl"),
+        ("auto_map", {"AutoModel": "modeling.Model"}),
+        ("feed_forward_type", "geglu"),
+        ("position_embedding_type", "alibi"),
+        ("position_embedding_type", "rotary"),
         ("hidden_act", "gelu_new"),
         ("hidden_act", "relu"),
         ("position_embedding_type", "relative_key"),
-        ("pad_token_id", 1),
         ("is_decoder", True),
         ("add_cross_attention", True),
     ],
 )
 def test_refuses_another_architecture_by_name_and_value(key, value):
-    with pytest.raises(MelError, match=f"{key} {value!r}"):
+    with pytest.raises(MelError, match=re.escape(f"{key} {value!r}, which is another architecture")):
         EncoderConfig.from_hf({**LEALLA_SMALL, key: value})
+
+
+@pytest.mark.parametrize(
+    "model_type, said, pad_id, offset",
+    [
+        ("bert", {}, 0, 0), ("bert", {"pad_token_id": 1}, 1, 0), ("bert", {"pad_token_id": None}, 0, 0),
+        ("xlm-roberta", {}, 1, 2), ("roberta", {"pad_token_id": 1}, 1, 2), ("camembert", {"pad_token_id": 0}, 0, 1),
+    ],
+)  # fmt: skip
+def test_positions_begin_after_the_padding_id_of_all_but_bert(model_type, said, pad_id, offset):
+    sizes = {key: value for key, value in LEALLA_SMALL.items() if key != "pad_token_id"}
+    values = sizes | {"model_type": model_type, "max_position_embeddings": 514} | said
+    config = EncoderConfig.from_hf(values)
+    assert (config.pad_id, config.position_offset, config.max_positions) == (pad_id, offset, 514 - offset)
+    assert EncoderConfig.from_hf(config.to_hf()) == config
+    assert config.to_hf()["max_position_embeddings"] == 514
+
+
+@pytest.mark.parametrize("key", ["pad_token_id", "max_position_embeddings"])
+def test_a_value_of_the_wrong_type_is_named(key):
+    with pytest.raises(MelError, match=f"{key} 'many': a whole number"):
+        EncoderConfig.from_hf({**LEALLA_SMALL, key: "many"})
+
+
+def test_refuses_what_is_no_object():
+    with pytest.raises(MelError, match="no JSON object"):
+        EncoderConfig.from_hf([])
 
 
 def test_refuses_a_config_without_a_size():
@@ -77,7 +110,11 @@ def test_refuses_a_config_without_a_size():
         ({"vocab_size": "100"}, "vocab_size '100'"),
         ({"layer_norm_eps": 0.0}, "layer_norm_eps 0.0"),
         ({"dropout": 1.0}, "dropout 1.0"),
+        ({"dropout": None}, "dropout None is no number"),
+        ({"layer_norm_eps": "small"}, "layer_norm_eps 'small' is no number"),
         ({"pooling": "max"}, "pooling 'max'"),
+        ({"model_type": "t5"}, "model_type 't5'"),
+        ({"pad_id": -1}, "pad_id -1"),
     ],
 )
 def test_refuses_impossible_values(change, words):

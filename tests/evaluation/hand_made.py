@@ -12,7 +12,7 @@ from mel.shards.rows import TokenRows
 
 DIGESTS = {"mentions": "aa", "kb": "bb"}
 THREE = ("ambiguous", "unseen", "ambiguous")
-USUAL = MentionLine("", "de", "Mond", 0, 4, "", "", "", -1, None, "")
+USUAL = MentionLine("", "de", "Mond", 0, 4, "", "", "", -1, None, "", "")
 
 
 def kb_of(*rows, linked=999) -> KnowledgeBase:

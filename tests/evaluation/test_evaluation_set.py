@@ -1,5 +1,6 @@
 """Mentions prepared beforehand, and the same from a tree that was never prepared."""
 
+import dataclasses
 import shutil
 
 import numpy as np
@@ -9,7 +10,7 @@ from mel.artifacts import open_artifact
 from mel.corpora import mewsli
 from mel.corpora.kb import KnowledgeBase
 from mel.corpora.redirects import Redirects
-from mel.evaluation.evaluation_set import golds_with_twins, read_prepared, read_tree
+from mel.evaluation.evaluation_set import golds_with_twins, read_clusters, read_prepared, read_tree
 from mel.shards.blocks import Windows
 from mel.types import NIL, NIL_ID, OUTSIDE, MelError
 from tests.evaluation import hand_made
@@ -50,12 +51,13 @@ def test_golds_are_numbers_of_the_kb_or_outside(untrained, kb):
 
 
 def test_a_limit_reads_no_text_that_it_does_not_need(untrained, tiny_world, kb, monkeypatch):
-    read_texts, read_one = [], mewsli._read_text
+    read_texts = []
 
     def read_text(path, md5):
         read_texts.append(path.name)
-        return read_one(path, md5)
+        return whole_text(path, md5)
 
+    whole_text = mewsli._read_text
     monkeypatch.setattr(mewsli, "_read_text", read_text)
     whole = read_tree(tiny_world / "mewsli", Windows.of(untrained), kb, ("en",), 0, 0)
     documents = list(dict.fromkeys(whole.documents))
@@ -98,3 +100,14 @@ def test_golds_that_read_like_another_entity_are_counted():
     first_E = np.array([0, 0, 2, 3, 3])  # rows 0 and 1 read alike, and so do both of entity 3
     mentions = hand_made.mentions_of([1, 2, 2, 3, 9], language=["de", "de", "en", "de", "de"])
     assert golds_with_twins(mentions, kb, first_E) == 2
+
+
+def test_a_file_says_which_documents_are_translations(tmp_path):
+    (tmp_path / "clusters.tsv").write_text("\ufeffd0\tp\nd1\tp\n", encoding="utf-8")
+    clusters = read_clusters(tmp_path / "clusters.tsv")
+    mentions = dataclasses.replace(hand_made.mentions_of([1, 2, 3], cluster=["", "q", "q"]), cluster_of=clusters)
+    assert mentions.clusters == ["p", "p", "q"]
+    assert hand_made.mentions_of([1, 2]).clusters == ["d0", "d1"]
+    (tmp_path / "clusters.tsv").write_text("d0 p\n")
+    with pytest.raises(MelError, match="clusters.tsv:1 reads 'd0 p': a document, a tab and its cluster are needed"):
+        read_clusters(tmp_path / "clusters.tsv")

@@ -10,6 +10,7 @@ import pytest
 from experiments.benchmarks import gradients, harness, table, training_rivals, workload
 from mel.shards.datasets import RowSet
 from mel.shards.rows import TokenRows
+from mel.types import Batch
 
 SCRIPTS = (
     "train_variable_length", "train_fixed_length", "pytorch_loop", "chunking", "memory", "gradients", "vocabulary",
@@ -145,10 +146,23 @@ def test_every_occurrence_of_a_text_counts(two_mentions):
     assert workload.real_tokens(two_mentions, spec, 0) == (2 + 3) + (4 + 6) + (6 + 5)
 
 
-def test_repeated_entities_and_false_negatives_are_left_out_of_the_naive_sum():
-    # Two mentions of QIDs 7 and 8; columns: their golds, rows 0 and 2, then negatives.
-    left_out = gradients.left_out(np.array([7, 8]), np.array([7, 8, 8, 7, 9, 9]), np.array([0, 2, 2, 1, 5, 5]))
-    assert left_out.tolist() == [[False, False, True, True, False, True], [False, False, True, False, False, True]]
+def test_repeated_entities_false_negatives_and_twins_are_left_out_of_the_naive_sum():
+    # Two mentions of entities 7 and 8; columns: their golds, rows 0 and 2, then negatives; row 6 reads like row 0.
+    rows_C = np.array([0, 2, 2, 1, 5, 5, 6])
+    twin_C = np.array([0, 2, 2, 1, 5, 5, 0])
+    left_out = gradients.left_out(np.array([7, 8]), np.array([7, 8, 8, 7, 9, 9, 4]), twin_C, rows_C)
+    assert np.flatnonzero(left_out[0]).tolist() == [2, 3, 5, 6]
+    assert np.flatnonzero(left_out[1]).tolist() == [2, 5]
+
+
+def test_false_negatives_twins_and_padding_are_left_out_of_the_sum_of_a_batch():
+    # Entities 7 and 8 with golds in columns 1 and 0; column 2 is 7 again, 3 reads like the gold of 8, 4 is padding.
+    columns = {"gold_column_B": [1, 0], "gold_B": [7, 8], "entity_C": [8, 7, 7, 4, 0], "twin_C": [0, 1, 2, 0, -1]}
+    others = {"tokens": (), "mention_row_B": None, "candidate_row_C": None, "log_q_C": None}
+    batch = Batch(**others, **{name: np.array(values) for name, values in columns.items()})
+    left_out = workload.left_out(batch)
+    assert np.flatnonzero(left_out[0]).tolist() == [2, 4]
+    assert np.flatnonzero(left_out[1]).tolist() == [3, 4]
 
 
 def test_the_naive_loss_is_the_mean_cross_entropy():

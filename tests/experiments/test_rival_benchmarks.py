@@ -22,6 +22,7 @@ from mel.artifacts import Workdir, publish
 from mel.shards.datasets import RowSet
 from mel.shards.negatives import publish_negatives
 from mel.shards.rows import TokenRows
+from mel.text.foreign import read_tokenizer
 from mel.text.tokenizer import Tokenizer
 from mel.types import MarkedText, MelError, Span
 
@@ -32,7 +33,7 @@ WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "sea", "##side", "by", "the", "shor
 def tokenizer_folder(tmp_path_factory) -> pathlib.Path:
     folder = tmp_path_factory.mktemp("tokenizer")
     (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n")
-    Tokenizer.load(folder).save(folder)
+    read_tokenizer(folder).save(folder)
     return folder
 
 

@@ -55,7 +55,8 @@ def test_predictions_say_how_each_mention_was_evaluated(tmp_path):
     publish(tmp_path / "report")
     first, second, third = reports.read_predictions(tmp_path / "report")
     assert first == {
-        "id": "m0", "language": "de", "document": "d0", "surface_form": "Mond", "gold": "Q1", "rank": 0,
+        "id": "m0", "language": "de", "document": "d0", "cluster": "d0", "surface_form": "Mond", "gold": "Q1",
+        "rank": 0,
         "groups": {IN_TRAINING: "ambiguous"}, "candidates": [["Q1", 0.0], ["Q2", -1.0], ["Q3", -2.0]],
     }  # fmt: skip
     assert second["rank"] == 1 and second["candidates"] == [["Q2", 0.0], ["Q1", -1.0]]
@@ -90,7 +91,7 @@ def test_markdown_states_the_denominator_the_coverage_and_what_was_dropped():
     assert "MDN hyperlink disambiguation, split `dev`" in text
     assert "(3 in all)" in text and "66.67%" in text and "4 span outside its text" in text
     assert "checkpoint of round 2, exact search, seed 0" in text
-    assert "95% interval of R@1: percentile bootstrap over documents, 1,000 resamples" in text
+    assert "95% interval of R@1: percentile bootstrap over documents, each with its translations" in text
     assert "| de | 2 | 0.500 [0.500, 0.500] | 0.500 | 0.500 | 0.500 |" in text
     assert "| micro | 3 | 0.333 [0.000, 0.500] | 0.667 | 0.667 | 0.500 |" in text
     assert "| macro |  | 0.250 [0.000, 0.500] |" in text
@@ -140,3 +141,12 @@ def test_a_report_that_was_edited_is_refused(tmp_path):
     (tmp_path / "report" / "report.json").write_text("{}")
     with pytest.raises(MelError, match="report.json has 2 bytes"):
         reports.open_report(tmp_path / "report")
+
+
+def test_translations_of_one_page_are_drawn_together():
+    entities, golds = ((1, 2, 3), (1, 2, 3), (3, 2, 1)), (1, 1, 1)
+    apart = report_of(evaluation(entities, golds, document=["d0", "d1", "d2"]))
+    together = report_of(evaluation(entities, golds, document=["d0", "d1", "d2"], cluster=["p", "p", "p"]))
+    assert apart["micro"]["r@1"] == together["micro"]["r@1"] == pytest.approx(2 / 3)
+    assert apart["micro"]["r@1_interval"] == (0, 1)
+    assert together["micro"]["r@1_interval"] == (pytest.approx(2 / 3), pytest.approx(2 / 3))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -133,6 +134,22 @@ def test_mentions_whose_gold_the_kb_lacks_are_never_drawn(source):
     half = dataclasses.replace(source, mentions=dataclasses.replace(source.mentions, entity_rows_N=golds))
     drawn = np.concatenate([half.mention_rows(n) for n in range(6)])
     assert len(np.unique(drawn)) == 48 and (drawn % 2 == 1).all()
+
+
+def test_log_q_by_hand():
+    """Of 8 draws of an epoch, entities 0 and 3 are 3 each and 1 and 2 one each; a batch makes 4 draws."""
+    rows, golds, negatives = TokenRows.from_rows([[1]] * 5), np.array([0, 0, 1, 2]), np.array([[3], [3], [3], [0]])
+    mentions = RowSet(rows.take(np.arange(4)), golds + 1, np.zeros(4), golds)
+    entities = RowSet(rows, np.arange(1, 6), np.zeros(5), np.arange(5))
+    asked = BatchSource(mentions, entities, negatives, 2, 0, 96, log_q=True)
+    often, seldom = math.log(1 - (5 / 8) ** 4), math.log(1 - (7 / 8) ** 4)
+    log_q_E = np.array([often, seldom, seldom, often])
+    for n in range(2):
+        columns = asked.entity_rows(asked.mention_rows(n))
+        log_q_C = asked.batch_at(n, asked.plan()).log_q_C
+        np.testing.assert_allclose(log_q_C[: len(columns)], log_q_E[columns], rtol=1e-6)
+        assert not log_q_C[len(columns) :].any()
+        assert not dataclasses.replace(asked, log_q=False).batch_at(n, asked.plan()).log_q_C.any()
 
 
 def test_refusals(source):

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from tokenizers.implementations import BertWordPieceTokenizer
 
+from mel.text.foreign import read_tokenizer
 from mel.text.marking import mark_entity, mark_mention
-from mel.text.tokenizer import Tokenizer
+from mel.text.tokenizer import Prefixes, Tokenizer
 from mel.types import Entity, MarkedText, MelError, Mention, Span
+from tests.text import vocabularies
 
 WORDS = ("[PAD] [UNK] [CLS] [SEP] [MASK] the red fox ##es jump ##s fo ##x x es 東 京 😀 é , [ ] M ##ed s ##e").split()
 PAD, UNK, CLS, SEP, MASK, THE, RED, FOX, ES, JUMP, S = range(11)
@@ -25,7 +27,7 @@ def vocabulary(tmp_path):
 
 @pytest.fixture
 def tokenizer(vocabulary):
-    return Tokenizer.load(vocabulary)
+    return read_tokenizer(vocabulary)
 
 
 def row(tokenizer, text, start, end, max_tokens=16, header=""):
@@ -132,13 +134,67 @@ def test_transformers_loads_a_saved_tokenizer(tokenizer, tmp_path):
     assert loaded("[M] fox [M] jumps")["input_ids"] == [CLS, MARKER, FOX, MARKER, JUMP, S, SEP]
 
 
-def test_refusals(tokenizer, tmp_path):
-    with pytest.raises(MelError, match="holds no tokenizer.json and no vocab.txt"):
+def test_what_is_missing_or_broken_is_named(tokenizer, tmp_path):
+    with pytest.raises(MelError, match="holds no tokenizer that was prepared here: tokenizer.json is missing"):
         Tokenizer.load(tmp_path)
-    with pytest.raises(MelError, match="no-such-owner/no-such-model"):
-        Tokenizer.load("no-such-owner/no-such-model")
-    with pytest.raises(MelError, match="4 tokens a row leave no room"):
+    tokenizer.save(tmp_path)
+    (tmp_path / "tokenizer.json").write_text('{"model": {}}')
+    with pytest.raises(MelError, match="is damaged .*: prepare the data again"):
+        Tokenizer.load(tmp_path)
+    tokenizer.save(tmp_path)
+    (tmp_path / "prefixes.json").write_text("[1]")
+    with pytest.raises(MelError, match="is damaged"):
+        Tokenizer.load(tmp_path)
+
+
+def test_a_row_needs_room_for_a_focus(tokenizer, vocabulary):
+    with pytest.raises(MelError, match="4 tokens a row leave no room .* 8 is the least"):
         tokenizer.rows([MarkedText("fox", Span(0, 3))], 4)
-    (tmp_path / "vocab.txt").write_text("the\n[UNK]\n[CLS]\n[SEP]\n[PAD]\n[MASK]\n")
-    with pytest.raises(MelError, match=r"\[PAD\] at id 0"):
-        Tokenizer.load(tmp_path)
+    with pytest.raises(MelError, match="8 tokens .* 10 is the least"):
+        read_tokenizer(vocabulary, prefixes=Prefixes("the red", "fox")).rows([MarkedText("fox", Span(0, 3))], 8)
+
+
+def test_each_role_has_its_prefix_before_the_header(vocabulary, tmp_path):
+    read_tokenizer(vocabulary, prefixes=Prefixes(mention="the: ", entity="jumps ")).save(tmp_path / "saved")
+    tokenizer = Tokenizer.load(tmp_path / "saved")
+    assert tokenizer.prefixes == Prefixes("the: ", "jumps ")
+    mention = Mention("m", "en", "the red fox", Span(4, 7), 1, title="fox")
+    texts = [mark_mention(mention, False), mark_mention(mention, True), mark_entity(Entity(1, "en", "red", "fox"))]
+    rows = tokenizer.rows(texts, 16)
+    assert [found.tolist() for found in rows] == [
+        [CLS, THE, UNK, THE, MARKER, RED, MARKER, FOX, SEP],
+        [CLS, THE, UNK, FOX, SEP, THE, MARKER, RED, MARKER, FOX, SEP],
+        [CLS, JUMP, S, MARKER, RED, MARKER, FOX, SEP],
+    ]
+    assert [tokenizer.decode(found) for found in rows] == [
+        ("the ", "red", " fox"), ("the ", "red", " fox"), ("", "red", " fox"),
+    ]  # fmt: skip
+
+
+def test_a_folder_that_was_written_here_says_its_prefixes(vocabulary, tmp_path):
+    read_tokenizer(vocabulary, prefixes=Prefixes("the: ", "jumps ")).save(tmp_path / "saved")
+    assert read_tokenizer(tmp_path / "saved").prefixes == Prefixes("the: ", "jumps ")
+    assert read_tokenizer(tmp_path / "saved", prefixes=Prefixes()).prefixes == Prefixes()
+    assert read_tokenizer(vocabulary).prefixes == Prefixes()
+
+
+def test_prefixes_are_facts(vocabulary):
+    facts = read_tokenizer(vocabulary, prefixes=Prefixes("query: ", "passage: ")).facts()
+    assert facts["prefixes"] == {"mention": "query: ", "entity": "passage: "}
+    assert {**facts, "prefixes": {"mention": "", "entity": ""}} == read_tokenizer(vocabulary).facts()
+
+
+def test_padding_and_0_change_places(tmp_path):
+    tokenizer = read_tokenizer(vocabularies.write_tokenizer(tmp_path, vocabularies.metaspace()))
+    assert (tokenizer.cls_id, tokenizer.pad_id, tokenizer.sep_id, tokenizer.unk_id) == (0, 1, 2, 3)
+    found = tokenizer.rows([MarkedText("river", Span(0, 5))], 16)[0]
+    assert found[0] == 1 and found[-1] == 2 and 0 not in found
+    assert tokenizer.row_ids(np.array([0, 1, 2, 9])).tolist() == [1, 0, 2, 9]
+    assert tokenizer.row_ids(tokenizer.row_ids(found)).tolist() == found.tolist()
+
+
+def test_unknown_tokens_are_counted_in_the_focus_only(tokenizer):
+    texts = ["zzz the fox", "the zzz zz fox", "the fox"]
+    rows = tokenizer.rows([MarkedText(text, Span(4, len(text))) for text in texts], 16)
+    assert tokenizer.count_unknown(rows) == (2, 6)
+    assert tokenizer.count_unknown([]) == (0, 0)

@@ -1,8 +1,9 @@
-"""A small encoder and small data to train it on."""
+"""A small encoder and small data to train it on; a working directory with the tiny world prepared."""
 
 import numpy as np
 import pytest
 
+from mel.bin import prepare_data
 from mel.encoder.config import EncoderConfig
 from mel.encoder.transformer import init_params
 from mel.shards.batches import BatchSource
@@ -11,6 +12,7 @@ from mel.shards.rows import TokenRows
 from mel.training.loss import LossConfig, batch_loss
 from mel.training.state import OptimizerConfig, create_state, learning_rate_schedule, make_optimizer
 from mel.training.step import make_mesh, make_step
+from tests.configs import config_of
 
 CHUNK_TOKENS = 64
 ENCODER = EncoderConfig(vocab_size=64, hidden_size=16, num_layers=2, num_heads=2, ffn_size=32, max_positions=32)
@@ -47,3 +49,18 @@ def new_step(encoder=ENCODER, loss=LossConfig(), optimizer=OPTIMIZER, seed=0):
     """A step of the small encoder, with whatever is to be otherwise."""
     moving, schedule = (make(optimizer, TOTAL_STEPS) for make in (make_optimizer, learning_rate_schedule))
     return make_step(encoder, batch_loss(loss), moving, schedule, CHUNK_TOKENS, make_mesh(), seed)
+
+
+@pytest.fixture(scope="session")
+def prepared(tiny_world, tmp_path_factory):
+    """A working directory that nothing was trained in yet, to be copied."""
+    workdir = tmp_path_factory.mktemp("prepared")
+    prepare_data.main(
+        config_of(
+            prepare_data.Config,
+            workdir=str(workdir), damuel=str(tiny_world / "damuel"), mewsli=str(tiny_world / "mewsli"),
+            languages=("en", "ar"), tokenizer=str(tiny_world / "tokenizer"), mention_tokens=16, entity_tokens=16,
+            workers=1,
+        )
+    )  # fmt: skip
+    return workdir

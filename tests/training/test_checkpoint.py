@@ -7,6 +7,7 @@ import types
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from mel.artifacts import START, Workdir, open_artifact, publish
@@ -58,6 +59,27 @@ def test_a_checkpoint_states_its_encoder_and_its_digest(trained, new_state, work
     first, same, other = (open_checkpoint(work, number) for number in range(3))
     assert first.encoder_config == ENCODER
     assert first.artifact.digest == same.artifact.digest != other.artifact.digest
+
+
+def test_the_digest_covers_parameters_and_optimiser_state(new_state, work):
+    state = new_state()
+    moved = {name: jax.tree.map(lambda leaf: leaf + 1, getattr(state, name)) for name in ("params", "opt_state")}
+    states = [state, state._replace(params=moved["params"]), state._replace(opt_state=moved["opt_state"])]
+    for number, state in enumerate(states):
+        publish_round(work, number, state)
+    digests = [open_checkpoint(work, number).artifact.digest for number in range(3)]
+    assert len(set(digests)) == 3
+
+
+def test_a_damaged_optimiser_state_is_refused(trained, new_state, work):
+    publish_round(work, 0, trained)
+    published, path = open_checkpoint(work, 0), work.round(0).checkpoint / "opt_state"
+    shutil.rmtree(path)
+    other = jax.tree.map(lambda leaf: leaf + 1, trained.opt_state)
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(path.absolute(), other)
+    with pytest.raises(MelError, match="opt_state/.* is damaged"):
+        published.train_state(new_state())
 
 
 def test_only_the_rows_in_use_are_kept_and_reading_gives_all(new_state, tmp_path):

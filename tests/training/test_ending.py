@@ -20,6 +20,8 @@ from mel.locks import claim
 from mel.training import ending
 from mel.training.ending import EndOnSignal
 from mel.training.loop import fit
+from mel.training.rounds import _keep_settings
+from mel.types import MelError
 from tests.configs import config_of
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -204,3 +206,14 @@ def test_of_two_processes_one_that_is_told_to_end_ends_both(prepared, tmp_path):
     lines = (workdir / "rounds/0/training/metrics.jsonl").read_text().splitlines()
     (step,) = (int(path.name) for path in (workdir / "rounds/0/training/checkpoints").glob("[0-9]*"))
     assert json.loads(lines[-1])["step"] == step
+
+
+def test_settings_that_are_damaged_are_named_with_the_way_out(tmp_path):
+    this = Workdir(tmp_path).round(0)
+    _keep_settings(this, {"seed": 0})
+    _keep_settings(this, {"seed": 0})
+    with pytest.raises(MelError, match="was begun with another --seed than 1"):
+        _keep_settings(this, {"seed": 1})
+    (this.training / "settings.json").write_text('{"seed": ')
+    with pytest.raises(MelError, match=f"settings.json is damaged .*: delete {this.training} to begin the round"):
+        _keep_settings(this, {"seed": 0})

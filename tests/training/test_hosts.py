@@ -11,28 +11,12 @@ import jax
 import pytest
 
 from mel.artifacts import START, Workdir
-from mel.bin import prepare_data
 from mel.training.checkpoint import open_checkpoint
 from mel.training.hosts import join_hosts
 from mel.types import MelError
-from tests.configs import config_of
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TRAINING = "--rounds=1 --steps_per_round=6 --batch_size=16 --encoder=random:1x16x2 --learning_rate=1e-2 --save_every=4"
-
-
-@pytest.fixture(scope="module")
-def prepared(tiny_world, tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("prepared")
-    prepare_data.main(
-        config_of(
-            prepare_data.Config,
-            workdir=str(workdir), damuel=str(tiny_world / "damuel"), mewsli=str(tiny_world / "mewsli"),
-            languages=("en", "ar"), tokenizer=str(tiny_world / "tokenizer"), mention_tokens=16, entity_tokens=16,
-            workers=1,
-        )
-    )  # fmt: skip
-    return workdir
 
 
 def train(workdir, **environment):
@@ -75,8 +59,8 @@ def test_one_process_alone_joins_nobody(monkeypatch):
 @pytest.mark.parametrize(
     "environment, message",
     [
-        ({"SLURM_NTASKS": "4"}, "SLURM_NTASKS is 4, but this process is none of these tasks .SLURM_STEP_NODELIST is not "
-         "set.: start it with srun, or unset SLURM_NTASKS to train on one machine"),
+        ({"SLURM_NTASKS": "4"}, "SLURM_NTASKS is 4, but this process is none of these tasks .SLURM_STEP_NODELIST is "
+         "not set.: start it with srun, or unset SLURM_NTASKS to train on one machine"),
         ({"SLURM_NTASKS": "4(x2)"}, "SLURM_NTASKS is '4.x2.', which is no whole number: correct it, or unset it"),
         ({"JAX_COORDINATOR_ADDRESS": "localhost:1", "JAX_NUM_PROCESSES": "two", "JAX_PROCESS_ID": "0"},
          "JAX_NUM_PROCESSES is 'two', which is no whole number"),

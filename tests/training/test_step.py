@@ -18,7 +18,7 @@ from mel.shards.rows import TokenRows
 from mel.training.loss import LossConfig, batch_loss, softmax_loss
 from mel.training.state import create_state, learning_rate_schedule, make_optimizer
 from mel.training.step import make_encode, make_mesh, put_batch
-from tests.training.conftest import ENCODER, OPTIMIZER, TOTAL_STEPS, new_step
+from tests.training.conftest import CHUNK_TOKENS, ENCODER, OPTIMIZER, TOTAL_STEPS, new_step
 
 
 def plain_gradients(params, source, n):
@@ -42,7 +42,7 @@ def plain_gradients(params, source, n):
 
 def our_gradients(params, batch, config=LossConfig()):
     """The same by the code of a step, on all devices."""
-    encode = make_encode(ENCODER, 64, make_mesh())
+    encode = make_encode(ENCODER, CHUNK_TOKENS, make_mesh())
 
     def loss(params):
         return batch_loss(config)(encode(params, batch.tokens, jax.random.key(0)), batch)[0]
@@ -120,6 +120,9 @@ def test_dropout_follows_seed_and_step(source, new_state):
     assert len({once, later, other}) == 3
 
 
+DROPPING = dataclasses.replace(ENCODER, dropout=0.5)
+SAME_ROWS = np.random.default_rng(0).integers(1, 64, (4, 8))
+DROPOUT_KEY = 3
 DEVICES_PROGRAM = """
 import dataclasses, sys
 sys.path.insert(0, sys.argv[1])
@@ -132,21 +135,47 @@ params = jax.device_put(conftest.new_state.__wrapped__()().params, replicated(ma
 loss, gradients = test_step.our_gradients(params, put_batch(source.batch_at(3, source.plan()), make_mesh()),
     LossConfig(bidirectional=True, multi_positive=True, log_q_correction=True, loss_tile_rows=8))
 flat = np.concatenate([np.asarray(leaf).reshape(-1) for leaf in jax.tree.leaves(gradients)])
-np.savez(sys.argv[2], devices=jax.device_count(), loss=loss, gradients=flat)
+np.savez(sys.argv[2], devices=jax.device_count(), loss=loss, gradients=flat, dropped=test_step.dropped(params))
 """
 
 
-def test_eight_devices_give_the_loss_and_gradients_of_one(tmp_path):
+def dropped(params):
+    """The embeddings of SAME_ROWS by each device, with dropout [devices, rows, D]."""
+    devices = jax.device_count()
+    encode = make_encode(DROPPING, CHUNK_TOKENS, make_mesh())
+    tokens_NL = np.tile(SAME_ROWS, (devices, 1))
+    embeddings_ND = jax.jit(encode)(params, (tokens_NL,), jax.random.key(DROPOUT_KEY))
+    return np.asarray(embeddings_ND).reshape(devices, *SAME_ROWS.shape[:1], -1)
+
+
+@pytest.fixture(scope="module")
+def by_devices(tmp_path_factory):
+    """What DEVICES_PROGRAM finds on 1 and on 8 devices."""
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-
-    def run(devices):
+    folder, found = tmp_path_factory.mktemp("devices"), {}
+    for devices in (1, 8):
         flags = f"--xla_force_host_platform_device_count={devices}"
-        command = [sys.executable, "-c", DEVICES_PROGRAM, root, str(tmp_path / f"{devices}.npz")]
+        command = [sys.executable, "-c", DEVICES_PROGRAM, root, str(folder / f"{devices}.npz")]
         subprocess.run(command, env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}, check=True)
-        return np.load(tmp_path / f"{devices}.npz")
+        found[devices] = dict(np.load(folder / f"{devices}.npz"))
+    return found
 
-    one, eight = run(1), run(8)
+
+def test_eight_devices_give_the_loss_and_gradients_of_one(by_devices):
+    one, eight = by_devices[1], by_devices[8]
     assert (one["devices"], eight["devices"]) == (1, 8)
     assert float(eight["loss"]) == pytest.approx(float(one["loss"]), rel=1e-6)
     difference = np.linalg.norm(eight["gradients"] - one["gradients"])
     assert difference < 1e-5 * np.linalg.norm(one["gradients"])
+
+
+def test_every_device_drops_other_units_by_its_own_key(by_devices, new_state):
+    """Device d drops by the key folded with d, then with the group: of the same rows, each other units."""
+    one, eight = (by_devices[devices]["dropped"] for devices in (1, 8))
+    assert len({device.tobytes() for device in eight}) == 8
+    np.testing.assert_allclose(one[0], eight[0], atol=1e-6)
+    model, params = BertEncoder(DROPPING), new_state().params
+    drop = jax.jit(lambda key: model.apply({"params": params}, SAME_ROWS, False, rngs={"dropout": key}))
+    for device, embeddings_ND in enumerate(eight):
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(DROPOUT_KEY), device), 0)
+        np.testing.assert_allclose(embeddings_ND, drop(key), atol=1e-5)
