@@ -162,7 +162,7 @@ def sources_now(directory: str | os.PathLike, languages: Iterable[str], texts: I
     for name in [f"{language}/{table}" for language in languages for table in TABLES]:
         if (path := directory / name).is_file():
             with open_file(path) as file:
-                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+                sha256 = hashlib.sha256(file.read()).hexdigest()
             found[name] = Source(path.stat().st_size, sha256, f"{name} of {directory.name}")
     for name in texts:
         with contextlib.suppress(FileNotFoundError):
