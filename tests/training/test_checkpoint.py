@@ -78,7 +78,7 @@ def test_a_damaged_optimiser_state_is_refused(trained, new_state, work):
     other = jax.tree.map(lambda leaf: leaf + 1, trained.opt_state)
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(path.absolute(), other)
-    with pytest.raises(MelError, match="opt_state is damaged"):
+    with pytest.raises(MelError, match="opt_state/.* is damaged"):
         published.train_state(new_state())
 
 
