@@ -179,4 +179,3 @@ def _write_over(file: pathlib.Path, content: bytes) -> None:
     with open(file, "r+b") as opened:
         opened.write(content)
         opened.truncate()
-

@@ -142,7 +142,9 @@ class Loop:
         names = {str(path) for path in (file, *file.parents) if path.is_relative_to(self.run) and path != self.run}
         if process.status and any(name in process.said for name in names):
             event.outcome = "named by mel-verify" if stage == "verify" else f"refused by {stage}"
-        elif any(name in line and re.search("damaged|missing", line) for line in process.log.splitlines() for name in names):
+        elif any(
+            name in line and re.search("damaged|missing", line) for line in process.log.splitlines() for name in names
+        ):
             event.outcome = f"rebuilt by {stage}"
         if event.outcome:
             self._damaged = None
