@@ -91,7 +91,7 @@ class Metrics:
         step, metrics = self._pending
         self._pending = None
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-        check_finite(step, values["loss"], self._last_good())
+        check_finite(step, values["loss"], self._last_good(), self._path.parent)
         self._file.write(json.dumps({"step": step, **{name: values[name] for name in sorted(values)}}) + "\n")
         for name, value in values.items():
             self._board.add_scalar(f"train/{name}", value, step)
@@ -171,13 +171,23 @@ class SaveEvery:
             self._checkpoints.save(step, state)
 
 
-def check_finite(step: int, loss: float, last_good: int | None) -> None:
-    """Raises MelError, naming the step and the last good checkpoint, where the loss is not finite."""
+def check_finite(step: int, loss: float, last_good: int | None, folder: pathlib.Path) -> None:
+    """Raises MelError, naming the step, the last good checkpoint and what helps, where the loss is not finite.
+
+    Args:
+      step: whose loss it is.
+      loss: of the step.
+      last_good: the step of the last checkpoint, which were all finite; None if there is none.
+      folder: where the round is being trained.
+    """
     if not math.isfinite(loss):
         saved = (
             "no checkpoint was saved yet" if last_good is None else f"the last good checkpoint is of step {last_good}"
         )
-        raise MelError(f"The loss is {loss} at step {step}; {saved}: lower --learning_rate and run again.")
+        raise MelError(
+            f"The loss is {loss} at step {step}; {saved}: delete {folder} and run again with a lower --learning_rate, "
+            "which trains this round anew from what the round before has published."
+        )
 
 
 def _drop_lines_after(path: pathlib.Path, step: int) -> None:

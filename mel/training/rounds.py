@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-import json
 import pathlib
 import shutil
 from typing import Any
@@ -13,17 +12,7 @@ from typing import Any
 import jax
 from absl import logging
 
-from mel.artifacts import (
-    START,
-    Artifact,
-    Round,
-    Workdir,
-    exists,
-    open_artifact,
-    read_json,
-    require_settings,
-    write_text,
-)
+from mel.artifacts import START, Artifact, Round, Workdir, exists, open_artifact
 from mel.config import REQUIRED, flag, group
 from mel.cost import record_cost
 from mel.encoder.backend import Compute, ComputeConfig, choose_compute, keep_compiled, tokens_at_once
@@ -44,6 +33,7 @@ from mel.training.loop import fit
 from mel.training.loss import LossConfig, batch_loss
 from mel.training.meter import Speed, device_peak
 from mel.training.prefetch import prefetch
+from mel.training.settings import keep_settings, require_trained_alike
 from mel.training.state import OptimizerConfig, create_state, learning_rate_schedule, make_optimizer
 from mel.training.step import Step, make_mesh, make_step, put_batch, replicated
 from mel.types import Batch, MelError, TrainState
@@ -142,7 +132,7 @@ def train_round(config: RoundConfig) -> None:
         train_round(dataclasses.replace(config, round=START))
     this = work.round(config.round)
     if exists(this.checkpoint):
-        require_settings(open_artifact(this.checkpoint, "checkpoint"), config.settings)
+        require_trained_alike(open_artifact(this.checkpoint, "checkpoint"), config, config.round == config.rounds - 1)
         logging.info("Round %d is trained already: %s", config.round, this.checkpoint)
         return
     keep_compiled(config.compute.compilation_cache)
@@ -190,7 +180,7 @@ def _train(config: RoundConfig, work: Workdir, inputs: dict[str, Artifact]) -> d
     """Trains and publishes a round; returns how much work it did."""
     this, settings = work.round(config.round), config.settings
     before = open_checkpoint(work, config.round - 1, {name: inputs[name] for name in TOKENS})
-    require_settings(before.artifact, dataclasses.replace(config, round=config.round - 1).settings)
+    require_trained_alike(before.artifact, dataclasses.replace(config, round=config.round - 1), is_last=False)
     encoder = dataclasses.replace(before.encoder_config, dropout=config.optimizer.dropout)
     state = before.train_state(_new_state(config, before.trained))
     source = _batch_source(config, work, inputs, before.vocabulary)
@@ -198,7 +188,7 @@ def _train(config: RoundConfig, work: Workdir, inputs: dict[str, Artifact]) -> d
         _, figures = _run(config, this, encoder, source, state, None)
         logging.info("That was one batch again and again: nothing is published.")
         return figures
-    on_lead("settings", lambda: _keep_settings(this, settings))
+    on_lead("settings", lambda: keep_settings(this, config))
     checkpoints = StepCheckpoints(this.training / "checkpoints")
     try:
         state, figures = _run(config, this, encoder, source, state, checkpoints)
@@ -272,22 +262,6 @@ def _batch_source(
         mentions, entities, negatives, config.batch_size, config.seed, tokens_at_once(), jax.device_count(),
         vocabulary.compact_id_V, config.loss.log_q_correction, chosen_n,
     )  # fmt: skip
-
-
-def _keep_settings(this: Round, settings: dict[str, Any]) -> None:
-    """Notes what a round is being trained with, so that nobody goes on with something else."""
-    path = this.training / "settings.json"
-    settings = json.loads(json.dumps(settings))
-    if not path.exists():
-        this.training.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps(settings, indent=1) + "\n")
-        return
-    begun = read_json(path, f"delete {this.training} to begin the round again")
-    if different := [name for name, value in begun.items() if settings.get(name) != value]:
-        raise MelError(
-            f"{this.training} was begun with another --{different[0]} than {settings.get(different[0])}: "
-            "use another --workdir, or delete it to begin the round again."
-        )
 
 
 def _watched_in(this: Round, synthetic: bool) -> pathlib.Path:

@@ -39,12 +39,12 @@ def test_metrics_after_a_resume_are_those_of_one_run(tmp_path):
     assert run(tmp_path / "killed", 3, 6) == whole
 
 
-def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_last_good_checkpoint():
-    check_finite(7, 0.5, None)
+def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_last_good_checkpoint(tmp_path):
+    check_finite(7, 0.5, None, tmp_path)
     with pytest.raises(MelError, match="The loss is nan at step 7; the last good checkpoint is of step 5"):
-        check_finite(7, float("nan"), 5)
+        check_finite(7, float("nan"), 5, tmp_path)
     with pytest.raises(MelError, match="no checkpoint was saved yet"):
-        check_finite(7, float("inf"), None)
+        check_finite(7, float("inf"), None, tmp_path)
 
 
 class Checkpoints:
