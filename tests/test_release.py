@@ -9,7 +9,7 @@ import sys
 import pytest
 
 import mel
-from mel.artifacts import PACKAGES
+from mel.seals import PACKAGES
 from tests.bin.test_binaries import BINARIES, call
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
