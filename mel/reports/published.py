@@ -17,7 +17,8 @@ def published_beside(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     Returns:
       Of each system: "system"; "source", its "title", "arxiv" and "year" (None if unknown);
       "damuel", the version it was trained on, or None; "unverified", true for figures that nobody has
-      found in the source's own text; a "note", where there is more to say; "r@1" by language, "micro" and "macro"; "r@10" and "r@100" where they are known.
+      found in the source's own text; a "note", where there is more to say; "r@1" by language, "micro" and "macro";
+      "r@10" and "r@100" where they are known.
     """
     rows = _read()
     data = report["dataset"], sorted(report["by_language"]), report["limit"]
