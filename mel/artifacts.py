@@ -305,5 +305,6 @@ def _write_manifest(draft: Draft, kind: str, config: Any) -> dict[str, dict[str,
 
 
 def _plain(config: Any) -> Any:
-    is_value = dataclasses.is_dataclass(config) and not isinstance(config, type)
-    return dataclasses.asdict(config) if is_value else config
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        return dataclasses.asdict(config)
+    return config

@@ -104,7 +104,7 @@ def _send_again(number: int) -> None:
     global _asked, _own
     _own += 1
     _asked = None
-    signal.pthread_kill(threading.main_thread().ident, number)
+    signal.pthread_kill(threading.main_thread().ident, number)  # pyright: ignore[reportArgumentType]
 
 
 def _watch(reading: int) -> None:

@@ -118,7 +118,7 @@ def _chain(
         if place and place in others and others[place].digest != digest:
             wrong.append(f"it was made from another {name} than that in {os.path.relpath(place, folder)}")
         elif place in others or digest in by_digest:
-            found = place if place in others else by_digest[digest]
+            found = place if place and place in others else by_digest[digest]
             made_from.append(f"{name}: {os.path.relpath(found, folder)}")
         else:
             made_from.append(f"{name}: {digest[:12]}, which is not here")

@@ -114,7 +114,7 @@ def resize_vocabulary(params: Params, config: EncoderConfig, new_size: int, seed
         shape = new_size - len(table_VD), config.hidden_size
         new_VD = np.random.default_rng(seed).normal(table_VD.mean(axis=0), NEW_ROW_STD, shape).astype(np.float32)
         table_VD = np.concatenate([table_VD, new_VD])
-    leaves[TOKEN_TABLE] = table_VD[:new_size]
+    leaves[TOKEN_TABLE] = table_VD[:new_size]  # pyright: ignore[reportArgumentType]
     return dataclasses.replace(config, vocab_size=new_size), flax.traverse_util.unflatten_dict(leaves)
 
 
@@ -193,7 +193,7 @@ def _exchange(config: EncoderConfig, params: Params) -> Params:
     if config.pad_id >= len(table_VD):
         raise MelError(f"The encoder has {len(table_VD)} tokens and padding id {config.pad_id}, which is none of them.")
     table_VD[[PAD_ID, config.pad_id]] = table_VD[[config.pad_id, PAD_ID]]
-    leaves[TOKEN_TABLE] = table_VD
+    leaves[TOKEN_TABLE] = table_VD  # pyright: ignore[reportArgumentType]
     return flax.traverse_util.unflatten_dict(leaves)
 
 

@@ -43,7 +43,7 @@ class Embeddings(nn.Module):
         rows = config.max_positions + config.position_offset
         position_LD = nn.Embed(rows, config.hidden_size, name="position")(positions_L)
         type_1D = nn.Embed(config.type_vocab_size, config.hidden_size, name="type")(jnp.zeros(1, jnp.int32))
-        states_TD = (word_NLD + (position_LD + type_1D)[None]).reshape(-1, config.hidden_size)
+        states_TD = (word_NLD + (position_LD + type_1D)[None]).reshape(-1, config.hidden_size)  # pyright: ignore[reportOptionalOperand]
         states_TD = _layer_norm(config, self.dtype, "norm")(states_TD)
         return nn.Dropout(config.dropout, deterministic=deterministic)(states_TD)
 
@@ -133,8 +133,8 @@ class BertEncoder(nn.Module):
         lower, last = jax.tree.map(lambda stack: stack[:-1], weights), jax.tree.map(lambda stack: stack[-1], weights)
         states_TD, _ = lax.scan(lambda states_TD, layer: (run(layer, states_TD, states_TD), None), states_TD, lower)
         # Pooling by the first token reads one position of the last layer, so only that one is computed.
-        asked_PD = states_TD if self.config.pooling == "mean" else self._rows(states_TD, tokens_NL)[:, 0]
-        states_NQD = self._rows(run(last, asked_PD, states_TD), tokens_NL)
+        asked_PD = states_TD if self.config.pooling == "mean" else self._rows(states_TD, tokens_NL)[:, 0]  # pyright: ignore[reportArgumentType]
+        states_NQD = self._rows(run(last, asked_PD, states_TD), tokens_NL)  # pyright: ignore[reportArgumentType]
         return _unit_length(self._pool(states_NQD, tokens_NL))
 
     def hidden_states(self, tokens_NL: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -147,7 +147,7 @@ class BertEncoder(nn.Module):
             return states_TD, states_TD
 
         _, later_STD = lax.scan(step, first_TD, weights)
-        states_SNLD = jax.vmap(lambda states_TD: self._rows(states_TD, tokens_NL))(jnp.stack([first_TD, *later_STD]))
+        states_SNLD = jax.vmap(lambda states_TD: self._rows(states_TD, tokens_NL))(jnp.stack([first_TD, *later_STD]))  # pyright: ignore[reportArgumentType]
         return states_SNLD, self._pool(states_SNLD[-1], tokens_NL)
 
     def _start(self, tokens_NL: jax.Array, deterministic: bool, word_NLD: jax.Array | None = None):
@@ -219,7 +219,7 @@ def _init_layers(key: jax.Array, config: EncoderConfig) -> Params:
         state_TD, real_NL = jnp.zeros((1, config.hidden_size)), jnp.ones((1, 1), bool)
         return Layer(config, Compute(), True, parent=None).init(key, state_TD, state_TD, real_NL)["params"]
 
-    return jax.vmap(init)(jax.random.split(key, config.num_layers))
+    return jax.vmap(init)(jax.random.split(key, config.num_layers))  # pyright: ignore[reportReturnType]
 
 
 def _plain_attention(query_NQHd, key_NLHd, value_NLHd, real_NL, drop: nn.Module) -> jax.Array:

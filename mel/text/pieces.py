@@ -35,7 +35,7 @@ def _spell_words(tokens: Sequence[Sequence[str]]) -> tuple[str, str, str]:
             texts[0 if place == 1 and not texts[1] else place] += gap  # never in the focus, at its rims
             texts[place] += token.removeprefix(CONTINUES)
             previous = token
-    return tuple(texts)
+    return texts[0], texts[1], texts[2]
 
 
 def _gap(left: str, right: str) -> str:

@@ -64,9 +64,9 @@ class Tokenizer:
         """Use `load`, or `mel.text.foreign.read_tokenizer`; `state` is in canonical form and has the marker."""
         self._state, self._special, self.prefixes = state, special, prefixes
         self._backend = _backend(with_space(state, "always"))
-        ids = [None if token is None else self._backend.token_to_id(token) for token in special]
-        self.cls_id, self.sep_id, self.pad_id, self.unk_id = ids
-        self.marker_id = self._backend.token_to_id(MARKER)
+        self.cls_id, self.sep_id, self.pad_id = (self._id(token) for token in special[:3])
+        self.unk_id = None if special.unk is None else self._id(special.unk)
+        self.marker_id = self._id(MARKER)
         self.vocab_size = self.marker_id + 1
         self._prefix_ids = {role: self._ids(prefix.rstrip()) for role, prefix in prefixes._asdict().items()}
 
@@ -154,7 +154,7 @@ class Tokenizer:
         header_end = ids.index(self.sep_id)  # after the focus where there is no header
         start = header_end + 1 if header_end < first else 1 + self._prefix_length(ids[1:first])
         pieces = ids[start:first], ids[first + 1 : second], ids[second + 1 : -1]
-        tokens = [[self._backend.id_to_token(token) for token in piece] for piece in pieces]
+        tokens = [[self._backend.id_to_token(token) or "" for token in piece] for piece in pieces]
         return spell(tokens, self._backend.decoder)
 
     def count_unknown(self, rows: Sequence[np.ndarray]) -> tuple[int, int]:
@@ -176,6 +176,12 @@ class Tokenizer:
         marker = [self.marker_id]
         pieces = *start, left[len(left) - before :], marker, focus, marker, right[: room - before], [self.sep_id]
         return self.row_ids(np.concatenate([np.asarray(piece, np.int32) for piece in pieces]))
+
+    def _id(self, token: str) -> int:
+        number = self._backend.token_to_id(token)
+        if number is None:
+            raise MelError(f"The tokenizer has no token {token!r}, which rows need: make it again.")
+        return number
 
     def _ids(self, text: str, begins: bool = True) -> np.ndarray:
         """The ids of a text, or of a piece that something stands before."""
