@@ -31,13 +31,17 @@ LOSSES = [
 ]
 
 
+class Stopped(Exception):
+    """Stands for whatever ends a process."""
+
+
 class Steps:
     """Takes the place of `make_step`: notes what it is asked for, and gives a step that notes its batches.
 
     Attributes:
       asked: the arguments by name.
       batches: all that were stepped on.
-      most: the step after so many is interrupted.
+      most: the step after so many is not made.
     """
 
     def __init__(self):
@@ -49,7 +53,7 @@ class Steps:
 
     def _step(self, state, batch):
         if len(self.batches) == self.most:
-            raise KeyboardInterrupt
+            raise Stopped
         self.batches.append(jax.device_get(batch))
         return state._replace(step=state.step + 1), {"loss": jnp.ones(()), "accuracy": jnp.ones(())}
 
@@ -109,7 +113,7 @@ def test_seed_precision_and_no_dropout_reach_the_step(run, steps):
 
 def test_a_round_begun_goes_on_with_its_own_settings_only(run, steps):
     steps.most = 3
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Stopped):
         run()
     others = {
         "batch_size": {"batch_size": 8},
@@ -130,7 +134,7 @@ def test_a_round_begun_goes_on_with_its_own_settings_only(run, steps):
 
 def test_a_round_begun_can_be_deleted_and_begun_otherwise(run, steps, tmp_path):
     steps.most = 3
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Stopped):
         run()
     shutil.rmtree(tmp_path / "run/rounds/0/training")
     steps.most = 1000
