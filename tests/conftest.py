@@ -3,6 +3,7 @@
 import os
 import pathlib
 import shutil
+import signal
 
 # Before any test imports jax or a hub client.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -25,6 +26,8 @@ SHARED_DATA = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell lets what it starts in the background ignore this, and the programs under test would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "slow: takes long or needs an extra; `make test` leaves it out")
     # Attributed to a module of ours, a warning is our mistake; other people's modules may warn.
     for package in ("mel", "tests"):

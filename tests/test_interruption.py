@@ -26,7 +26,7 @@ LATER = "the same command goes on from what is saved."
 def run(program, **arguments):
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", BEGIN + program]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, **arguments)
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600, **arguments)
 
 
 @pytest.mark.parametrize("name, status", [("SIGTERM", 143), ("SIGINT", 130)])

@@ -21,7 +21,7 @@ import sys, time
 from mel.locks import claim
 with claim(sys.argv[1]):
     print("held", flush=True)
-    time.sleep(60)
+    time.sleep(3600)
 """
 
 
@@ -92,7 +92,7 @@ import multiprocessing, os, signal, sys, time
 from mel.locks import claim
 if __name__ == "__main__":
     with claim(sys.argv[1]):
-        child = multiprocessing.get_context("{method}").Process(target=time.sleep, args=(60,))
+        child = multiprocessing.get_context("{method}").Process(target=time.sleep, args=(3600,))
         child.start()
         print(child.pid, flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
@@ -154,7 +154,7 @@ def test_a_folder_that_cannot_be_written_is_named_not_its_lock(tmp_path, monkeyp
 
 
 RACER = """
-import sys, time
+import sys
 from mel.artifacts import publish
 from mel.types import MelError
 print("ready", flush=True)
@@ -164,7 +164,8 @@ for target in map(str.strip, sys.stdin):
             for part in range(20):
                 with open(draft / f"part-{part}", "a") as file:
                     file.write(sys.argv[1] * 1000)
-                time.sleep(0.02)
+            print("written", flush=True)
+            sys.stdin.readline()  # until the other one has tried
     except MelError as error:
         print(error, flush=True)
     else:
@@ -177,21 +178,20 @@ def test_of_two_processes_that_publish_the_same_one_does_and_its_bytes_are_its_o
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     racers = [subprocess.Popen([sys.executable, "-c", RACER, name], **pipes) for name in "ab"]
     assert [racer.stdout.readline() for racer in racers] == ["ready\n"] * 2
-    winners, met = set(), 0
     for number, target in enumerate(targets):
         for racer in racers[:: 1 if number % 2 else -1]:
             racer.stdin.write(f"{target}\n")
             racer.stdin.flush()
         said = [racer.stdout.readline().strip() for racer in racers]
-        assert sorted(answer == "published" for answer in said) == [False, True], said
-        first = said.index("published")
-        met += f"{target} is being written by process {racers[first].pid} on" in said[1 - first]
+        first = said.index("written")
+        assert f"{target} is being written by process {racers[first].pid} on" in said[1 - first]
+        racers[first].stdin.write("\n")
+        racers[first].stdin.flush()
+        assert racers[first].stdout.readline() == "published\n"
         artifact = open_artifact(target, "thing")
         assert {(artifact / name).read_text() for name in artifact.files} == {"ab"[first] * 1000}
-        winners.add(first)
     for racer in racers:
         racer.communicate()
-    assert winners == {0, 1} and met >= 10  # and not only because one of them was late
     assert sorted(tmp_path.iterdir()) == sorted(targets)
 
 
@@ -211,7 +211,7 @@ from mel.artifacts import publish
 with publish(sys.argv[1], "thing") as draft:
     (draft / "file.txt").write_text("half")
     print("writing", flush=True)
-    time.sleep(60)
+    time.sleep(3600)
 """
     dead, living = (
         subprocess.Popen([sys.executable, "-c", leave, tmp_path / name], stdout=subprocess.PIPE, text=True)

@@ -133,6 +133,20 @@ class TestSettings:
 
 
 class TestGrid:
+    def test_stops_when_the_time_is_used_up(self, experiment, prepared, tmp_path):
+        run(experiment, prepared, tmp_path, "--hours=0")
+        assert [path.name for path in tmp_path.iterdir()] == ["in_batch"]
+        assert not exists(Workdir(tmp_path / "in_batch/seed-5").report("round-0"))
+
+    def test_mistakes_end_in_one_sentence(self, prepared, tmp_path):
+        command = [sys.executable, "-m", "experiments.run_grid", "experiments/transfer", f"--workdir={tmp_path}"]
+        for more, sentence in (((), "holds no prepared data"), (("--batchsize=3",), "Did you mean: batch_size")):
+            ended = subprocess.run([*command, *more], capture_output=True, text=True, cwd=ROOT, check=False)
+            assert ended.returncode == 1 and sentence in ended.stderr and "Traceback" not in ended.stderr
+
+
+@pytest.mark.slow
+class TestFinishedGrid:
     def test_a_finished_run_has_its_reports_and_nothing_large(self, experiment, runs):
         found = curves.read_runs(experiment, runs)
         assert list(found) == ["in_batch", "same_surface"]
@@ -163,11 +177,6 @@ class TestGrid:
             run(experiment, prepared, runs)
         (experiment / "run_rounds.flags").write_text(RECIPE)
 
-    def test_stops_when_the_time_is_used_up(self, experiment, prepared, tmp_path):
-        run(experiment, prepared, tmp_path, "--hours=0")
-        assert [path.name for path in tmp_path.iterdir()] == ["in_batch"]
-        assert not exists(Workdir(tmp_path / "in_batch/seed-5").report("round-0"))
-
     def test_tables_and_curves_of_real_runs(self, experiment, runs, tmp_path):
         stages = {"prepare": 1000, "mine round -1": 60, "train round 0": 120, "evaluate": 1000}
         lines = [json.dumps({"stage": stage, "seconds": seconds}) + "\n" for stage, seconds in stages.items()]
@@ -177,12 +186,6 @@ class TestGrid:
         assert [line.endswith("| 2 | 3.0 |") for line in curves.by_round_table(found)] == [False] * 2 + [True] * 2
         curves.draw(found, tmp_path / "curves.svg")
         assert (tmp_path / "curves.svg").read_text().count("<svg") == 1
-
-    def test_mistakes_end_in_one_sentence(self, prepared, tmp_path):
-        command = [sys.executable, "-m", "experiments.run_grid", "experiments/transfer", f"--workdir={tmp_path}"]
-        for more, sentence in (((), "holds no prepared data"), (("--batchsize=3",), "Did you mean: batch_size")):
-            ended = subprocess.run([*command, *more], capture_output=True, text=True, cwd=ROOT, check=False)
-            assert ended.returncode == 1 and sentence in ended.stderr and "Traceback" not in ended.stderr
 
 
 class TestCurves:
@@ -217,6 +220,7 @@ class TestCurves:
             curves.write_results(tmp_path / "README.md", [])
 
 
+@pytest.mark.slow
 class TestSystems:
     def page(self, folder, works):
         (folder / "README.md").write_text(f"above\n{curves.BEGIN}\n{curves.END}\nbelow\n")

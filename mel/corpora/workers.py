@@ -63,7 +63,8 @@ def map_in_order(function: Callable[[Any], Any], items: Sequence[Any], workers: 
         ) from error
     finally:
         ours.close()  # ends workers that are still busy, where nobody wants their results
-        pool.shutdown(cancel_futures=True)
+        # After a signal nobody may hold this any more, and a thread of the pool, which cannot wait for itself, ends it.
+        pool.shutdown(wait=threading.current_thread() is threading.main_thread(), cancel_futures=True)
         theirs.close()
         del os.environ["TOKENIZERS_PARALLELISM"]
 

@@ -38,7 +38,7 @@ def run(body, *arguments, **environment):
     program = BINARY.format("\n".join(f"    {line}" for line in body.splitlines()))
     environment = os.environ | {"PYTHONPATH": str(ROOT)} | environment
     command = [sys.executable, "-c", program, *arguments]
-    return subprocess.run(command, capture_output=True, env=environment, check=False, timeout=60)
+    return subprocess.run(command, capture_output=True, env=environment, check=False, timeout=600)
 
 
 def last_line(ended):
@@ -152,5 +152,7 @@ def test_a_reader_that_has_seen_enough_is_no_error():
     program = BINARY.format("    for _ in range(10**5): print('line')")
     command = f"{sys.executable} -c '{program.replace(chr(39), chr(34))}' | head -1; exit ${{PIPESTATUS[0]}}"
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment, check=False)
+    ended = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, env=environment, check=False, timeout=600
+    )
     assert (ended.stdout, ended.stderr, ended.returncode) == ("line\n", "", 141)

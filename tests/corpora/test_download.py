@@ -1,5 +1,6 @@
 """Fetching from a server on this machine that stalls, breaks off, is busy, and tells lies."""
 
+import dataclasses
 import fcntl
 import hashlib
 import http.server
@@ -16,7 +17,8 @@ from mel.corpora.download import Patience, fetch_archives
 from mel.types import MelError
 
 SILENCE_S = 1.0
-PATIENCE = Patience(tries=3, wait_s=0.01, longest_wait_s=0.05, silence_s=SILENCE_S)
+PATIENCE = Patience(tries=3, wait_s=0.01, longest_wait_s=0.05, silence_s=60.0)
+IMPATIENCE = dataclasses.replace(PATIENCE, silence_s=SILENCE_S)
 
 
 def tar_of(size):
@@ -89,7 +91,7 @@ class Server:
             request.wfile.write(body[: word if isinstance(word, int) else {"stall": 100_000, "mute": 0}.get(word)])
             request.wfile.flush()
             if word in ("stall", "mute"):
-                self.closing.wait(20 * SILENCE_S)
+                self.closing.wait()
         except ConnectionError:
             pass
         request.close_connection = True
@@ -126,12 +128,12 @@ def test_an_archive_is_fetched_into_a_folder_that_is_made_and_not_again(server, 
 
 def test_it_goes_on_from_where_the_connection_broke(server, tmp_path):
     server.script = [300_000, "503", 200_000, "stall"]
-    fetch(server, tmp_path)
+    fetch(server, tmp_path, patience=IMPATIENCE)
     first, *others = ranges(server)
     starts = [int(asked.removeprefix("bytes=").removesuffix("-")) for asked in others]
-    assert first is None and len(starts) == 4
+    assert first is None and starts == sorted(starts)
     assert starts[0] == starts[1] and 0 < starts[0] <= 300_000
-    assert starts[1] < starts[2] <= 500_000 and starts[2] < starts[3] <= 600_000
+    assert starts[1] < starts[2] <= 500_000 and starts[2] < starts[-1]  # on a busy machine more tries bring nothing
 
 
 def test_a_later_command_goes_on_from_the_draft(server, tmp_path):
@@ -179,7 +181,7 @@ def test_a_server_that_brings_nothing_is_given_up_and_the_draft_stays(server, tm
 def test_a_server_that_is_silent_is_given_up(server, tmp_path):
     server.script = ["mute", "mute", "mute"]
     with pytest.raises(MelError, match=f"3 tries brought nothing .nothing came for {SILENCE_S:g} s"):
-        fetch(server, tmp_path)
+        fetch(server, tmp_path, patience=IMPATIENCE)
 
 
 def test_what_the_server_does_not_have_is_refused_at_once(server, tmp_path):

@@ -74,6 +74,7 @@ def test_it_loads_as_it_was(exported):
         np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.slow
 def test_transformers_gives_the_same_vectors(exported):
     torch = pytest.importorskip("torch", reason="needs PyTorch, of the bench extra")
     import transformers
@@ -94,6 +95,7 @@ def test_transformers_gives_the_same_vectors(exported):
     np.testing.assert_allclose(found_ND, expected_ND, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("role, prompt", [("mention", "query"), ("entity", "document")])
 def test_sentence_transformers_gives_the_same_vectors(exported, role, prompt):
     sentence_transformers = pytest.importorskip("sentence_transformers", reason="needs the bench extra")

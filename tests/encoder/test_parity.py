@@ -154,6 +154,7 @@ def test_lealla_small_equals_numpy(tmp_path):
     assert_close(embedding, unit(expected_pooled))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", LEALLA)
 def test_lealla_shape_equals_torch(size, tmp_path):
     pretrained.save(tmp_path, lealla(size), rough_params(lealla(size)))
@@ -165,6 +166,7 @@ def test_lealla_shape_equals_torch(size, tmp_path):
     assert_close(embedding, unit(expected_pooled))
 
 
+@pytest.mark.slow
 def test_weights_that_torch_drew_and_saved_equal_torch(tmp_path):
     torch = pytest.importorskip("torch", reason="needs PyTorch, of the bench extra")
     from transformers import BertConfig, BertModel
@@ -180,6 +182,7 @@ def test_weights_that_torch_drew_and_saved_equal_torch(tmp_path):
     assert_close(pooled, expected_pooled)
 
 
+@pytest.mark.slow
 def test_weights_without_a_pooler_load_in_torch(tmp_path):
     pytest.importorskip("torch", reason="needs PyTorch, of the bench extra")
     from transformers import BertModel
@@ -192,6 +195,7 @@ def test_weights_without_a_pooler_load_in_torch(tmp_path):
     assert not loading["missing_keys"] and not loading["unexpected_keys"]
 
 
+@pytest.mark.slow
 def test_published_weights_equal_numpy(minilm, minilm_rows):
     config, params = pretrained.load(minilm)
     assert config.pooling == "mean" and config.hidden_size == 384 and config.num_layers == 6
@@ -203,6 +207,7 @@ def test_published_weights_equal_numpy(minilm, minilm_rows):
     assert_close(embedding, unit(mean_pool(expected_states[-1], minilm_rows)))
 
 
+@pytest.mark.slow
 def test_published_weights_equal_torch(minilm, minilm_rows, tmp_path):
     expected_states, expected_pooled = bert_in_torch(minilm, minilm_rows)
     config, params = pretrained.load(minilm)

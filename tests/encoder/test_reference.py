@@ -90,6 +90,7 @@ def test_the_kept_outputs_of_transformers(kind):
         assert_equal_outputs(folder, list(TEXTS.values()), outputs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", reference.KINDS)
 def test_transformers_on_real_texts(kind, tmp_path):
     pytest.importorskip("torch", reason="needs PyTorch, of the bench extra")
@@ -109,6 +110,7 @@ def test_the_first_layers_are_those_of_transformers():
     np.testing.assert_allclose(states_SNLD[:, real_NL], expected_SNLD[:2, real_NL], rtol=0, atol=TOLERANCE)
 
 
+@pytest.mark.slow
 def test_multilingual_e5_small():
     pytest.importorskip("torch", reason="needs PyTorch, of the bench extra")
     if E5 not in os.environ:

@@ -103,6 +103,7 @@ def test_flax_weights(folder, prefix):
     assert_same(pretrained.load(folder)[1], rough_params())
 
 
+@pytest.mark.slow
 def test_torch_weights(folder):
     torch = pytest.importorskip("torch", reason="needs PyTorch, of the bench extra")
     named = {f"bert.{name}": torch.tensor(weight) for name, weight in read(folder).items()}

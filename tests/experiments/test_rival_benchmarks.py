@@ -94,6 +94,7 @@ def test_the_fastest_size_is_chosen(monkeypatch):
     assert rivals.fastest(lambda size: None, [32, 64, 128]) == 64
 
 
+@pytest.mark.slow
 def test_all_loaders_deliver_the_same_rows(tmp_path):
     pytest.importorskip("grain", reason="the loaders that ours is compared with need the extra `bench`")
     pytest.importorskip("datasets", reason="the loaders that ours is compared with need the extra `bench`")

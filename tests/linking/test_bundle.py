@@ -61,6 +61,7 @@ def test_the_modules_of_sentence_transformers_are_there(work):
     assert json.loads((work.bundle / "1_Pooling" / "config.json").read_text())["pooling_mode_cls_token"]
 
 
+@pytest.mark.slow
 def test_sentence_transformers_gives_the_same_embedding(work):
     sentence_transformers = pytest.importorskip(
         "sentence_transformers", reason="sentence-transformers (and torch) are not installed"

@@ -1,6 +1,7 @@
 """Asked to end, a round saves the step it has come to, and the same command ends as if nothing had been."""
 
 import contextlib
+import fcntl
 import json
 import os
 import pathlib
@@ -25,6 +26,8 @@ from mel.types import MelError
 from tests.configs import config_of
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+SECONDS = 600  # only a fault takes so long, however busy the machine is
+PAGE = 4096  # the least that a pipe holds: some thirty lines of the log
 TRAINING = (
     "--rounds=1 --steps_per_round=120 --batch_size=16 --encoder=random:1x16x2 --learning_rate=1e-2 --save_every=1000 "
     "--log_every=1"
@@ -113,22 +116,28 @@ def prepared(tiny_world, tmp_path_factory):
 
 
 @contextlib.contextmanager
-def training(workdir, **environment):
-    """The round being trained in another process, whose log is at hand."""
+def training(workdir, pipe=PAGE, **environment):
+    """The round being trained in another process, whose log is at hand; it stands still while nobody reads that."""
     command = [sys.executable, "-m", "mel.bin.train", f"--workdir={workdir}", *TRAINING.split()]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"} | environment
-    with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True) as process:
+    # Unbuffered, so that no more than what is asked for is read ahead.
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, bufsize=0) as process:
+        fcntl.fcntl(process.stderr, fcntl.F_SETPIPE_SZ, pipe)
         yield process
         process.kill()
 
 
 def wait_for(process, words):
     seen = []
-    for line in process.stderr:
+    while line := process.stderr.readline().decode():
         seen.append(line)
         if words in line:
             return
     raise AssertionError("".join(seen))
+
+
+def rest_of_log(process):
+    return process.communicate(timeout=SECONDS)[1].decode()
 
 
 def result(workdir):
@@ -146,7 +155,7 @@ def copy(workdir, target):
 def undisturbed(prepared, tmp_path_factory):
     workdir = copy(prepared, tmp_path_factory.mktemp("undisturbed") / "run")
     with training(workdir) as process:
-        assert process.communicate()[0] is None and process.returncode == 0
+        assert rest_of_log(process) and process.returncode == 0
     return result(workdir)
 
 
@@ -156,7 +165,7 @@ def test_a_round_that_is_told_to_end_goes_on_from_that_step(prepared, undisturbe
     with training(workdir) as process:
         wait_for(process, "step 3/120")
         process.send_signal(number)
-        log = process.communicate(timeout=120)[1]
+        log = rest_of_log(process)
         assert process.returncode == 128 + number
     (step,) = (int(path.name) for path in (workdir / "rounds/0/training/checkpoints").glob("[0-9]*"))
     told = f"ended by {number.name} at step {step}, which is saved; the same command goes on from what is saved."
@@ -164,17 +173,17 @@ def test_a_round_that_is_told_to_end_goes_on_from_that_step(prepared, undisturbe
     assert 3 < step < 120
     with training(workdir) as process:
         wait_for(process, f"Going on from step {step}.")
-        process.communicate(timeout=300)
+        rest_of_log(process)
         assert process.returncode == 0
     assert result(workdir) == undisturbed
 
 
 def test_a_signal_while_the_step_is_compiled_ends_at_once(prepared, undisturbed, tmp_path):
     workdir = copy(prepared, tmp_path / "run")
-    with training(workdir) as process:
+    with training(workdir, XDG_CACHE_HOME=str(tmp_path / "no programs")) as process:
         wait_for(process, "Batch layout")
         process.terminate()
-        log = process.communicate(timeout=60)[1]
+        log = rest_of_log(process)
         assert process.returncode == 143
     assert log.strip().splitlines()[-1].endswith("ended by SIGTERM; the same command goes on from what is saved.")
     assert not list(workdir.rglob(".draft-*"))
@@ -183,7 +192,7 @@ def test_a_signal_while_the_step_is_compiled_ends_at_once(prepared, undisturbed,
 def test_a_second_command_for_the_same_round_is_refused(prepared, tmp_path):
     workdir = copy(prepared, tmp_path / "run")
     with claim(Workdir(workdir).round(0).training), training(workdir) as second:
-        log = second.communicate(timeout=120)[1]
+        log = rest_of_log(second)
         assert second.returncode == 1
     told = f"{workdir}/rounds/0/training is being written by process {os.getpid()} on {socket.gethostname()}"
     assert told in log.splitlines()[-1]
@@ -195,12 +204,13 @@ def test_of_two_processes_one_that_is_told_to_end_ends_both(prepared, tmp_path):
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
     joined = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
-    first, second = (training(workdir, **joined, JAX_PROCESS_ID=str(place)) for place in range(2))
+    first = training(workdir, **joined, JAX_PROCESS_ID="0")
+    second = training(workdir, 16 * PAGE, **joined, JAX_PROCESS_ID="1")  # is read last, and must not stand still
     with first as lead, second as other:
         wait_for(lead, "step 3/120")
         other.terminate()
         for process in (lead, other):
-            log = process.communicate(timeout=120)[1]
+            log = rest_of_log(process)
             assert process.returncode == 143, log
             assert "ended by SIGTERM at step" in log.splitlines()[-1]
     lines = (workdir / "rounds/0/training/metrics.jsonl").read_text().splitlines()

@@ -34,7 +34,7 @@ def test_two_processes_end_with_the_checkpoint_of_one_with_two_devices(prepared,
     processes = [train(one, XLA_FLAGS="--xla_force_host_platform_device_count=2")]
     processes += [train(two, **joined, JAX_PROCESS_ID=str(place)) for place in range(2)]
     for process in processes:
-        _, errors = process.communicate(timeout=300)
+        _, errors = process.communicate(timeout=600)
         assert process.returncode == 0, errors
     metrics = [(folder / "rounds/0/training/metrics.jsonl").read_text() for folder in (one, two)]
     assert metrics[0] == metrics[1] and len(metrics[0].splitlines()) == 6
