@@ -215,7 +215,5 @@ def test_settings_that_are_damaged_are_named_with_the_way_out(tmp_path):
     with pytest.raises(MelError, match="was begun with another --seed than 1"):
         _keep_settings(this, {"seed": 1})
     (this.training / "settings.json").write_text('{"seed": ')
-    with pytest.raises(
-        MelError, match=f"settings.json is damaged .*: delete {this.training} to begin the round"
-    ):
+    with pytest.raises(MelError, match=f"settings.json is damaged .*: delete {this.training} to begin the round"):
         _keep_settings(this, {"seed": 0})
