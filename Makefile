@@ -1,6 +1,7 @@
-# make test        runs the tests
+# make test        runs the quick tests
+# make test-all    runs all tests, those that take long or need an extra too
 # make quickstart  runs everything on a tiny made-up world, from archives to links
-# make clean       removes what these two made
+# make clean       removes what these made
 # Each sets up .venv by itself; PYTHON is any interpreter from 3.11 to 3.13.
 
 PYTHON ?= python3
@@ -10,9 +11,12 @@ WORLD := $(QUICKSTART)/world
 RUN := $(QUICKSTART)/run
 FLAGS := experiments/quickstart
 
-.PHONY: test quickstart clean
+.PHONY: test test-all quickstart clean
 
 test: .venv/installed
+	$(BIN)/python -m pytest -q -m "not slow" tests
+
+test-all: .venv/installed
 	$(BIN)/python -m pytest -q tests
 
 # What a step has published is not done again, so a second `make quickstart` goes on from there.
@@ -36,4 +40,4 @@ $(WORLD)/made: tests/tiny_world.py tests/tiny_world_words.py | .venv/installed
 	touch $@
 
 clean:
-	rm -rf .venv build mel.egg-info
+	rm -rf .venv build mel_linker.egg-info

@@ -1,3 +1,3 @@
 """Multilingual entity linking by dense retrieval."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

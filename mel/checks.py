@@ -79,10 +79,13 @@ class Checks:
         """Has files compared that were not yet: small ones at once, the others beside what follows.
 
         Raises:
-          MelError: a small one is damaged.
+          MelError: a small one is damaged, or one is missing.
         """
         for each in files:
-            identity = _identity(each.file)
+            try:
+                identity = _identity(each.file)
+            except OSError:
+                raise MelError(each.damage) from None
             with self._changed:
                 self._failed.pop(str(each.file), None)  # it may have been made again; if not, it fails again
                 if self._known.get((str(each.file), each.sha256)) == identity or each in self._running:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 PACKAGES = (
-    "absl-py array-record flax jax jaxlib mel numpy optax orbax-checkpoint rapidfuzz safetensors scann scipy "
+    "absl-py array-record flax jax jaxlib mel-linker numpy optax orbax-checkpoint rapidfuzz safetensors scann scipy "
     "tensorflow-datasets tokenizers transformers"
 ).split()
 

@@ -25,6 +25,7 @@ SHARED_DATA = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow: takes long or needs an extra; `make test` leaves it out")
     # Attributed to a module of ours, a warning is our mistake; other people's modules may warn.
     for package in ("mel", "tests"):
         config.addinivalue_line("filterwarnings", rf"error:::{package}\.")

@@ -132,6 +132,11 @@ def test_a_file_that_vanishes_or_cannot_be_read_is_damaged(tmp_path, reads, monk
         looked.settle()
 
 
+def test_a_file_that_is_missing_is_damaged(tmp_path):
+    with pytest.raises(MelError, match="a is damaged"):
+        Checks().expect([expected(tmp_path / "a")])
+
+
 def test_what_this_process_wrote_is_not_read_again(tmp_path, reads):
     with publish(tmp_path / "a", "thing") as draft:
         (draft / "file.txt").write_text("hello")

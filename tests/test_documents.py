@@ -21,8 +21,9 @@ from mel.types import MelError
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "BUILD.md", *sorted((ROOT / "experiments").rglob("README.md"))]
 SETUP = (ROOT / "setup.py").read_text("utf-8")
+DISTRIBUTION = re.search(r'name="(.+)"', SETUP)[1]
 BINARIES = ast.literal_eval(re.search(r"BINARIES = (\(.+?\))", SETUP)[1])
-TARGETS = re.findall(r"^([\w./]+):(?!=)", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+TARGETS = re.findall(r"^([\w./-]+):(?!=)", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
 FOLDERS = ("mel", "tests", "experiments", ".ci")
 SOURCES = (".py", ".md", ".flags")
 FENCED = re.compile(r"^ *```\w*\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
@@ -65,7 +66,7 @@ def test_mistakes_are_found(monkeypatch):
 def mistakes(text: str, folder: pathlib.Path) -> Iterator[str]:
     """What a document in `folder` names that does not exist: binaries, then what is in fenced blocks, then inline."""
     text = text.replace("\\\n", " ")
-    yield from (name for name in re.findall(r"\bmel-[a-z-]+", text) if _module(name) not in BINARIES)
+    yield from (name for name in re.findall(r"\bmel-[a-z-]+", text) if not _is_ours(name))
     for line in "".join(FENCED.findall(text)).splitlines():
         if re.match(r" *([A-Z_]+=\S+ )*(make|mel-|python|pip|pytest)\b", line) and not re.search("[─-◿]", line):
             words = shlex.split(line, comments=True)
@@ -152,6 +153,10 @@ def _of_paths(words: Sequence[str], folder: pathlib.Path) -> Iterator[str]:
             yield path
 
 
+def _is_ours(name: str) -> bool:
+    return name == DISTRIBUTION or _module(name) in BINARIES
+
+
 def _module(program: str) -> str:
     return program.removeprefix("mel-").replace("-", "_")
 
@@ -161,5 +166,5 @@ def _name(flag: str) -> str:
 
 
 def _has_flag(binary: str, flag: str) -> bool:
-    names = [*flag_names(importlib.import_module(f"mel.bin.{binary}").Config), "help", "flagfile"]
+    names = [*flag_names(importlib.import_module(f"mel.bin.{binary}").Config), "help", "flagfile", "version"]
     return _name(flag).removeprefix("--") in [*names, *(f"no{name}" for name in names)]

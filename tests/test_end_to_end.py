@@ -5,13 +5,8 @@ Few and small steps: what is tested is that nothing is lost, not how good it get
 
 import dataclasses
 import json
-import os
 import pathlib
 import shutil
-import signal
-import subprocess
-import sys
-import time
 
 import pytest
 
@@ -24,6 +19,7 @@ from mel.systems.system import SystemConfig
 from mel.training.state import OptimizerConfig
 from mel.types import MelError
 from tests.configs import config_of
+from tests.crash import is_killed_at
 
 STEPS = 8
 
@@ -40,11 +36,11 @@ def config_for(workdir, **mining):
     )  # fmt: skip
 
 
-def command_line(binary, config):
-    """The command line of a config, nested ones included."""
+def command_line(config):
+    """The flags of a config, nested ones included."""
     pairs = ((name, ",".join(value) if isinstance(value, tuple) else value) for name, value in leaves(config))
     flags = dict(pair for pair in pairs if pair[0] not in ("round", "negatives"))
-    return [sys.executable, "-m", f"mel.bin.{binary}", *(f"--{name}={value}" for name, value in flags.items())]
+    return [f"--{name}={value}" for name, value in flags.items()]
 
 
 def leaves(config):
@@ -115,29 +111,24 @@ def test_the_same_command_twice_gives_the_same_bytes(finished, prepared, tmp_pat
     assert checkpoint_digests(tmp_path / "run") == checkpoint_digests(finished)
 
 
-def kill_when(command, condition):
-    """Starts the command, kills it as soon as the condition holds, and says whether it was still running."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while process.poll() is None and not condition():
-        time.sleep(0.005)
-    os.kill(process.pid, signal.SIGKILL)
-    return process.wait() == -signal.SIGKILL
+TRAINING = ("os.mkdir", "rounds/0/training/checkpoints/6")
+STAGES = (
+    ("os.rename", "rounds/start/.draft-checkpoint"),
+    ("os.mkdir", "rounds/start/.draft-index"),
+    ("os.rename", "rounds/0/.draft-negatives"),
+    TRAINING,
+    ("os.rename", "rounds/0/.draft-checkpoint"),
+    ("os.mkdir", "rounds/1/training/checkpoints/10"),
+    ("os.rename", "reports/.draft-round-1"),
+)
 
 
-def test_killed_in_any_stage_and_run_again_it_ends_with_the_same_report(finished, prepared, tmp_path):
+@pytest.mark.parametrize("places", [(TRAINING,), pytest.param(STAGES, marks=pytest.mark.slow)], ids=["one", "all"])
+def test_killed_in_any_stage_and_run_again_it_ends_with_the_same_report(finished, prepared, tmp_path, places):
     run = tmp_path / "run"
     shutil.copytree(prepared, run)
     config = config_for(run, index="exact")
-    command = command_line("run_rounds", config)
-    places = (
-        lambda: (run / "rounds/start").exists(),
-        lambda: any((run / "rounds").glob("start/**/.draft-*")) or (run / "rounds/0/negatives").exists(),
-        lambda: any((run / "rounds/0/training/checkpoints").glob("[2-6]")),
-        lambda: (run / "rounds/0/checkpoint").exists(),
-        lambda: any((run / "rounds/1/training/checkpoints").glob("*")),
-    )
-    killed = [kill_when(command, place) for place in places]
-    assert sum(killed) >= 4  # a stage can be over before it is noticed
+    assert all([is_killed_at(*place, "run_rounds", command_line(config)) for place in places])
     run_rounds.main(config)
     assert results(run) == results(finished)
     assert checkpoint_digests(run) == checkpoint_digests(finished)
@@ -146,16 +137,14 @@ def test_killed_in_any_stage_and_run_again_it_ends_with_the_same_report(finished
 
 def test_preparing_killed_in_any_stage_and_run_again_publishes_the_same(prepared, tiny_world, tmp_path):
     config = preparation(tiny_world, tmp_path / "run")
-    command = command_line("prepare_data", config)
-    drafts = (
-        "tokens/.draft-tokenizer",
-        ".draft-kb",
-        "tokens/.draft-entities",
-        "mentions/.draft-train",
-        "mentions/.draft-mewsli",
+    stages = (
+        ("os.mkdir", "tokens/.draft-tokenizer"),
+        ("os.rename", ".draft-kb"),
+        ("os.mkdir", "tokens/.draft-entities"),
+        ("os.rename", "mentions/.draft-train"),
+        ("os.mkdir", "mentions/.draft-mewsli"),
     )
-    for draft in drafts:
-        kill_when(command, (tmp_path / "run" / draft).exists)
+    assert all([is_killed_at(*stage, "prepare_data", command_line(config)) for stage in stages])
     prepare_data.main(config)
     whole, again = (
         {

@@ -20,11 +20,14 @@ from typing import Any
 
 from absl import app, flags, logging
 
+import mel
 from mel.checks import CHECKS
 from mel.config import REQUIRED
 from mel.faults import first_line, is_memory_short, sentence_of
 from mel.interruption import Interrupted, listen
 from mel.types import MelError
+
+OURS = os.path.dirname(mel.__file__)
 
 
 def launch(main: Callable[[Any], None], config_class: type) -> None:
@@ -38,14 +41,19 @@ def launch(main: Callable[[Any], None], config_class: type) -> None:
     _speak_utf8()
     values = flags.FLAGS
     define_flags(config_class, values)
+    flags.DEFINE_bool("version", False, "Say which version this is, and end.", flag_values=values)
     sys.modules["__main__"].__doc__ = sys.modules[main.__module__].__doc__
-    for name in flag_names(config_class):
+    for name in [*flag_names(config_class), "version"]:
         values.register_key_flag_for_module(sys.argv[0], values[name])
 
     def run(arguments: list[str]) -> None:
+        if values["version"].value:
+            print(f"{os.path.basename(sys.argv[0])} {mel.__version__}")
+            return
         logging.use_absl_handler()
         logging.set_verbosity(logging.INFO)
         logging.set_stderrthreshold(logging.INFO)
+        logging.get_absl_handler().addFilter(_is_worth_saying)
         python_logging.getLogger("jax").setLevel(python_logging.WARNING)  # it tells which backends are not there
         if len(arguments) > 1:
             raise MelError(f"{arguments[1]!r} is not a flag: write --name=value.")
@@ -165,6 +173,11 @@ def _define(name: str, default: Any, help: str, hint: Any, values: flags.FlagVal
         flags.DEFINE_string(name, default, help, flag_values=values)
     else:
         raise TypeError(f"{name}: no flag can hold {hint}.")
+
+
+def _is_worth_saying(record: python_logging.LogRecord) -> bool:
+    """Whether it is of our own code, or more than information."""
+    return record.levelno > python_logging.INFO or record.pathname.startswith(OURS)
 
 
 def _stop(message: str, status: int) -> None:

@@ -15,6 +15,7 @@ Writes  --output, a JSON line for each, in the same order:
 Where the bundle was calibrated, "probability" is that of the link being right, for mentions like those
 it was calibrated on. --nil_precision=0.9 withholds the least probable links so that of the others 90 %
 are right on such mentions: their "qid" is "NIL", their title "", their candidates are still there.
+--min_probability=0.5 withholds every link that is less probable than that.
 
 The input is streamed, and the output appears when it is whole.
 
@@ -41,6 +42,8 @@ from mel.linking.bundle import open_bundle
 from mel.linking.linker import Format, Judge, link_file
 from mel.types import MelError
 
+THRESHOLDS = ("nil_precision", "min_probability")
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:
@@ -50,6 +53,7 @@ class Config:
     top_k: int = flag(10, "Candidates of each mention, the answer included.")
     format: Format = flag("jsonl", "What is written; jsonl is our own.")
     nil_precision: float = flag(0.0, "Share of right links to reach by withholding others; 0 withholds none.")
+    min_probability: float = flag(0.0, "Withhold links that are less probable than this; 0 withholds none.")
     max_malformed: int = flag(1000, "Most malformed lines and spans to skip before stopping.")
     max_malformed_share: float = flag(MAX_SHARE, "The same as a share of all lines and spans.")
     compute: ComputeConfig = group(ComputeConfig)
@@ -60,6 +64,9 @@ def main(config: Config) -> None:
     source, target = pathlib.Path(config.input), pathlib.Path(config.output)
     if config.top_k < 1:
         raise MelError(f"--top_k={config.top_k} leaves no room for an answer: 1 is the least.")
+    for name in THRESHOLDS:
+        if not 0 <= getattr(config, name) <= 1:
+            raise MelError(f"--{name}={getattr(config, name)} is no share: choose one from 0 to 1.")
     if not source.is_file():
         raise MelError(f"--input={source} is not there, or no file.")
     if not target.parent.is_dir():
@@ -77,14 +84,18 @@ def main(config: Config) -> None:
 
 def _judge(config: Config, values: Mapping[str, Any] | None) -> Judge | None:
     if values is None:
-        if config.nil_precision:
+        if asked := [name for name in THRESHOLDS if getattr(config, name)]:
             raise MelError(
-                f"--nil_precision={config.nil_precision} needs a calibrated bundle, and {config.bundle} is none: "
+                f"--{asked[0]}={getattr(config, asked[0])} needs a calibrated bundle, and {config.bundle} is none: "
                 "export one with mel-export --calibrate_on=SPLIT."
             )
         return None
-    calibration = Calibration.from_json(values)
-    threshold = threshold_of(values, config.nil_precision) if config.nil_precision else 0.0
+    calibration, threshold = Calibration.from_json(values), config.min_probability
+    if config.nil_precision:
+        try:
+            threshold = max(threshold, threshold_of(values, config.nil_precision))
+        except MelError as error:
+            raise MelError(f"{error} Ask for less --nil_precision, or for a --min_probability.") from None
     return Judge(calibration.probability, calibration.depth, threshold)
 
 

@@ -25,6 +25,7 @@ from mel.artifacts import Workdir
 from mel.bin.launch import launch
 from mel.config import REQUIRED, flag, group
 from mel.corpora.download import Download, fetch_archives
+from mel.corpora.redirects import Redirects
 from mel.cost import record_cost
 from mel.shards.blocks import Archives, ArchivesConfig, WindowsConfig
 from mel.shards.preparation import prepare_all
@@ -44,9 +45,10 @@ class Config:
 def main(config: Config) -> None:
     """Runs every stage that is not published yet, and prints what was kept and dropped."""
     work, download = Workdir(config.workdir), config.download
+    redirects = Redirects.read(config.archives.redirects)
     if download.download:
         fetch_archives(pathlib.Path(config.archives.damuel), config.archives.languages, download.download_from)
-    archives = Archives.find(config.archives)
+    archives = Archives.find(config.archives, redirects)
     tree = pathlib.Path(config.mewsli) if config.mewsli else None
     with record_cost(work.path, "prepare data"):
         prepare_all(work, archives, config.windows, tree, config.redo)

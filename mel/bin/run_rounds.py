@@ -12,15 +12,17 @@ Example:
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Literal
 
 from absl import logging
 
-from mel.artifacts import START, Workdir, open_artifact
+from mel.artifacts import START, Workdir, exists, open_artifact
 from mel.bin import mine_negatives, train
 from mel.bin.launch import launch
 from mel.config import REQUIRED, flag, group
 from mel.corpora.kb import KnowledgeBase
+from mel.reports.board import write_round
 from mel.reports.evaluate import EvaluationConfig, evaluate
 from mel.retrieval.mining import Negatives, require_entities
 from mel.systems.system import Model, SystemConfig
@@ -43,8 +45,9 @@ class Config:
 def main(config: Config) -> None:
     """Runs what is not published yet, and prints the comparison."""
     join_hosts()
+    work = Workdir(config.workdir)
     if config.train.rounds > 1 or config.first_negatives != "in_batch":  # known now, needed after hours
-        kb = open_artifact(Workdir(config.workdir).kb, "kb")
+        kb = open_artifact(work.kb, "kb")
         require_entities(KnowledgeBase.read(kb.path, kb.facts["languages"]), config.mine.negatives_per_mention)
     names = [_evaluate(config, "alias_table", "alias_table", ())]
     for number in range(config.train.rounds):
@@ -52,7 +55,11 @@ def main(config: Config) -> None:
             _mine(config, number)
         logging.info("Round %d of %d", number, config.train.rounds)
         train.main(dataclasses.replace(config.train, round=number))
+        is_new = not exists(work.report(f"round-{number}"))
         names.append(_evaluate(config, f"round-{number}", "checkpoint", tuple(names), number))
+        if is_new:
+            last_step = (number + 1) * config.train.steps_per_round
+            on_lead(f"TensorBoard of round {number}", functools.partial(write_round, work, number, last_step))
 
 
 def _mine(config: Config, number: int) -> None:

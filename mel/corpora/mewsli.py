@@ -23,7 +23,7 @@ import hashlib
 import os
 import pathlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from absl import logging
@@ -44,7 +44,6 @@ MEWSLI_9 = {
 }  # fmt: skip
 
 TABLES = "docs.tsv", "mentions.tsv"
-
 _DOCUMENT_COLUMNS = ("docid", "title", "text_md5")
 _BESIDE_MENTIONS = ("docs.tsv", "text", "mentions.tsv?*")
 _MENTION_COLUMNS = ("docid", "position", "length", "mention", "qid")
@@ -134,32 +133,36 @@ def read_documents(
     for docid, rows in by_docid.items():
         title, md5 = described.get(docid, ("", ""))
         text, sources[f"{language}/text/{docid}"] = _read_text(folder / "text" / docid, md5)
-        mentions, dropped = [], Counter()
-        for row in rows:
-            if reason := _fault(row, text):
-                dropped[reason] += 1
-                logging.log_first_n(logging.WARNING, "%s:%d: dropped a mention: %s.", 20, path, row.line, reason)
-                continue
-            span = Span(row.position, row.position + row.length)
-            mention_id = f"{docid}:{row.position}:{row.length}"
-            about = {"document": docid, "frequency_bin": row.frequency_bin, "in_references": row.in_references}
-            mentions.append(Mention(mention_id, language, text, span, row.gold, title=title, **about))
-        yield Document(docid, title, text, tuple(mentions), dropped)
+        mentions, dropped = _usable(rows, language, docid, title, text, path)
+        yield Document(docid, title, text, mentions, dropped)
+
+
+def _usable(
+    rows: Sequence[_Row], language: str, docid: str, title: str, text: str, path: pathlib.Path
+) -> tuple[tuple[Mention, ...], Counter[str]]:
+    """The mentions of a text whose span covers their surface form, and how many others there are, by reason."""
+    mentions, dropped = [], Counter()
+    for row in rows:
+        if reason := _fault(row, text):
+            dropped[reason] += 1
+            logging.log_first_n(logging.WARNING, "%s:%d: dropped a mention: %s.", 20, path, row.line, reason)
+            continue
+        name, span = f"{docid}:{row.position}:{row.length}", Span(row.position, row.position + row.length)
+        about = {"document": docid, "frequency_bin": row.frequency_bin, "in_references": row.in_references}
+        mentions.append(Mention(name, language, text, span, row.gold, title=title, **about))
+    return tuple(mentions), dropped
 
 
 def sources_now(directory: str | os.PathLike, languages: Iterable[str], texts: Iterable[str] = ()) -> Sources:
-    """The files of a tree that decide what is read of some languages: the tables, with their digests, and texts.
+    """The tables of some languages of a tree, with their digests, and texts.
 
-    Args:
-      directory: the tree.
-      languages: whose tables.
-      texts: names as `read_documents` tells them, "en/text/en-1"; only their sizes are looked at.
+    `texts` are named as `read_documents` tells them, "en/text/en-1"; only their sizes are looked at.
     """
     directory, found = pathlib.Path(directory), {}
     for name in [f"{language}/{table}" for language in languages for table in TABLES]:
         if (path := directory / name).is_file():
             with open_file(path) as file:
-                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+                sha256 = hashlib.sha256(file.read()).hexdigest()
             found[name] = Source(path.stat().st_size, sha256, f"{name} of {directory.name}")
     for name in texts:
         with contextlib.suppress(FileNotFoundError):

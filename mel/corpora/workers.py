@@ -44,7 +44,7 @@ def map_in_order(function: Callable[[Any], Any], items: Sequence[Any], workers: 
     context = multiprocessing.get_context("spawn")
     theirs, ours = context.Pipe(duplex=False)
     pool = concurrent.futures.ProcessPoolExecutor(
-        workers, mp_context=context, initializer=_die_with_parent, initargs=(theirs,)
+        workers, mp_context=context, initializer=_die_with_parent, initargs=(theirs, os.getpid())
     )
     try:
         running: deque = deque()
@@ -78,11 +78,13 @@ def _deaf_to_the_keyboard() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _die_with_parent(parent: multiprocessing.connection.Connection) -> None:
-    """In a worker: ends it when the other end of `parent` is closed, by the parent or by its death."""
+def _die_with_parent(parent: multiprocessing.connection.Connection, pid: int) -> None:
+    """In a worker: ends it when process `pid` dies, or closes the other end of `parent`."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != pid:  # it died before it was watched
+        os._exit(1)
     threading.Thread(target=_watch, args=(parent,), daemon=True, name="parent").start()
 
 

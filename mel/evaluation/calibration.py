@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from mel.evaluation.nil import (
     entities_to_remove,
     is_right,
     nil_scores,
+    precision_curve,
     risk_coverage,
     threshold_for_precision,
     without_entities,
@@ -201,21 +203,27 @@ def calibrate(ranking: Ranking, gold_Q: np.ndarray, documents: Sequence[str], kb
         "reliability": reliability(crossed.probability_Q, right_Q),
         "threshold": thresholds[PRECISION],
         "thresholds": operating,
+        "precision_curve": precision_curve(probability_Q, right_Q),
         "held_out": _scores_without_some(ranking, gold_Q, documents, kb),
     }
 
 
 def threshold_of(measured: Mapping[str, Any], precision: float) -> float:
-    """The threshold that `calibrate` found for one of `PRECISIONS`.
+    """The least threshold above which so many answers are right, by what `calibrate` measured.
 
     Raises:
-      MelError: it looked for no such precision, or did not reach it.
+      MelError: no threshold reaches it.
     """
-    thresholds = {point["precision"]: point["threshold"] for point in measured["thresholds"]}
-    reached = ", ".join(str(known) for known, threshold in thresholds.items() if threshold is not None)
-    if thresholds.get(precision) is None:
-        raise MelError(f"There is no threshold for a precision of {precision}, only for: {reached or 'none'}.")
-    return thresholds[precision]
+    if "precision_curve" not in measured:
+        raise MelError("This calibration was made before it held a curve of precisions: make it again.")
+    curve = measured["precision_curve"]
+    reached = [place for place, value in enumerate(curve["precision"]) if value >= precision]
+    if not reached:
+        raise MelError(
+            f"A precision of {precision} is not reached on the mentions of the calibration: the most is "
+            f"{math.floor(curve['precision'][0] * 1000) / 1000}, where {curve['coverage'][0]:.1%} of them are answered."
+        )
+    return curve["threshold"][reached[-1]]
 
 
 def _scores_without_some(

@@ -55,6 +55,27 @@ def threshold_for_precision(probability_Q: np.ndarray, right_Q: np.ndarray, prec
     return float(-surest_g[reached[-1]]) if len(reached) else None
 
 
+def precision_curve(probability_Q: np.ndarray, right_Q: np.ndarray) -> dict[str, list[float]]:
+    """What `threshold_for_precision` finds for every precision, thinned out.
+
+    Returns:
+      "threshold", the "precision" reached at or above it, and "coverage", the share of mentions answered
+      there, at `POINTS` points at most: precision falls and coverage rises from one to the next. The first
+      point is the highest precision that is ever reached, the last one answers every mention.
+    """
+    surest_g, group_Q, count_g = np.unique(-probability_Q, return_inverse=True, return_counts=True)
+    answered_g = np.cumsum(count_g)
+    precision_g = np.cumsum(np.bincount(group_Q, right_Q, len(surest_g))) / answered_g
+    best_after_g = np.maximum.accumulate(precision_g[::-1])[::-1]
+    useful = np.flatnonzero(precision_g > np.append(best_after_g[1:], -1.0))
+    useful = useful[np.unique(np.linspace(0, len(useful) - 1, min(len(useful), POINTS)).round().astype(np.int64))]
+    return {
+        "threshold": (-surest_g[useful]).tolist(),
+        "precision": precision_g[useful].tolist(),
+        "coverage": (answered_g[useful] / max(len(probability_Q), 1)).tolist(),
+    }
+
+
 def entities_to_remove(entities: np.ndarray, ids: Strings, share: float) -> np.ndarray:
     """About `share` of the entities, by a hash of each id and so the same in every collection; sorted.
 

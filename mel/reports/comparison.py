@@ -147,7 +147,7 @@ def comparison_table(reports: Iterable[Report], differences: Mapping[str, Differ
         header.append(f"R@1 minus {reports[0]['name']}")
         for row in rows:
             row.append(_signed(differences[row[0]][ALL][ALL]) if row[0] in differences else "–")
-    notes = ["", *(f"- {published.citation(system)}" for system in beside)] if beside else []
+    notes = ["", *(f"- {note}" for note in published.notes(beside))] if beside else []
     return "\n".join([*table(header, rows), *notes]) + "\n"
 
 

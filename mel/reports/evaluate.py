@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import functools
 import pathlib
 import shlex
@@ -24,7 +25,9 @@ from mel.evaluation.calibration import calibrate
 from mel.evaluation.evaluation_set import EvaluationSet, golds_with_twins, read_clusters, read_prepared, read_tree
 from mel.locks import claim
 from mel.reports.comparison import Compared, compare, outcomes_of, paired_differences, read_compared
-from mel.reports.page import Other, choose_examples, page, read_curves
+from mel.reports.index import write_index
+from mel.reports.origin import origin
+from mel.reports.page import Other, choose_examples, page, read_curves, whole_words
 from mel.reports.report import (
     ALL,
     Evaluation,
@@ -92,6 +95,7 @@ def evaluate(config: EvaluationConfig) -> str:
             write = functools.partial(_write_page, work=work, evaluation=evaluation, others=others)
             report = publish_report(path, figures, evaluation, config, write)
         logging.info("Published %s", path)
+    write_index(work)
     return "\n".join([markdown(report), *([compare([*others, read_compared(path, report)])] if others else [])])
 
 
@@ -180,16 +184,29 @@ def _write_page(
     html = page(
         report, others=beside, curves=read_curves(work), examples=examples, costs=read_cost(work.path),
         contexts=_contexts(work, evaluation, examples), titles=_titles(evaluation.kb, examples),
+        origin=origin(datetime.datetime.now(datetime.UTC)), settings=_trained_with(work, report["round"]),
     )  # fmt: skip
     write_text(folder / "index.html", html)
 
 
+def _trained_with(work: Workdir, number: int | None) -> dict[str, Any]:
+    """The settings of the round that answered; none where no round did."""
+    if number is None or not exists(work.round(number).checkpoint):
+        return {}
+    return open_artifact(work.round(number).checkpoint, "checkpoint").facts["settings"]
+
+
 def _contexts(work: Workdir, evaluation: Evaluation, examples: Sequence[dict]) -> dict[str, tuple[str, str, str]]:
-    """What the system was shown of each example: left, surface form, right."""
-    tokenizer, row_of = Tokenizer.load(work.tokenizer), {name: row for row, name in enumerate(evaluation.mentions.ids)}
+    """What the system was shown of each example, in whole words: left, surface form, right."""
+    longest, tokenizer = Windows.of(work).max_tokens, Tokenizer.load(work.tokenizer)
+    row_of = {name: row for row, name in enumerate(evaluation.mentions.ids)}
     rows = evaluation.mentions.rows.take(np.asarray([row_of[example["id"]] for example in examples], np.int64))
-    bounds = zip(rows.offsets_N1[:-1], rows.offsets_N1[1:], strict=True)
-    windows = [tokenizer.decode(rows.tokens_T[start:end].tolist()) for start, end in bounds]
+    windows = []
+    for start, end in zip(rows.offsets_N1[:-1], rows.offsets_N1[1:], strict=True):
+        left, focus, right = tokenizer.decode(rows.tokens_T[start:end].tolist())
+        if end - start >= longest:  # text was left out, and perhaps a part of a word
+            left, right = whole_words(left, right)
+        windows.append((left, focus, right))
     return dict(zip((example["id"] for example in examples), windows, strict=True))
 
 

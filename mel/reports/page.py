@@ -1,13 +1,14 @@
-"""A report as one self-contained HTML page: no script, no network, plots as inline SVG.
+"""A report as one self-contained HTML page: no script, nothing loaded from anywhere, plots as inline SVG.
 
-The page takes plain values and computes no score. What is not given is left out, and every string
-is escaped. `page.html` is its template, `page.css` its style.
+Only the ids of Wikidata are links to elsewhere. The page takes plain values and computes no score. What is
+not given is left out, and every string is escaped. `page.html` is its template, `page.css` its style.
 """
 
 from __future__ import annotations
 
 import itertools
 import pathlib
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -25,6 +26,9 @@ SHOWN = 3  # candidates of each error
 COVERAGES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5)
 # The first strong character of a window says nothing: an Arabic text may begin with a Latin name.
 RIGHT_TO_LEFT = frozenset("ar arc arz azb ckb dv fa glk he ku-arab lrc mzn nqo pnb ps sd ug ur yi".split())
+WIKIDATA = "https://www.wikidata.org/wiki/"
+PRIVATE = 900_000_000  # Wikidata has no QID as high; collections without QIDs number their own from here
+MOST_SKIPPED = 24  # characters of a word that may be cut off at the rims of a window
 
 Report = Mapping[str, Any]
 Prediction = dict[str, Any]
@@ -40,7 +44,8 @@ class Other(NamedTuple):
 def page(
     report: Report, *, others: Sequence[Other] = (), curves: Mapping[int, Sequence[Mapping]] = {},
     examples: Sequence[Prediction] = (), contexts: Mapping[str, tuple[str, str, str]] = {},
-    titles: Mapping[str, str] = {}, costs: Sequence[Mapping] = (),
+    titles: Mapping[str, str] = {}, costs: Sequence[Mapping] = (), origin: Mapping[str, str] = {},
+    settings: Mapping[str, Any] = {},
 ) -> str:  # fmt: skip
     """The page of a report, as HTML; published systems stand beside it where they are on the same data.
 
@@ -52,13 +57,16 @@ def page(
       contexts: {mention id: (left, surface form, right)} of the examples, pieces that join without a gap.
       titles: {"Q42": title} of their golds and candidates.
       costs: what each stage cost, as `mel.cost.read_cost` gives it.
+      origin: when and by which versions the report was made, by name.
+      settings: what the encoder was trained with, by flag.
     """
     calibration = report.get("calibration")
     beside = published.published_beside(report)
-    return _template().render(
+    return template("page.html").render(
         report=report,
         others=list(others),
-        published=[(published.label(row), published.citation(row), row["r@1"]) for row in beside],
+        published=[(published.label(row), row["r@1"]) for row in beside],
+        notes=published.notes(beside),
         calibration=calibration,
         risks=_risks(calibration["risk_coverage"]) if calibration else [],
         curves={number: _last(lines) for number, lines in curves.items()},
@@ -66,7 +74,26 @@ def page(
         plots=_plots(report, others, curves, beside),
         examples=[_example(prediction, contexts, titles) for prediction in examples],
         costs=costs,
+        origin=origin,
+        settings=settings,
     )
+
+
+def wikidata_url(entity_id: str) -> str:
+    """Where Wikidata describes an entity; "" for ids that are not its own."""
+    number = re.fullmatch(r"Q([1-9][0-9]{0,9})", entity_id, re.ASCII)
+    return f"{WIKIDATA}{entity_id}" if number and int(number[1]) < PRIVATE else ""
+
+
+def whole_words(left: str, right: str) -> tuple[str, str]:
+    """The text on both sides of a focus without the words that the ends of a window may have cut, marked by "…".
+
+    Where no space is near, as in scripts without spaces, nothing is dropped.
+    """
+    first, last = left.find(" ", 0, MOST_SKIPPED), right.rfind(" ", max(0, len(right) - MOST_SKIPPED))
+    left = f"…{left[first:]}" if first >= 0 else f"…{left}" if left else left
+    right = f"{right[: last + 1]}…" if last >= 0 else f"{right}…" if right else right
+    return left, right
 
 
 def choose_examples(predictions: Iterable[Prediction], seed: int, count: int) -> list[Prediction]:
@@ -111,7 +138,8 @@ def read_curves(work: Workdir) -> dict[int, list[dict[str, float]]]:
     return curves
 
 
-def _template() -> jinja2.Template:
+def template(name: str) -> jinja2.Template:
+    """A template of this folder, which escapes all that is put into it."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
@@ -119,9 +147,9 @@ def _template() -> jinja2.Template:
     environment.filters |= {"figure": _figure, "duration": duration}
     environment.globals |= {
         "FREQUENCY": breakdowns.FREQUENCY, "IN_TRAINING": breakdowns.IN_TRAINING,
-        "round_name": _round_name, "plain": _plain,
+        "round_name": _round_name, "plain": _plain, "wikidata_url": wikidata_url,
     }  # fmt: skip
-    return environment.get_template("page.html")
+    return environment.get_template(name)
 
 
 def _plots(
@@ -137,6 +165,8 @@ def _plots(
     if rounds := _rounds([report, *(other.report for other in others)]):
         drawn["rounds"] = plots.rounds_plot("R@1 by round", rounds)
     if calibration := report.get("calibration"):
+        if bins := calibration.get("reliability"):
+            drawn["reliability"] = plots.reliability_plot("Share of right answers by probability", **bins)
         drawn["risk"] = plots.risk_coverage_plot("Risk by coverage", **calibration["risk_coverage"])
     return drawn
 

@@ -119,6 +119,27 @@ def risk_coverage_plot(title: str, coverage: Sequence[float], risk: Sequence[flo
     return _svg(title, 2.8, draw)
 
 
+def reliability_plot(
+    title: str, confidence: Sequence[float], accuracy: Sequence[float], mentions: Sequence[int]
+) -> str:
+    """The share of right answers by their mean probability, a point a bin, its size by the mentions in it."""
+    most = max(mentions, default=1)
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        axes.plot([0, 1], [0, 1], color=_colour("muted"), linestyle=":", linewidth=1)
+        axes.plot(confidence, accuracy, color=_colour("blue"), linewidth=1)
+        sizes = [8 + 80 * count / most for count in mentions]
+        axes.scatter(confidence, accuracy, s=sizes, color=_colour("blue"), edgecolors="none", zorder=3)
+        axes.set_xlim(0, 1)
+        axes.set_ylim(0, 1)
+        axes.set_xlabel("probability: mean of a bin")
+        axes.set_ylabel("share of answers right")
+        axes.grid()
+
+    return _svg(title, 2.8, draw)
+
+
 def smooth(lines: Sequence[Metrics], metric: str) -> Iterator[tuple[float, float]]:
     """Yields (mean step, mean value) of at most `POINTS` runs of neighbouring lines."""
     size = -(-len(lines) // POINTS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 FILE = pathlib.Path(__file__).with_name("published_mewsli9.json")
@@ -15,9 +15,10 @@ def published_beside(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The published systems, where `report` is on all of Mewsli-9; otherwise none.
 
     Returns:
-      Of each system: "system"; "source", the paper's "title", "arxiv" and "year" (None if unknown);
+      Of each system: "system"; "source", its "title", "arxiv" and "year" (None if unknown);
       "damuel", the version it was trained on, or None; "unverified", true for figures that nobody has
-      compared with the paper; "r@1" by language, "micro" and "macro"; "r@10" and "r@100" where they are known.
+      found in the source's own text; a "note", where there is more to say; "r@1" by language, "micro" and "macro";
+      "r@10" and "r@100" where they are known.
     """
     rows = _read()
     data = report["dataset"], sorted(report["by_language"]), report["limit"]
@@ -29,13 +30,18 @@ def label(row: Mapping[str, Any]) -> str:
     return f"{row['system']} (published{', unverified' if row['unverified'] else ''})"
 
 
-def citation(row: Mapping[str, Any]) -> str:
-    """Where the figures of a published system come from, in one sentence."""
+def notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Where the figures of published systems come from, a sentence or two each, and which systems have none here."""
+    return [_citation(row) for row in [*rows, *_read()["without_figures"]]] if rows else []
+
+
+def _citation(row: Mapping[str, Any]) -> str:
     source = row["source"]
     where = ", ".join(filter(None, [source["arxiv"] and f"arXiv {source['arxiv']}", str(source["year"] or "")]))
-    data = f" Trained on DaMuEL {row['damuel']}." if row["damuel"] else ""
-    doubt = " Quoted from memory: compare with the paper before citing." if row["unverified"] else ""
-    return f"{row['system']}: {source['title']}{where and f' ({where})'}.{data}{doubt}"
+    data = f" Trained on DaMuEL {row['damuel']}." if row.get("damuel") else ""
+    doubt = " Quoted from memory: compare with the paper before citing." if row.get("unverified") else ""
+    note = f" {row['note']}" if "note" in row else ""
+    return f"{row['system']}: {source['title']}{where and f' ({where})'}.{data}{doubt}{note}"
 
 
 @functools.cache

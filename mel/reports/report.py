@@ -175,7 +175,7 @@ def markdown(report: Mapping[str, Any]) -> str:
     parts = [_description(report), _scores_table(LANGUAGE, report["by_language"] | overall)]
     parts += [_scores_table(heading, groups) for heading, groups in report["breakdowns"].items()]
     if rows := published.published_beside(report):
-        parts += [_published_table(report, rows), [f"- {published.citation(row)}" for row in rows]]
+        parts += [_published_table(report, rows), [f"- {note}" for note in published.notes(rows)]]
     return "\n".join([f"# {report['name']}", *(line for part in parts for line in ["", *part]), ""])
 
 

@@ -91,7 +91,8 @@ class WindowsConfig:
           MelError: it is none, or none that rows can be made with.
         """
         lower_case = {"auto": None, "kept": False, "lower": True}[self.case]
-        return foreign.read_tokenizer(self.tokenizer, lower_case, Prefixes(self.mention_prefix, self.entity_prefix))
+        prefixes = Prefixes(self.mention_prefix, self.entity_prefix)
+        return foreign.read_tokenizer(self.tokenizer, lower_case, prefixes if any(prefixes) else None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,17 +110,17 @@ class Archives:
     config: ArchivesConfig
 
     @classmethod
-    def find(cls, config: ArchivesConfig) -> Archives:
+    def find(cls, config: ArchivesConfig, redirects: Redirects) -> Archives:
         """Lists the parts of every language.
 
         Raises:
-          MelError: an archive is missing or no archive, or the redirects cannot be read.
+          MelError: an archive is missing, or is none.
         """
         folder, parts = pathlib.Path(config.damuel), []
         for language in map(check_language, config.languages):
             there = list_parts(find_archive(folder, language))
             parts += [(language, part) for part in there[: config.limit or None]]
-        return cls(tuple(parts), Redirects.read(config.redirects), config)
+        return cls(tuple(parts), redirects, config)
 
     def sources_now(self) -> Sources:
         """The parts as they are, unread."""

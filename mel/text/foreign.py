@@ -12,7 +12,7 @@ import tokenizers
 from absl import logging
 
 from mel.text.canonical import State, canonical, lowers_case
-from mel.text.tokenizer import MARKER, Prefixes, Special, Tokenizer
+from mel.text.tokenizer import MARKER, PREFIXES, Prefixes, Special, Tokenizer
 from mel.types import MelError
 
 FILES = ("tokenizer*.json", "vocab.*", "merges.txt", "special_tokens_map.json", "added_tokens.json", "*.model")
@@ -20,7 +20,7 @@ FILES = ("tokenizer*.json", "vocab.*", "merges.txt", "special_tokens_map.json", 
 
 
 def read_tokenizer(
-    source: str | os.PathLike, lower_case: bool | None = None, prefixes: Prefixes = Prefixes()
+    source: str | os.PathLike, lower_case: bool | None = None, prefixes: Prefixes | None = None
 ) -> Tokenizer:
     """Reads the tokenizer of a folder or of a hub model, and adds the marker.
 
@@ -29,7 +29,8 @@ def read_tokenizer(
       lower_case: whether upper case is made lower. None is as `transformers` has it; a folder with a
         vocab.txt and no config of its tokenizer does not say, and is cased if its vocabulary is; a
         tokenizer.json alone says it itself.
-      prefixes: what the encoder was trained to find before mentions and entities.
+      prefixes: what the encoder was trained to find before mentions and entities. None is what the
+        folder says, if it was written here, or nothing.
 
     Raises:
       MelError: there is none, or it lacks what a row needs, or has the marker as a piece of its own.
@@ -46,8 +47,8 @@ def read_tokenizer(
     if lower_case is None and not _says_its_case(folder):
         lower_case = not _has_upper_case(theirs.get_vocab())
         kept = "no upper-case pieces, so it is read as uncased" if lower_case else "upper-case pieces, so it is cased"
-        logging.info("%s does not say its case; its vocabulary has %s (--lower_case overrides).", folder, kept)
-    special = _special(theirs, folder)
+        logging.info("%s does not say its case; its vocabulary has %s (--case overrides).", folder, kept)
+    special, prefixes = _special(theirs, folder), prefixes or _prefixes(folder)
     return Tokenizer(_state(theirs.backend_tokenizer, special, lower_case, folder), special, prefixes)
 
 
@@ -82,6 +83,14 @@ def _load(folder: pathlib.Path) -> Any:
     except Exception as error:  # whatever its dozens of classes raise
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise MelError(f"The tokenizer in {folder} cannot be loaded by transformers: {reason}") from error
+
+
+def _prefixes(folder: pathlib.Path) -> Prefixes:
+    """Those that a folder says that was written here."""
+    try:
+        return Prefixes(**_read_object(folder / PREFIXES))
+    except TypeError:
+        raise MelError(f"{folder / PREFIXES} names no prefixes of mentions and entities: fetch it again.") from None
 
 
 def _says_its_case(folder: pathlib.Path) -> bool:

@@ -6,7 +6,8 @@ import json
 import math
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 from absl import logging
@@ -47,7 +48,8 @@ class Metrics:
           start: the step before the first one; what is known of later ones is forgotten.
           end: the last step.
           speed: what a step is worth.
-          every: says a line every so many steps, or every ten seconds if 0; and at the end.
+          every: says a line every so many steps, or every ten seconds if 0; and at the end. What the first step
+            took is said apart, and the clock starts after it.
           last_good: the step of the last checkpoint, for the message where the loss is not finite.
         """
         from tensorboardX import SummaryWriter
@@ -65,6 +67,11 @@ class Metrics:
     def __call__(self, step: int, state: TrainState, metrics: dict[str, jax.Array]) -> None:
         self._write()
         self._pending = (step, metrics)
+
+    def note(self, name: str, values: Mapping[str, Any]) -> None:
+        """Puts names and values into TensorBoard, as a text."""
+        lines = (f"    {key} = {value!r}" for key, value in sorted(values.items()))  # four spaces: as it stands
+        self._board.add_text(name, "\n".join(lines), self._start)
 
     def catch_up(self) -> None:
         """Waits for the last step, and leaves its line and all before it where a killed process leaves them."""
@@ -91,10 +98,13 @@ class Metrics:
         self.totals["mentions"] += self._speed.mentions
         self.totals["tokens"] += int(values.get("real_tokens", 0))
         elapsed = time.monotonic() - self._window_time
-        if step == self._end or (step % self._every == 0 if self._every else elapsed >= PROGRESS_SECONDS):
-            self._say(step, values, max(elapsed, 1e-9))
+        first = step == self._start + 1  # compiled just now, which is no measure of the steps to come
+        if first:
+            logging.info("Compiled, and the first step taken, in %s.", duration(elapsed))
+        if first and step < self._end:
             self._open_window(step)
-        elif step == self._start + 1:  # compiled just now, which is no measure of the steps to come
+        elif step == self._end or (step % self._every == 0 if self._every else elapsed >= PROGRESS_SECONDS):
+            self._say(step, values, max(elapsed, 1e-9))
             self._open_window(step)
 
     def _open_window(self, step: int) -> None:
@@ -106,7 +116,7 @@ class Metrics:
         for name, rate in rates.items():
             self._board.add_scalar(f"speed/{name}", rate, step)
         logging.info(
-            "step %d/%d · loss %.4f · in-batch accuracy %.3f · %s · %s left",
+            "step %d/%d · loss %.4f · in-batch accuracy %.3f · %s · %s left of this round",
             step, self._end, values["loss"], values["accuracy"],
             " · ".join(RATES[name].format(rate) for name, rate in rates.items()),
             duration((self._end - step) / steps * elapsed),

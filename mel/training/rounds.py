@@ -227,6 +227,8 @@ def _run(
     speed = _speed(config, encoder, state.params, layouts[0], compute)
     metrics = Metrics(folder, first, last, speed, watch.log_every, lambda: checkpoints and checkpoints.latest_step)
     profile = Profile(folder / "profile", first + PROFILE_AFTER, watch.profile)
+    metrics.note("settings", config.settings)
+    logging.info("Compiling the training step; XLA may warn that this is slow.")
     with contextlib.ExitStack() as stack:
         hooks = [stack.enter_context(contextlib.closing(hook)) for hook in (profile, metrics)][::-1]
         if checkpoints:

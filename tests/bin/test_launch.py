@@ -1,11 +1,13 @@
 """Flags derived from a dataclass: stated once, shared by name, refused in a sentence."""
 
 import dataclasses
+import logging
 from typing import Literal
 
 import pytest
 from absl import flags
 
+from mel.bin import launch
 from mel.bin.launch import config_from_flags, define_flags, flag_names
 from mel.config import REQUIRED, flag
 from mel.types import MelError
@@ -65,3 +67,16 @@ def test_a_field_that_no_flag_can_hold_is_a_programming_error():
 
     with pytest.raises(TypeError, match="table: no flag can hold"):
         define_flags(Wrong, flags.FlagValues())
+
+
+@pytest.mark.parametrize(
+    "path, level, said",
+    [
+        (launch.__file__, logging.INFO, True),
+        ("/lib/tensorflow_datasets/core/dataset_info.py", logging.INFO, False),
+        ("/lib/tensorflow_datasets/core/dataset_info.py", logging.WARNING, True),
+    ],
+)
+def test_libraries_speak_only_where_they_warn(path, level, said):
+    record = logging.LogRecord("absl", level, path, 1, "Load dataset info from", (), None)
+    assert launch._is_worth_saying(record) == said

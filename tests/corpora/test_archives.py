@@ -1,5 +1,6 @@
 import bz2
 import gzip
+import hashlib
 import io
 import json
 import lzma
@@ -335,3 +336,22 @@ def test_a_part_over_the_bound_is_refused(tmp_path, monkeypatch):
     (part,) = list_parts(write_folder(tmp_path / "a", {"part-0.xz": lzma.compress(bytes(5 << 20))}))
     with pytest.raises(MelError, match="part-0.xz holds more than 0 GB"):
         list(archives.read_lines(part, lambda *_: None))
+
+
+@pytest.mark.parametrize("suffix, compress", [("", bytes), (".xz", lzma.compress), (".bz2", bz2.compress)])
+def test_the_digest_of_a_part_is_that_of_all_its_bytes_wherever_it_lies(tmp_path, suffix, compress):
+    data = compress(b'{"qid": "Q1"}\n' * 9_999)
+    (tmp_path / "damuel_1.0_xx").mkdir()
+    (tmp_path / "damuel_1.0_xx" / f"part-00000{suffix}").write_bytes(data)
+    with tarfile.open(tmp_path / "damuel_1.0_xx.tar", "w") as tar:
+        tar.add(tmp_path / "damuel_1.0_xx", "damuel_1.0_xx")
+    for archive in ("damuel_1.0_xx", "damuel_1.0_xx.tar"):
+        (part,) = list_parts(tmp_path / archive)
+        digest = hashlib.sha256()
+        assert sum(1 for _ in archives.read_lines(part, no_line_is_skipped, digest)) == 9_999
+        assert digest.hexdigest() == hashlib.sha256(data).hexdigest()
+        assert part.place == f"part-00000{suffix} of {archive}"
+
+
+def no_line_is_skipped(line, reason):
+    raise AssertionError(f"{line}: {reason}")

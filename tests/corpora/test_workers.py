@@ -109,6 +109,24 @@ def parent(tmp_path, request):
             os.kill(pid, signal.SIGKILL)
 
 
+def test_a_worker_whose_parent_died_before_it_was_ready_does_not_begin():
+    """Else it may take up a part that holds the interpreter, and never notice."""
+    program = """
+import multiprocessing, os, sys
+from mel.corpora.workers import _die_with_parent
+theirs, ours = multiprocessing.Pipe(duplex=False)
+_die_with_parent(theirs, os.getppid() + int(sys.argv[1]))
+print("begins", flush=True)
+os._exit(0)
+"""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    for other, said in (("0", "begins\n"), ("1", "")):
+        ended = subprocess.run(
+            [sys.executable, "-c", program, other], stdout=subprocess.PIPE, text=True, env=environment
+        )
+        assert ended.stdout == said
+
+
 WAYS = ["as it is", "holding the interpreter", "without help of the system"]
 
 

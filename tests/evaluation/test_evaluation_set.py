@@ -55,8 +55,9 @@ def test_a_limit_reads_no_text_that_it_does_not_need(untrained, tiny_world, kb, 
 
     def read_text(path, md5):
         read_texts.append(path.name)
-        return path.read_text("utf-8")
+        return whole_text(path, md5)
 
+    whole_text = mewsli._read_text
     monkeypatch.setattr(mewsli, "_read_text", read_text)
     whole = read_tree(tiny_world / "mewsli", Windows.of(untrained), kb, ("en",), 0, 0)
     documents = list(dict.fromkeys(whole.documents))

@@ -5,9 +5,11 @@ import pytest
 
 from mel.corpora.strings import Strings
 from mel.evaluation.nil import (
+    POINTS,
     entities_to_remove,
     is_right,
     nil_scores,
+    precision_curve,
     risk_coverage,
     threshold_for_precision,
     without_entities,
@@ -123,3 +125,24 @@ def test_nothing_withheld_scores_zero_for_nil():
     found = nil_scores(ranking_of([[1], [2]]), np.array([1, 1]), np.array([True, True]))
     assert found["nil"] == {"precision": 0, "recall": 0, "f1": 0}
     assert found["links"]["recall"] == 1 / 2
+
+
+def test_the_curve_of_precisions_is_that_of_the_thresholds_by_hand():
+    probability_Q = np.array([0.9, 0.8, 0.8, 0.7, 0.6, 0.5])
+    right_Q = np.array([1, 1, 0, 1, 1, 0])
+    curve = precision_curve(probability_Q, right_Q)
+    # At 0.8 two of three are right, and at 0.7 three of four: 0.8 is never worth stopping at.
+    assert curve["threshold"] == [0.9, 0.6, 0.5]
+    assert curve["precision"] == pytest.approx([1, 4 / 5, 4 / 6])
+    assert curve["coverage"] == pytest.approx([1 / 6, 5 / 6, 1])
+
+
+def test_a_thinned_curve_never_promises_too_much():
+    rng = np.random.default_rng(0)
+    probability_Q = rng.random(5_000).round(3)
+    right_Q = rng.random(5_000) < probability_Q
+    curve = precision_curve(probability_Q, right_Q)
+    assert len(curve["threshold"]) <= POINTS and curve["coverage"][-1] == 1
+    for threshold, precision in zip(curve["threshold"], curve["precision"], strict=True):
+        assert threshold_for_precision(probability_Q, right_Q, precision - 1e-12) == threshold
+        assert right_Q[probability_Q >= threshold].mean() == pytest.approx(precision)

@@ -12,7 +12,7 @@ from mel.artifacts import START, Workdir
 from mel.bin import export, link
 from mel.corpora import mewsli
 from mel.corpora.malformed import Malformed
-from mel.evaluation.calibration import Calibration, threshold_of
+from mel.evaluation.calibration import Calibration
 from mel.evaluation.evaluation_set import read_prepared
 from mel.linking import linker
 from mel.linking.bundle import open_bundle
@@ -176,17 +176,30 @@ def test_the_probabilities_are_those_that_were_calibrated(calibrated, tiny_world
     np.testing.assert_allclose(found, calibration.probability(scores_QK), atol=1e-3)
 
 
-def test_links_of_a_stated_precision(calibrated, tmp_path, monkeypatch):
+def test_links_of_a_stated_precision_or_probability(calibrated, tmp_path, monkeypatch):
     bundle = open_bundle(calibrated.bundle)
-    values = dict(bundle.calibration) | {"thresholds": [{"precision": 0.9, "threshold": 2.0}]}
+    curve = {"threshold": [1.0, 0.0], "precision": [0.9, 0.2], "coverage": [0.1, 1.0]}
+    values = dict(bundle.calibration) | {"precision_curve": curve}
     monkeypatch.setattr(link, "open_bundle", lambda *_: dataclasses.replace(bundle, calibration=values))
     source, target = write_lines(tmp_path / "in.jsonl", [text()]), tmp_path / "out.jsonl"
-    config = link.Config(bundle="", input=str(source), output=str(target), nil_precision=0.9)
-    link.main(config)
-    assert json.loads(target.read_text())["links"][0]["qid"] == "NIL"
-    assert threshold_of(values, 0.9) == 2
-    with pytest.raises(MelError, match="no threshold for a precision of 0.5, only for: 0.9"):
-        link.main(dataclasses.replace(config, nil_precision=0.5))
+
+    def answer(**options):
+        link.main(link.Config(bundle="", input=str(source), output=str(target), **options))
+        return json.loads(target.read_text())["links"][0]
+
+    given = answer()
+    assert 0 < given["probability"] < 1 and given["qid"] != "NIL"
+    for options, withheld in (
+        ({"nil_precision": 0.9}, True),
+        ({"nil_precision": 0.21}, True),
+        ({"nil_precision": 0.2}, False),
+        ({"min_probability": given["probability"] + 1e-4}, True),
+        ({"min_probability": given["probability"] - 1e-4}, False),
+        ({"min_probability": given["probability"] - 1e-4, "nil_precision": 0.5}, True),
+    ):
+        assert (answer(**options)["qid"] == "NIL") == withheld, options
+    with pytest.raises(MelError, match="the most is 0.9, where 10.0% .* Ask for less --nil_precision, or for"):
+        answer(nil_precision=0.95)
 
 
 @pytest.mark.parametrize("form", ["elevant", "nif", "hipe", "tac"])
@@ -312,6 +325,9 @@ REFUSALS = {
     "output": ({"output": "absent/out.jsonl"}, "is in a folder that is not there"),
     "bundle": ({"bundle": "absent"}, "There is no bundle at absent"),
     "calibration": ({"nil_precision": 0.9}, "--nil_precision=0.9 needs a calibrated bundle"),
+    "probability": ({"min_probability": 0.5}, "--min_probability=0.5 needs a calibrated bundle"),
+    "above 1": ({"nil_precision": 95.0}, "--nil_precision=95.0 is no share: choose one from 0 to 1."),
+    "below 0": ({"min_probability": -0.1}, "--min_probability=-0.1 is no share: choose one from 0 to 1."),
 }
 
 

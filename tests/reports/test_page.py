@@ -2,6 +2,7 @@
 
 import html.parser
 import json
+import re
 
 import pytest
 
@@ -41,6 +42,7 @@ def report(**changes):
 CALIBRATION = {
     "temperature": 1.25, "how": "two-fold over documents", "ece": 0.0123, "threshold": None,
     "risk_coverage": {"coverage": [0.01, 0.5, 1.0], "risk": [0.0, 0.025, 0.119]},
+    "reliability": {"confidence": [0.2, 0.9], "accuracy": [0.25, 0.85], "mentions": [10, 90]},
     "thresholds": [{"precision": 0.9, "threshold": 0.44, "reached": 0.903, "coverage": 0.951}],
     "held_out": {"share": 0.1, "nil_mentions": 2311},
 }  # fmt: skip
@@ -71,6 +73,8 @@ def full_page():
         contexts={"m1": ("NATO: وصل إلى ", "باريس", " يوم")},
         titles={"Q1": "باريس", "Q2": "Paris (mythology)"},
         costs=COSTS,
+        origin={"on": "2026-02-03 04:05 UTC", "mel": "9.8.7"},
+        settings={"seed": 7, "train_languages": ["ar", "en"], "bidirectional": True},
     )
 
 
@@ -111,15 +115,17 @@ def test_the_full_page_is_well_formed_self_contained_and_the_same_every_time():
     text = full_page()
     outline = Outline(text)
     assert text.startswith("<!DOCTYPE html>") and text == full_page()
-    assert "http" not in text and "//" not in text and "@import" not in text
+    outside = re.findall(r"\S*//\S*", text)  # links that a reader may follow, and nothing that is loaded
+    assert outside and all(re.fullmatch(r'href="https://www\.wikidata\.org/wiki/Q[123]"', one) for one in outside)
+    assert "@import" not in text and "url(http" not in text
     assert not {tag for tag, _ in outline.elements} & {"script", "link", "img", "iframe", "object", "base"}
-    addresses = [a[name] for _, a in outline.elements for name in ("href", "src") if name in a]
+    addresses = [a[name] for tag, a in outline.elements if tag != "a" for name in ("href", "src") if name in a]
     assert addresses and all(address.startswith("#") for address in addresses)
     ids = [attributes["id"] for _, attributes in outline.elements if "id" in attributes]
     assert len(ids) == len(set(ids))
     assert [svg["aria-label"] for svg in outline.named("svg")] == [
         "R@k by language", "R@k by frequency bin", "Loss and in-batch accuracy by step", "R@1 by round",
-        "Risk by coverage",
+        "Risk by coverage", "Share of right answers by probability",
     ]  # fmt: skip
 
 
@@ -128,6 +134,8 @@ def test_it_says_what_it_is_about():
     assert "MDN, dev, split mewsli" in said and "checkpoint, round 1, exact search, seed 7" in said
     assert "(23,754 in all)" in said and "98.76%" in said and "4 span outside its text" in said
     assert "mel-evaluate --workdir=W --name=round-1" in said and "fusion weight: 0.3" in said
+    assert "Made on 2026-02-03 04:05 UTC, mel 9.8.7" in said
+    assert "--seed=7 --train_languages=ar,en --bidirectional=True" in said
     assert "R@1, micro 0.881 0.871–0.891" in said and "R@1, macro 0.874 0.864–0.884" in said
     assert "ar 20,000 0.900 0.890–0.910 0.960 0.980 0.900" in said
     assert "10k+ 0 – – – –" in said
@@ -161,7 +169,7 @@ def test_published_rows_stand_beside_all_of_mewsli9_only_and_are_marked():
     whole = report(dataset="Mewsli-9", by_language={language: scores(9, 0.5) for language in languages})
     said = words(page(whole))
     assert "OLPEAT (published) 0.901 0.891" in said and "Model F+ (published, unverified) 0.920" in said
-    assert "arXiv 2406.16892" in said
+    assert "arXiv 2011.02690" in said and "MOLEMAN" in said
     assert "published" not in words(page(whole | {"limit": 10}))
 
 
@@ -175,6 +183,7 @@ def test_everything_a_user_can_write_is_escaped():
     text = page(
         evil, others=[Other(evil)], examples=[example], contexts={example["id"]: (EVIL, EVIL, EVIL)},
         titles={EVIL: EVIL, "Q1": EVIL}, costs=[COSTS[0] | {"stage": EVIL, "hardware": EVIL, EVIL: EVIL}],
+        origin={EVIL: EVIL}, settings={EVIL: EVIL},
     )  # fmt: skip
     assert "script" not in {tag for tag, _ in Outline(text).elements}
     assert "<script" not in text
@@ -197,6 +206,32 @@ def test_an_example_shows_context_gold_and_candidates():
 )
 def test_the_gold_is_shown_wherever_it_is_ranked(rank, candidates, line):
     assert line in words(page(report(), examples=[prediction(1, rank, candidates=candidates)]))
+
+
+@pytest.mark.parametrize("entity_id", ["Q1", "Q42", "Q899999999"])
+def test_ids_of_wikidata_are_links(entity_id):
+    text = page(report(), examples=[prediction(1, candidates=[[entity_id, 0.5]])])
+    assert f'<a href="https://www.wikidata.org/wiki/{entity_id}" rel="noreferrer">{entity_id}</a>' in text
+
+
+@pytest.mark.parametrize("entity_id", ["Q900000000", "Q9000000001", "MESH:D001", "Q0", "Q١", "Q1/../x", "http://a.b"])
+def test_ids_of_others_are_not(entity_id):
+    assert pages.wikidata_url(entity_id) == ""
+    text = page(report(), examples=[prediction(1, candidates=[[entity_id, 0.5]])])
+    assert f"<bdi>{entity_id}</bdi>" in text
+
+
+@pytest.mark.parametrize(
+    "left, right, whole",
+    [
+        ("alf a tree by the ", " of the riv", ("… a tree by the ", " of the …")),
+        ("", "", ("", "")),
+        ("東京都の", "にある", ("…東京都の", "にある…")),
+        ("x" * 30 + " a ", " b " + "x" * 30, ("…" + "x" * 30 + " a ", " b " + "x" * 30 + "…")),
+    ],
+)
+def test_excerpts_end_in_whole_words(left, right, whole):
+    assert pages.whole_words(left, right) == whole
 
 
 def test_language_and_direction_of_a_context_are_said():

@@ -15,6 +15,7 @@ PLOTS = {
     "published": lambda: plots.scores_plot("R@k", {"ar": SCORES, "de": SCORES}, {"mGENRE": {"ar": 0.954}}),
     "curves": lambda: plots.curves_plot("Loss", {0: LINES[:5], 1: LINES[5:]}),
     "rounds": lambda: plots.rounds_plot("Rounds", {"start": SCORES | {"r@1": 0.1}, "0": SCORES}),
+    "reliability": lambda: plots.reliability_plot("Reliability", [0.1, 0.95], [0.2, 0.9], [3, 400]),
     "risk": lambda: plots.risk_coverage_plot("Risk", [0.5, 1.0], [0.01, 0.12]),
 }
 

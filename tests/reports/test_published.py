@@ -42,7 +42,17 @@ def test_a_row_is_marked_as_published_and_unverified_where_it_is():
     assert {name for name, row in rows.items() if row["unverified"]} == {
         "Model F+", "mGENRE with candidates and marginalisation",
     }  # fmt: skip
-    assert published.citation(rows["OLPEAT"]) == (
-        "OLPEAT: Multilingual Entity Linking Using Dense Retrieval (arXiv 2406.16892, 2024). Trained on DaMuEL 1.0."
-    )
-    assert "Quoted from memory" in published.citation(rows["Model F+"])
+
+
+def test_where_each_figure_comes_from_is_said_and_who_has_none_is_named():
+    rows = published.published_beside(report())
+    said = {note.split(":")[0]: note for note in published.notes(rows)}
+    assert len(said) == len(rows) + 1
+    later = "README of the later code of the author of Multilingual Entity Linking Using Dense Retrieval (2025)"
+    assert said["OLPEAT"] == f"OLPEAT: {later}. Trained on DaMuEL 2.0-dev."
+    assert said["alias table (53 languages)"].endswith(f"{later}. Trained on DaMuEL 2.0-dev.")
+    assert said["bi-encoder, after the thesis"].endswith("Its author marks these figures preliminary.")
+    for name in ("Model F+", "mGENRE with candidates and marginalisation"):
+        assert "Quoted from memory" in said[name] and "found in the paper's own text" in said[name]
+    assert "arXiv 2106.07352" in said["MOLEMAN"] and said["MOLEMAN"].endswith("no table of it could be read.")
+    assert published.notes([]) == []

@@ -117,7 +117,7 @@ def test_published_rows_stand_beside_mewsli_9():
     assert "| hand-made | 1.000 |" in text
     assert "| OLPEAT (published) | 0.901 | 0.891 |" in text
     assert "| Model F+ (published, unverified) | 0.920 |" in text
-    assert "arXiv 2406.16892, 2024" in text
+    assert "arXiv 2011.02690, 2020" in text and "MOLEMAN" in text
 
 
 def test_the_same_evaluation_is_read_back_and_another_is_refused(tmp_path):

@@ -171,6 +171,13 @@ def test_each_role_has_its_prefix_before_the_header(vocabulary, tmp_path):
     ]  # fmt: skip
 
 
+def test_a_folder_that_was_written_here_says_its_prefixes(vocabulary, tmp_path):
+    read_tokenizer(vocabulary, prefixes=Prefixes("the: ", "jumps ")).save(tmp_path / "saved")
+    assert read_tokenizer(tmp_path / "saved").prefixes == Prefixes("the: ", "jumps ")
+    assert read_tokenizer(tmp_path / "saved", prefixes=Prefixes()).prefixes == Prefixes()
+    assert read_tokenizer(vocabulary).prefixes == Prefixes()
+
+
 def test_prefixes_are_facts(vocabulary):
     facts = read_tokenizer(vocabulary, prefixes=Prefixes("query: ", "passage: ")).facts()
     assert facts["prefixes"] == {"mention": "query: ", "entity": "passage: "}

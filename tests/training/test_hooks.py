@@ -123,24 +123,42 @@ def test_a_line_every_so_many_steps_tells_speed_without_compilation(tmp_path, cl
     lines, totals = lines_of(tmp_path, clock, every=4, seconds=2, steps=8)
     assert totals == {"mentions": 64, "tokens": 240}
     # Metrics are read a step late: from reading the first to reading the fourth, three steps went by in 6 seconds.
-    assert lines == [
-        "step 4/8 · loss 0.2500 · in-batch accuracy 0.500 · 4 mentions/s · 15 tokens/s · 25% padding · 0:08 left",
-        "step 8/8 · loss 0.1250 · in-batch accuracy 0.500 · 5 mentions/s · 20 tokens/s · 25% padding · 0:00 left",
+    assert lines[0] == "Compiled, and the first step taken, in 1:42."
+    assert [line.removesuffix(" left of this round") for line in lines[1:]] == [
+        "step 4/8 · loss 0.2500 · in-batch accuracy 0.500 · 4 mentions/s · 15 tokens/s · 25% padding · 0:08",
+        "step 8/8 · loss 0.1250 · in-batch accuracy 0.500 · 5 mentions/s · 20 tokens/s · 25% padding · 0:00",
     ]
 
 
 def test_without_a_number_of_steps_a_line_is_said_every_ten_seconds(tmp_path, clock):
     lines, _ = lines_of(tmp_path, clock, every=0, seconds=4)
-    assert [line.split(" · ")[0] for line in lines] == ["step 1/6", "step 4/6", "step 6/6"]
+    assert [line.split(" · ")[0] for line in lines] == [
+        "Compiled, and the first step taken, in 1:44.",
+        "step 4/6",
+        "step 6/6",
+    ]
 
 
 def test_where_the_peak_is_known_shares_of_it_are_told_in_the_log_and_in_tensorboard(tmp_path, clock):
     peak = Peak(SPEED.flops / 1e12, 2 * SPEED.bytes / 1e9)  # one step a second, and two
     lines, _ = lines_of(tmp_path, clock, 4, 2, Speed(ENCODER, SPEED.layout, 8, "float32", peak))
-    assert "25% padding · 50.0% MFU · 25.0% of the byte roofline · 0:04 left" in lines[0]
+    assert "25% padding · 50.0% MFU · 25.0% of the byte roofline · 0:04 left of this round" in lines[1]
     written = b"".join(file.read_bytes() for file in (tmp_path / "tensorboard").iterdir())
     for name in ("mentions_per_second", "tokens_per_second", "padding_share", "mfu", "byte_roofline_share"):
         assert f"speed/{name}".encode() in written
+
+
+def test_a_round_of_one_step_says_its_figures_all_the_same(tmp_path, clock):
+    lines, _ = lines_of(tmp_path, clock, 1, 2, steps=1)
+    assert [line.split(" · ")[0] for line in lines] == ["Compiled, and the first step taken, in 1:40.", "step 1/1"]
+
+
+def test_settings_are_in_tensorboard(tmp_path):
+    metrics = Metrics(tmp_path, 0, 1, SPEED, 0, lambda: None)
+    metrics.note("settings", {"seed": 3, "encoder": "random:1x32x2"})
+    metrics.close()
+    written = b"".join(file.read_bytes() for file in (tmp_path / "tensorboard").iterdir())
+    assert b"    encoder = 'random:1x32x2'\n    seed = 3" in written
 
 
 def test_metrics_on_disk_hold_what_a_run_of_another_speed_would_give(tmp_path, clock):
