@@ -1,6 +1,6 @@
 """What comparing files with their digests costs: seconds of one core a GB, and the share of a round on MDN.
 
-  python -m experiments.soak.checking --gigabytes=1
+python -m experiments.soak.checking --gigabytes=1
 """
 
 from __future__ import annotations

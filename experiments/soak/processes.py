@@ -137,11 +137,14 @@ def start(command: Command, log: pathlib.Path, most_bytes: int = 0) -> Process:
         ctypes.CDLL(None).prctl(PARENT_DEATH, signal.SIGKILL)
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets background jobs ignore it
         descriptor = (
-            scribe.stdin.fileno() if scribe else os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
+            scribe.stdin.fileno()
+            if scribe
+            else os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
         )
         for standard in (1, 2):
             os.dup2(descriptor, standard)
         os.close(descriptor)
+        sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", buffering=1, closefd=False)
         if most_bytes:
             resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
         status = _run(command.binary, [command.name, *command.flags])
