@@ -70,6 +70,8 @@ class Ground:
 def programs(ground: Ground, rng: random.Random) -> str:
     """Some compiled programs are not what they were when training goes on."""
     command = ground.command(ground.train)
+    shutil.rmtree(ground.cache)
+    shutil.copytree(ground.folder / "all programs", ground.cache)
     process = start(command, ground.log)
     folder = ground.run / "rounds/0/training/checkpoints"
     while process.poll() is None and not any(path.name.isdecimal() for path in folder.glob("*")):
@@ -106,6 +108,8 @@ def attempt(ground: Ground, way, tries: int, rng: random.Random) -> dict[str, ob
     mined = way is programs
     ground.fresh(mined)
     ground.must(ground.command(ground.train if mined else ground.mine))
+    shutil.rmtree(ground.folder / "all programs", ignore_errors=True)
+    shutil.copytree(ground.cache, ground.folder / "all programs")
     wanted, wrong, ways = ending(ground.run), 0, collections.Counter()
     for _ in range(tries):
         ground.fresh(mined)
@@ -122,6 +126,7 @@ def attempt(ground: Ground, way, tries: int, rng: random.Random) -> dict[str, ob
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tries", type=int, default=20)
+    parser.add_argument("--ways", default="pairs,programs", help="which to try")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=pathlib.Path, default=HERE.parents[1] / "build" / "poison", help="to run in")
     parser.add_argument("--results", type=pathlib.Path, default=HERE / "results" / "poison.json")
@@ -132,7 +137,7 @@ def main() -> None:
     processes.load()
     ground, rng = Ground(options.folder.absolute()), random.Random(options.seed)
     said: dict[str, object] = {"seed": options.seed}
-    for way in (pairs, programs):
+    for way in [each for each in (pairs, programs) if each.__name__ in options.ways.split(",")]:
         said[way.__name__] = attempt(ground, way, options.tries, rng)
         print(way.__name__, said[way.__name__], flush=True)
     options.results.parent.mkdir(parents=True, exist_ok=True)
