@@ -106,6 +106,7 @@ def pairs(ground: Ground, rng: random.Random) -> str:
 def attempt(ground: Ground, way, tries: int, rng: random.Random) -> dict[str, object]:
     """Tries it so often; says how it went, and how often the end was another."""
     mined = way is programs
+    shutil.rmtree(ground.cache, ignore_errors=True)
     ground.fresh(mined)
     ground.must(ground.command(ground.train if mined else ground.mine))
     shutil.rmtree(ground.folder / "all programs", ignore_errors=True)
@@ -120,6 +121,7 @@ def attempt(ground: Ground, way, tries: int, rng: random.Random) -> dict[str, ob
             wrong += 1
             continue
         wrong += ending(ground.run) != wanted or not ground.verified()
+        print(f"{way.__name__}: {sum(ways.values())} tries, {wrong} wrong", flush=True)
     return {"tries": tries, "wrong": wrong, "ways": dict(sorted(ways.items()))}
 
 
