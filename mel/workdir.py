@@ -23,6 +23,23 @@ MADE_BY = {
     "bundle": "mel-export",
 }
 
+# Where the artefacts of a working directory stand, and their kinds.
+PLACES = {
+    "kb": "kb",
+    "alias_table": "alias table",
+    "mentions/*": "mentions",
+    "tokens/tokenizer": "tokenizer",
+    "tokens/entities": "tokens",
+    "tokens/mentions/*": "tokens",
+    "cache/*": "row cache",
+    "rounds/*/negatives": "negatives",
+    "rounds/*/checkpoint": "checkpoint",
+    "rounds/*/embeddings/*": "embeddings",
+    "rounds/*/*index": "index",
+    "reports/*": "report",
+    "bundle": "bundle",
+}
+
 
 def rerun(kind: str) -> str:
     """What to run to make an artefact again, as part of a sentence: "run mel-train again"; `kind` is "" if unknown."""

@@ -95,6 +95,10 @@ def test_nothing_is_published_twice(tmp_path):
 def test_refusals_of_a_reader(tmp_path):
     with pytest.raises(MelError, match="There is no thing at"):
         open_artifact(tmp_path / "nowhere", "thing")
+    (tmp_path / "bare").mkdir()
+    lost = f"^{tmp_path}/bare/manifest.json is missing: delete {tmp_path}/bare and run mel-prepare-data again.$"
+    with pytest.raises(MelError, match=lost):
+        open_artifact(tmp_path / "bare", "kb")
     a, b = put(tmp_path / "a"), put(tmp_path / "b", text="other")
     with pytest.raises(MelError, match="holds thing, not index"):
         open_artifact(a.path, "index")

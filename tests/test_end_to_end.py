@@ -157,10 +157,12 @@ def test_preparing_killed_in_any_stage_and_run_again_publishes_the_same(prepared
     assert not list((tmp_path / "run").rglob(".draft-*"))
 
 
-def test_with_scann_index_and_negatives_are_published_once(prepared, tmp_path):
+def test_with_scann_index_and_negatives_are_published_once(prepared, tmp_path, caplog):
     run = tmp_path / "run"
     shutil.copytree(prepared, run)
-    run_rounds.main(config_for(run, index="scann"))
+    with caplog.at_level("INFO", logger="absl"):
+        run_rounds.main(config_for(run, index="scann"))
+    assert "ScaNN builds another index each time" in caplog.text and "--index=exact makes both equal" in caplog.text
     before, published = results(run), {path: path.stat().st_mtime_ns for path in run.glob("rounds/*/*/manifest.json")}
     shutil.rmtree(run / "rounds/1/checkpoint")
     shutil.rmtree(run / "rounds/1/embeddings")

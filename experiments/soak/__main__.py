@@ -56,12 +56,13 @@ def main() -> int:
 def _reference(world: World, folder: pathlib.Path) -> tuple[dict[str, str | bytes], dict[str, float]]:
     """How a loop ends that nobody disturbs, whether or not all rounds are one command; and seconds a stage."""
     endings, seconds = [], {}
-    for whole in (False, True, False):  # the first one compiles
+    for whole in (True, False):  # the first one compiles
         run = folder / "undisturbed"
         shutil.rmtree(run, ignore_errors=True)
         seconds |= undisturbed(world, run, whole, folder / "undisturbed.log")
         endings.append(ending(run))
-    if endings[0] != endings[1] or endings[0] != endings[2]:
+    seconds["rounds"] = sum(seconds[stage] for stage in ("start", "mine", "train", "mine", "train", "evaluate"))
+    if endings[0] != endings[1]:
         raise SystemExit("Two loops that nobody disturbed end otherwise: there is nothing to compare with.")
     return endings[0], seconds
 

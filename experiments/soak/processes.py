@@ -14,6 +14,7 @@ import os
 import pathlib
 import resource
 import signal
+import subprocess
 import sys
 import time
 import traceback
@@ -52,8 +53,9 @@ class Command:
 class Process:
     """A command that runs, or has run."""
 
-    def __init__(self, pid: int, log: pathlib.Path):
-        self.pid, self.log_file = pid, log
+    def __init__(self, pid: int, log: pathlib.Path, scribe: subprocess.Popen | None = None):
+        """`scribe` writes the log, if the process does not itself."""
+        self.pid, self.log_file, self._scribe = pid, log, scribe
         self.status: int | None = None
 
     def poll(self) -> int | None:
@@ -62,6 +64,9 @@ class Process:
             pid, waited = os.waitpid(self.pid, os.WNOHANG)
             if pid:
                 self.status = os.waitstatus_to_exitcode(waited)
+                if self._scribe:
+                    self.left()  # as long as they live, the log is not whole
+                    self._scribe.wait()
         return self.status
 
     def wait(self, seconds: float = 600.0) -> int:
@@ -117,18 +122,29 @@ def load() -> None:
 
 
 def start(command: Command, log: pathlib.Path, most_bytes: int = 0) -> Process:
-    """Starts a command; no file that it writes may grow beyond `most_bytes`, if that is not 0."""
+    """Starts a command; no file that it writes may grow beyond `most_bytes`, but for its log, if that is not 0."""
+    scribe = None
+    if most_bytes:
+        scribe = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=open(log, "wb"))
     pid = os.fork()
     if pid:
-        return Process(pid, log)
+        if scribe:
+            scribe.stdin.close()
+        return Process(pid, log, scribe)
     status = CRASHED
     try:
         os.setsid()
         ctypes.CDLL(None).prctl(PARENT_DEATH, signal.SIGKILL)
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets background jobs ignore it
-        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
+        descriptor = (
+            scribe.stdin.fileno()
+            if scribe
+            else os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
+        )
         for standard in (1, 2):
             os.dup2(descriptor, standard)
+        os.close(descriptor)
+        sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", buffering=1, closefd=False)
         if most_bytes:
             resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
         status = _run(command.binary, [command.name, *command.flags])

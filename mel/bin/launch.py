@@ -72,6 +72,7 @@ def _one_sentence(names: Collection[str]) -> Iterator[None]:
     try:
         yield
     except MelError as error:
+        _stop_if_interrupted(error)
         _stop(str(error), 1)
     except BrokenPipeError:  # whoever read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -81,6 +82,7 @@ def _one_sentence(names: Collection[str]) -> Iterator[None]:
     except KeyboardInterrupt:
         _stop("interrupted; the same command goes on from what is saved.", 130)
     except Exception as error:
+        _stop_if_interrupted(error)
         sentence = _sentence(error, names)
         if sentence is None:
             raise
@@ -178,6 +180,14 @@ def _define(name: str, default: Any, help: str, hint: Any, values: flags.FlagVal
 def _is_worth_saying(record: python_logging.LogRecord) -> bool:
     """Whether it is of our own code, or more than information."""
     return record.levelno > python_logging.INFO or record.pathname.startswith(OURS)
+
+
+def _stop_if_interrupted(error: BaseException | None) -> None:
+    """Ends the process as the signal asked for, where `error` is what a library has made of it on import."""
+    while error is not None:
+        if isinstance(error, Interrupted):
+            _stop(str(error), error.status)
+        error = error.__cause__ or error.__context__
 
 
 def _stop(message: str, status: int) -> None:

@@ -19,13 +19,14 @@ import dataclasses
 import pathlib
 from collections.abc import Iterable, Sequence
 
-from mel.artifacts import exists
+from mel.artifacts import MANIFEST, exists, remedy
 from mel.bin.launch import launch
 from mel.config import flag
-from mel.files import read_json, read_json_lines
+from mel.files import DRAFT, read_json, read_json_lines
 from mel.training.step_digests import damage_of
 from mel.types import MelError
 from mel.verification import Finding, verify
+from mel.workdir import PLACES
 
 SHOWN_DIGITS = 12  # of a digest
 
@@ -47,7 +48,7 @@ def main(config: Config) -> None:
     folder = pathlib.Path(config.workdir or config.bundle).absolute()
     if not folder.is_dir():
         raise MelError(f"There is no folder {folder}: check its name.")
-    findings = [*verify(folder), *(_unfinished(folder) if config.workdir else ())]
+    findings = [*verify(folder), *((*_without_manifest(folder), *_unfinished(folder)) if config.workdir else ())]
     print(table(findings))
     if bad := [finding for finding in findings if finding.amiss]:
         raise MelError(
@@ -64,6 +65,15 @@ def table(findings: Sequence[Finding]) -> str:
         size = f"{each.size / 1e6:,.1f}"
         lines.append(f"| {each.path} | {each.kind} | {each.digest[:SHOWN_DIGITS]} | {size} | {made_from} | {state} |")
     return "\n".join(lines)
+
+
+def _without_manifest(workdir: pathlib.Path) -> Iterable[Finding]:
+    """What stands where an artefact has to be and is none: all that is published has a manifest."""
+    for place, kind in PLACES.items():
+        for path in sorted(workdir.glob(place)):
+            if path.is_dir() and not path.name.startswith(DRAFT) and not exists(path):
+                damage = f"{MANIFEST} is missing, without which nobody reads it"
+                yield _finding(workdir, path, kind, damage, remedy(path, kind))
 
 
 def _unfinished(workdir: pathlib.Path) -> Iterable[Finding]:

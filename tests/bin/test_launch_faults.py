@@ -129,6 +129,26 @@ LOCALES = (
 )
 
 
+SWALLOWED = """
+try:
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(60)
+except KeyboardInterrupt as error:  # as a module in C++ does that is being imported
+    raise ImportError("initialization failed") from error
+"""
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_signal_that_a_library_makes_an_error_of_is_still_one(wrapped):
+    body = SWALLOWED
+    if wrapped:
+        indented = "".join(f"    {line}\n" for line in SWALLOWED.splitlines())
+        body = f"try:\n{indented}except ImportError as error:\n    raise MelError('install it') from error"
+    ended = run(body)
+    assert ended.returncode == 143
+    assert ended.stderr.decode() == "mel-try: ended by SIGTERM; the same command goes on from what is saved.\n"
+
+
 @pytest.mark.parametrize("locale", LOCALES)
 def test_output_and_names_are_utf_8_whatever_the_locale(tmp_path, locale):
     (tmp_path / "Zürich").mkdir()

@@ -7,10 +7,11 @@ import sys
 
 import pytest
 
-from mel.artifacts import START, Workdir, discard, open_artifact, publish
+from mel.artifacts import START, Workdir, discard, open_artifact, publish, read_manifest
 from mel.bin import verify
 from mel.types import MelError
 from mel.verification import verify as findings_in
+from mel.workdir import PLACES
 
 
 @pytest.fixture
@@ -148,3 +149,19 @@ def test_checkpoints_by_step_of_a_round_that_is_published_are_nobodys_concern(wo
     steps = work.round(START).training / "checkpoints" / "2"  # a killed process did not come to deleting them
     steps.mkdir(parents=True)
     run(workdir=str(work.path))
+
+
+def test_what_stands_in_an_artefacts_place_without_a_manifest_is_amiss(work):
+    (work.mentions("train") / "manifest.json").unlink()
+    with pytest.raises(MelError) as said:
+        run(workdir=str(work.path))
+    path = work.mentions("train")
+    told = f"manifest.json is missing, without which nobody reads it: delete {path} and run mel-prepare-data again."
+    assert str(said.value).endswith(f"1 of {len(found(work.path)) + 1} are amiss. mentions/train: {told}")
+
+
+def test_every_artefact_stands_in_a_place_that_has_a_name(work):
+    known = {path for place in PLACES for path in work.path.glob(place)}
+    published = {path.parent for path in work.path.rglob("manifest.json")}
+    assert {path for path in published if not any((up / "manifest.json").exists() for up in path.parents)} <= known
+    assert all(read_manifest(path, "").kind == kind for place, kind in PLACES.items() for path in work.path.glob(place))

@@ -21,6 +21,7 @@ from mel.locks import claim
 from mel.training import ending
 from mel.training.ending import EndOnSignal
 from mel.training.loop import fit
+from mel.training.rounds import RoundConfig
 from mel.training.settings import keep_settings
 from mel.types import MelError
 from tests.configs import config_of
@@ -220,10 +221,10 @@ def test_of_two_processes_one_that_is_told_to_end_ends_both(prepared, tmp_path):
 
 def test_settings_that_are_damaged_are_named_with_the_way_out(tmp_path):
     this = Workdir(tmp_path).round(0)
-    keep_settings(this, {"seed": 0})
-    keep_settings(this, {"seed": 0})
+    keep_settings(this, RoundConfig("anywhere"))
+    keep_settings(this, RoundConfig("anywhere"))
     with pytest.raises(MelError, match="was begun with another --seed than 1"):
-        keep_settings(this, {"seed": 1})
+        keep_settings(this, RoundConfig("anywhere", seed=1))
     (this.training / "settings.json").write_text('{"seed": ')
     with pytest.raises(MelError, match=f"settings.json is damaged .*: delete {this.training} to begin the round"):
-        keep_settings(this, {"seed": 0})
+        keep_settings(this, RoundConfig("anywhere"))
