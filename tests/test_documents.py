@@ -123,7 +123,10 @@ def _of_binary(program: str, arguments: Sequence[str], complete: bool) -> Iterat
 def _of_script(module: str, arguments: Sequence[str]) -> Iterator[str]:
     """A script's own parser reads the arguments; what is left of run_grid's goes to mel-run-rounds."""
     try:
-        main = getattr(importlib.import_module(module), "main", None)
+        imported = importlib.import_module(module)
+        if hasattr(imported, "__path__"):  # what runs of a package
+            imported = importlib.import_module(f"{module}.__main__")
+        main = getattr(imported, "main", None)
         parser = _parser_of(main) if main else argparse.ArgumentParser()
         _, unknown = parser.parse_known_args(arguments)
         if module == run_grid.__name__:

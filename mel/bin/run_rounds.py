@@ -47,8 +47,8 @@ def main(config: Config) -> None:
     join_hosts()
     if config.mine.index == "scann":
         logging.info(
-            "ScaNN builds another index each time: killed, this run goes on and ends the same, bit for bit, but a second "
-            "one from the beginning ends a little otherwise. --index=exact makes both equal."
+            "ScaNN builds another index each time: killed, this run goes on and ends the same, bit for bit, but a "
+            "second one from the beginning ends a little otherwise. --index=exact makes both equal."
         )
     work = Workdir(config.workdir)
     if config.train.rounds > 1 or config.first_negatives != "in_batch":  # known now, needed after hours
