@@ -169,7 +169,7 @@ class Loop:
                 self._finish(place)
         if self._damaged:  # nothing has read it, and it is gone or was no damage
             event, file = self._damaged
-            event.outcome = "unnoticed, harmless" if file.exists() else "deleted unread"
+            event.outcome = "unnoticed, harmless" if file.exists() else "gone, not missed"
 
     def _compare(self, wanted: Mapping[str, str | bytes]) -> None:
         found = ending(self.run)

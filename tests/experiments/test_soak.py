@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from experiments.soak.__main__ import matrix
+from experiments.soak.run import matrix
 from experiments.soak.faults import cut, flip
 from experiments.soak.loop import kind_of
 from experiments.soak.soak import Event
@@ -18,7 +18,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def soak(folder, *flags):
-    command = [sys.executable, "-m", "experiments.soak", f"--folder={folder}", *flags]
+    command = [sys.executable, "-m", "experiments.soak.run", f"--folder={folder}", *flags]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

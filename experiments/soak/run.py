@@ -5,7 +5,7 @@ disk at a random moment, or finds a damaged file; then it is run until it ends w
 refuses, what it says is done. Prints a matrix of stages, faults and outcomes, and writes it with every
 fault and the seed to --results. The same command goes on where it was.
 
-  python -m experiments.soak --faults=200 --seed=0
+  python -m experiments.soak.run --faults=200 --seed=0
 """
 
 from __future__ import annotations
