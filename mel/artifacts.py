@@ -192,7 +192,9 @@ def read_manifest(path: pathlib.Path, kind: str) -> Artifact:
         found_kind, version = manifest["kind"], manifest["format_version"]
     except FileNotFoundError:
         if path.is_dir():
-            raise MelError(f"{path / MANIFEST} is missing: {remedy(path, kind)}.") from None
+            raise MelError(
+                f"There is no {kind} at {path}, where {MANIFEST} is missing: if there was one, {remedy(path, kind)}."
+            ) from None
         raise MelError(f"There is no {kind} at {path}: run the stage that publishes it first.") from None
     except (MelError, KeyError):
         raise damaged from None

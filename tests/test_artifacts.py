@@ -96,7 +96,10 @@ def test_refusals_of_a_reader(tmp_path):
     with pytest.raises(MelError, match="There is no thing at"):
         open_artifact(tmp_path / "nowhere", "thing")
     (tmp_path / "bare").mkdir()
-    lost = f"^{tmp_path}/bare/manifest.json is missing: delete {tmp_path}/bare and run mel-prepare-data again.$"
+    lost = (
+        f"^There is no kb at {tmp_path}/bare, where manifest.json is missing: "
+        f"if there was one, delete {tmp_path}/bare and run mel-prepare-data again.$"
+    )
     with pytest.raises(MelError, match=lost):
         open_artifact(tmp_path / "bare", "kb")
     a, b = put(tmp_path / "a"), put(tmp_path / "b", text="other")

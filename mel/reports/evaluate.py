@@ -95,7 +95,7 @@ def evaluate(config: EvaluationConfig) -> str:
             write = functools.partial(_write_page, work=work, evaluation=evaluation, others=others)
             report = publish_report(path, figures, evaluation, config, write)
         logging.info("Published %s", path)
-    write_index(work)
+        write_index(work)
     return "\n".join([markdown(report), *([compare([*others, read_compared(path, report)])] if others else [])])
 
 

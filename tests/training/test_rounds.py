@@ -84,9 +84,11 @@ def test_every_flag_of_the_loss_reaches_the_step(run, steps, config):
     vectors, rest = test_loss.batch()
     mentions, candidates = map(len, vectors)
     rows = np.arange(mentions), mentions + np.arange(candidates)
-    value, _ = steps.asked["loss"](jnp.concatenate(vectors), Batch((), *rows, *rest))
+    fields = "gold_column_B", "gold_B", "entity_C", "log_q_C"
+    batch = Batch((), *rows, **dict(zip(fields, rest, strict=True)), twin_C=np.arange(candidates))
+    value, _ = steps.asked["loss"](jnp.concatenate(vectors), batch)
     assert float(value) == pytest.approx(float(test_loss.written_out(vectors, *rest, config)), rel=1e-5)
-    program = jax.make_jaxpr(steps.asked["loss"])(jnp.concatenate(vectors), Batch((), *rows, *rest))
+    program = jax.make_jaxpr(steps.asked["loss"])(jnp.concatenate(vectors), batch)
     assert ("scan" in str(program)) == (config.loss_tile_rows > 0)
     assert all(batch.log_q_C.any() == config.log_q_correction for batch in steps.batches)
 
@@ -158,11 +160,11 @@ def test_a_round_is_trained_once_and_no_other_way(run, steps):
 def test_what_decides_a_result_is_in_its_settings():
     config = RoundConfig("anywhere")
     assert sorted(config.settings) == [
-        "batch_size", "bidirectional", "dropout", "encoder", "learning_rate", "log_q_correction", "logit_scale",
-        "loss_tile_rows", "multi_positive", "precision", "rounds", "schedule", "seed", "steps_per_round",
+        "batch_size", "bidirectional", "dropout", "encoder", "encoder_layers", "learning_rate", "log_q_correction",
+        "logit_scale", "loss_tile_rows", "multi_positive", "pooling", "precision", "rounds", "schedule", "seed", "steps_per_round",
         "train_languages", "train_mentions", "warmup_steps", "weight_decay",
     ]  # fmt: skip
-    assert sorted(dataclasses.replace(config, round=START).settings) == ["encoder", "logit_scale", "seed"]
+    assert sorted(dataclasses.replace(config, round=START).settings) == ["encoder", "encoder_layers", "logit_scale", "pooling", "seed"]
 
 
 def test_metrics_and_settings_stand_beside_the_checkpoint(run, steps):
