@@ -9,9 +9,9 @@ import sys
 
 import pytest
 
-from experiments.soak.run import matrix
 from experiments.soak.faults import cut, flip
 from experiments.soak.loop import kind_of
+from experiments.soak.run import matrix
 from experiments.soak.soak import Event
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
