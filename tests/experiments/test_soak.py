@@ -9,9 +9,9 @@ import sys
 
 import pytest
 
-from experiments.soak.run import matrix
 from experiments.soak.faults import cut, flip
 from experiments.soak.loop import kind_of
+from experiments.soak.run import matrix
 from experiments.soak.soak import Event
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -25,6 +25,7 @@ def soak(folder, *flags):
     return json.loads((folder / "results.json").read_text())
 
 
+@pytest.mark.slow
 def test_one_loop_with_faults_ends_as_one_without(tmp_path):
     found = soak(tmp_path, "--faults=1", "--seed=3")
     assert found["problems"] == [] and found["loops"] == 1 and found["faults"] == len(found["events"]) >= 4
