@@ -118,7 +118,7 @@ class Profile:
 
     Args:
       folder: where the trace goes.
-      after: the step behind which the trace starts.
+      after: the step after which the trace starts.
       steps: how many steps it is of; 0 for no trace.
     """
 
@@ -171,7 +171,7 @@ def check_finite(step: int, loss: float, last_good: int | None) -> None:
 
 
 def _drop_lines_after(path: pathlib.Path, step: int) -> None:
-    """Forgets what a killed run wrote behind the checkpoint that training goes on from."""
+    """Forgets what a killed run wrote after the checkpoint that training goes on from."""
     if path.exists():
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
         kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]

@@ -78,10 +78,10 @@ def step_flops(config: EncoderConfig, layout: Layout, mentions: int) -> float:
     tokens = _tokens(layout)
     forward = 2 * mentions * layout.candidates * size
     for layers, positions_a_text in _layers(config):
-        asked = [rows * (positions_a_text or width) for width, rows in zip(layout.widths, layout.texts)]
+        asked = [rows * (positions_a_text or width) for width, rows in zip(layout.widths, layout.texts, strict=True)]
         key_and_value = 4 * tokens * size**2
         others = sum(asked) * (4 * size**2 + 4 * size * ffn)
-        attention = sum(4 * count * width * size for count, width in zip(asked, layout.widths))
+        attention = sum(4 * count * width * size for count, width in zip(asked, layout.widths, strict=True))
         forward += layers * (key_and_value + others + attention)
     if config.pooling == "pooler":
         forward += 2 * sum(layout.texts) * size**2
@@ -173,7 +173,7 @@ class Speed:
 
 
 def _tokens(layout: Layout) -> int:
-    return sum(width * rows for width, rows in zip(layout.widths, layout.texts))
+    return sum(width * rows for width, rows in zip(layout.widths, layout.texts, strict=True))
 
 
 def _layers(config: EncoderConfig) -> tuple[tuple[int, int], tuple[int, int]]:
