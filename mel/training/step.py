@@ -97,24 +97,7 @@ def make_encode(
     layers, as long as those of all chunks fit into `compute.kept_bytes`; otherwise a chunk at a time,
     from its tokens, so that memory does not grow with the batch.
     """
-
-    def encode_group(params, tokens_NL, word_NLD, key, keep_states: bool):
-        rows, width = tokens_NL.shape
-        if not rows:
-            return jnp.zeros((0, config.hidden_size))
-        # Even the layers of one chunk are too much to keep if they are many.
-        model = BertEncoder(config, compute, remat=keep_states or config.num_layers > MOST_LAYERS_KEPT)
-
-        def encode_chunk(inputs):
-            tokens_nL, word_nLD, key = inputs
-            return model.apply({"params": params}, tokens_nL, not config.dropout, word_nLD, rngs={"dropout": key})
-
-        chunks = chunk_count(rows, width, chunk_tokens)
-        run = encode_chunk if keep_states else jax.checkpoint(encode_chunk)
-        if chunks == 1:  # a loop would be traced and compiled for nothing
-            return run((tokens_NL, word_NLD, key))
-        inputs = tokens_NL.reshape(chunks, -1, width), word_NLD.reshape(chunks, -1, width, config.hidden_size)
-        return jax.lax.map(run, (*inputs, jax.random.split(key, chunks))).reshape(rows, config.hidden_size)
+    encode_group = functools.partial(_encode_group, config, chunk_tokens, compute)
 
     def encode_on_device(params, tokens, key):
         key = jax.random.fold_in(key, jax.lax.axis_index(AXIS))
@@ -138,3 +121,25 @@ def make_encode(
         encode_on_device, mesh=mesh, in_specs=(PartitionSpec(), split, PartitionSpec()), out_specs=split
     )
     return lambda params, tokens, key: jnp.concatenate(on_devices(params, tokens, key))
+
+
+def _encode_group(
+    config: EncoderConfig, chunk_tokens: int, compute: Compute, params, tokens_NL, word_NLD, key, keep_states: bool
+) -> jax.Array:
+    """The embeddings of texts of one width, a chunk at a time."""
+    rows, width = tokens_NL.shape
+    if not rows:
+        return jnp.zeros((0, config.hidden_size))
+    # Even the layers of one chunk are too much to keep if they are many.
+    model = BertEncoder(config, compute, remat=keep_states or config.num_layers > MOST_LAYERS_KEPT)
+
+    def encode_chunk(inputs):
+        tokens_nL, word_nLD, key = inputs
+        return model.apply({"params": params}, tokens_nL, not config.dropout, word_nLD, rngs={"dropout": key})
+
+    chunks = chunk_count(rows, width, chunk_tokens)
+    run = encode_chunk if keep_states else jax.checkpoint(encode_chunk)
+    if chunks == 1:  # a loop would be traced and compiled for nothing
+        return run((tokens_NL, word_NLD, key))
+    inputs = tokens_NL.reshape(chunks, -1, width), word_NLD.reshape(chunks, -1, width, config.hidden_size)
+    return jax.lax.map(run, (*inputs, jax.random.split(key, chunks))).reshape(rows, config.hidden_size)

@@ -161,10 +161,16 @@ def test_what_decides_a_result_is_in_its_settings():
     config = RoundConfig("anywhere")
     assert sorted(config.settings) == [
         "batch_size", "bidirectional", "dropout", "encoder", "encoder_layers", "learning_rate", "log_q_correction",
-        "logit_scale", "loss_tile_rows", "multi_positive", "pooling", "precision", "rounds", "schedule", "seed", "steps_per_round",
-        "train_languages", "train_mentions", "warmup_steps", "weight_decay",
+        "logit_scale", "loss_tile_rows", "multi_positive", "pooling", "precision", "rounds", "schedule", "seed",
+        "steps_per_round", "train_languages", "train_mentions", "warmup_steps", "weight_decay",
     ]  # fmt: skip
-    assert sorted(dataclasses.replace(config, round=START).settings) == ["encoder", "encoder_layers", "logit_scale", "pooling", "seed"]
+    assert sorted(dataclasses.replace(config, round=START).settings) == [
+        "encoder",
+        "encoder_layers",
+        "logit_scale",
+        "pooling",
+        "seed",
+    ]
 
 
 def test_metrics_and_settings_stand_beside_the_checkpoint(run, steps):
