@@ -161,6 +161,7 @@ def test_a_missing_or_damaged_file_is_refused(tmp_path):
         AliasTable.read(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not MDN.exists(), reason=f"there is no MDN collection at {MDN}")
 def test_recall_on_the_dev_mentions_of_mdn(tmp_path):
     counts, malformed = Counter(), Malformed(0)
