@@ -33,6 +33,7 @@ PLACES = {
     "tokens/mentions/*": "tokens",
     "cache/*": "row cache",
     "rounds/*/negatives": "negatives",
+    "rounds/*/mining/*": "mined chunk",
     "rounds/*/checkpoint": "checkpoint",
     "rounds/*/embeddings/*": "embeddings",
     "rounds/*/*index": "index",
@@ -126,6 +127,11 @@ class Round:
     @property
     def negatives(self) -> pathlib.Path:
         return self.path / "negatives"
+
+    @property
+    def mining(self) -> pathlib.Path:
+        """Work in progress: chunks of the negatives, until all are there."""
+        return self.path / "mining"
 
     @property
     def training(self) -> pathlib.Path:

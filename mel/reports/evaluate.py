@@ -91,6 +91,9 @@ def evaluate(config: EvaluationConfig) -> str:
             with record_cost(work.path, f"evaluate {config.name}", mentions=len(mentions)):
                 ranking, tuned = system.rank(mentions)
                 evaluation = Evaluation(mentions, group_mentions(mentions, table(), kb), ranking, kb)
+                # Embeddings that had been removed are made again by now, on another machine perhaps a little otherwise.
+                system, _ = open_system(config.system, work, kb, config.compute.precision)
+                about = _about(config, kb_artifact, mentions, system)
                 figures = about | _figures(config, work, evaluation) | ({"tuned": tuned} if tuned else {})
             write = functools.partial(_write_page, work=work, evaluation=evaluation, others=others)
             report = publish_report(path, figures, evaluation, config, write)

@@ -165,12 +165,9 @@ def test_what_decides_a_result_is_in_its_settings():
         "steps_per_round", "train_languages", "train_mentions", "warmup_steps", "weight_decay",
     ]  # fmt: skip
     assert sorted(dataclasses.replace(config, round=START).settings) == [
-        "encoder",
-        "encoder_layers",
-        "logit_scale",
-        "pooling",
-        "seed",
-    ]
+        "batch_size", "encoder", "encoder_layers", "logit_scale", "pooling", "seed", "steps_per_round",
+        "train_languages", "train_mentions",
+    ]  # fmt: skip
 
 
 def test_metrics_and_settings_stand_beside_the_checkpoint(run, steps):
