@@ -2,7 +2,8 @@
 
 entities.jsonl                what each language says about each entity, a line a row
 entities.npy, languages.npy   the number of each row's entity, and the number of its language
-titles.npy, titles_ends.npy   the title of each row; title_hashes.npy and title_rows.npy find rows by it, lower-cased
+titles.npy, titles_ends.npy   the title of each row; title_hashes.npy and title_rows.npy find rows by it, lower-cased;
+                              title_{once,twice,lengths}.npy are its shape
 ids.npy, ids_ends.npy         the id of each entity number, NIL first; id_hashes.npy and id_rows.npy find a number by it
 row_keys.npy, row_order.npy   rows by entity and language, sorted
 
@@ -21,6 +22,7 @@ import numpy as np
 import orjson
 
 from mel.corpora.columns import read_column
+from mel.corpora.shapes import Shapes
 from mel.corpora.strings import Hashes, Strings
 from mel.types import NIL_ID, OUTSIDE, Entity, EntityId, MelError, id_order
 
@@ -41,6 +43,7 @@ class KnowledgeBase:
       titles: the title of each row.
       by_id: finds numbers by their ids.
       by_title: finds rows by their titles, lower-cased.
+      title_shapes: what tells which titles are alike.
       row_keys_E: int64, number of the entity · number of languages + language of all rows, ascending.
       row_order_E: int32, the row of each key.
     """
@@ -52,6 +55,7 @@ class KnowledgeBase:
     titles: Strings
     by_id: Hashes
     by_title: Hashes
+    title_shapes: Shapes
     row_keys_E: np.ndarray
     row_order_E: np.ndarray
 
@@ -75,9 +79,9 @@ class KnowledgeBase:
         languages_E = np.fromiter((language for _, language in rows), np.int32, len(rows))
         keys_E = entities_E.astype(np.int64) * len(languages) + languages_E
         order_E = np.argsort(keys_E, kind="stable").astype(np.int32)
-        by_id, by_title = Hashes.of(numbers), Hashes.of(title.lower() for title in titles)
+        found_by = Hashes.of(numbers), Hashes.of(title.lower() for title in titles), Shapes.of(titles)
         strings = Strings.of(numbers), Strings.of(titles)
-        return cls(entities_E, languages_E, tuple(languages), *strings, by_id, by_title, keys_E[order_E], order_E)
+        return cls(entities_E, languages_E, tuple(languages), *strings, *found_by, keys_E[order_E], order_E)
 
     @classmethod
     def read(cls, folder: str | os.PathLike, languages: Sequence[str]) -> KnowledgeBase:
@@ -85,7 +89,7 @@ class KnowledgeBase:
         folder = pathlib.Path(folder)
         entities_E, languages_E, *keys_and_order = (read_column(folder / f"{name}.npy") for name in COLUMNS)
         strings = Strings.read(folder, IDS), Strings.read(folder, TITLES)
-        found_by = Hashes.read(folder, BY_ID), Hashes.read(folder, BY_TITLE)
+        found_by = Hashes.read(folder, BY_ID), Hashes.read(folder, BY_TITLE), Shapes.read(folder, BY_TITLE)
         return cls(entities_E, languages_E, tuple(languages), *strings, *found_by, *keys_and_order)
 
     def write(self, folder: str | os.PathLike) -> None:
@@ -97,6 +101,7 @@ class KnowledgeBase:
         self.titles.write(folder, TITLES)
         self.by_id.write(folder, BY_ID)
         self.by_title.write(folder, BY_TITLE)
+        self.title_shapes.write(folder, BY_TITLE)
 
     def __len__(self) -> int:
         return len(self.entities_E)
