@@ -21,8 +21,8 @@ class Finding:
 
     Attributes:
       path: relative to the folder that was looked through.
-      kind, digest, size: as its manifest says, the size in bytes; "" and 0 where that is damaged, 0 where its files were
-        removed.
+      kind, digest, size: as its manifest says, the size in bytes; "" and 0 where that is damaged, 0 where its files
+        were removed.
       made_from: its inputs, and where they stand.
       amiss: what is wrong with it, as sentences without a full stop; empty if it is sound.
       remedy: what to do if it is not, as a sentence begun.

@@ -91,6 +91,10 @@ class Workdir:
         """Where the token shards `tokens` stand decoded, for memory mapping."""
         return self.path / "cache" / f"{tokens.path.name}-{tokens.digest[:12]}"
 
+    def twins(self, tokens: Artifact) -> pathlib.Path:
+        """Where it stands which rows of `tokens` read alike."""
+        return self.path / "cache" / f"twins-{tokens.digest[:12]}"
+
     def round(self, number: int) -> Round:
         """Round 0, 1, ...; START is the untrained encoder."""
         return Round(self.path / "rounds" / ("start" if number == START else str(number)))

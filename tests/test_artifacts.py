@@ -11,7 +11,16 @@ import pytest
 
 from mel import artifacts
 from mel.artifacts import (
-    Workdir, allocate, discard, exists, open_artifact, publish, recorded, remove_files, require_settings, write_text,
+    Workdir,
+    allocate,
+    discard,
+    exists,
+    open_artifact,
+    publish,
+    recorded,
+    remove_files,
+    require_settings,
+    write_text,
 )  # fmt: skip
 from mel.types import MelError
 

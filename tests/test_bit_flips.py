@@ -56,7 +56,7 @@ def test_every_kind_is_looked_at(whole):
     kinds = {read_manifest(path, "").kind for path in artefacts(whole)}
     assert kinds == {
         "kb", "alias table", "tokenizer", "mentions", "tokens", "row cache", "checkpoint", "embeddings", "index",
-        "negatives", "report", "bundle",
+        "negatives", "report", "bundle", "twins",
     }  # fmt: skip
 
 

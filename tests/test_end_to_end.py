@@ -104,7 +104,7 @@ def test_a_run_leaves_what_it_promises(finished):
     assert set(report["micro"]) == {"r@1", "r@1_interval", "r@10", "r@100", "mrr"}
     assert report["mentions"] == sum(language["mentions"] for language in report["by_language"].values())
     embedded = {number: exists(Workdir(finished).round(number).entity_embeddings) for number in (START, 0, 1)}
-    assert embedded == {START: False, 0: True, 1: True}  # those of rounds before the one that was mined with are removed
+    assert embedded == {START: False, 0: True, 1: True}  # of rounds before the one that mined they are removed
     assert not [finding for finding in verify(finished) if finding.amiss]
 
 

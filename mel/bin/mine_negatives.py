@@ -102,7 +102,7 @@ def _mine(
     asked_n = _asked(config, trained, tokens["mention_tokens"].facts["languages"])
     artifact, index = trained.entity_index(config.index)
     made_from = {"checkpoint": trained.artifact, "embeddings" if config.index == "exact" else "index": artifact}
-    first_E = entities.rows.twins()
+    first_E = trained.twins
 
     def mine(rows_c: np.ndarray, count: Callable[[int], None]) -> np.ndarray:
         return mining.mine(

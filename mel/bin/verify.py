@@ -62,7 +62,8 @@ def table(findings: Sequence[Finding]) -> str:
     """Findings as Markdown."""
     lines = ["| artefact | kind | digest | MB | made from | state |", "|---|---|---|---:|---|---|"]
     for each in findings:
-        made_from, state = ", ".join(each.made_from) or "–", "; ".join(each.amiss) or ("removed" if each.removed else "sound")
+        made_from, untroubled = ", ".join(each.made_from) or "–", "removed" if each.removed else "sound"
+        state = "; ".join(each.amiss) or untroubled
         size = f"{each.size / 1e6:,.1f}"
         lines.append(f"| {each.path} | {each.kind} | {each.digest[:SHOWN_DIGITS]} | {size} | {made_from} | {state} |")
     return "\n".join(lines)

@@ -1,7 +1,7 @@
 """Mining in chunks, each published when it is done: a command that was ended goes on after the last one.
 
-A chunk is what K negatives of some mentions are, as entity rows. Mentions of one length stand in one chunk, as far as they
-fill it, so that hardly any padding is embedded.
+A chunk holds the K negatives of some mentions, as entity rows. Mentions of one length stand in one chunk, as far as
+they fill it, so that hardly any padding is embedded.
 """
 
 from __future__ import annotations

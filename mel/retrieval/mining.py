@@ -83,8 +83,8 @@ def mine(
       seed: of the draw.
       stream: the round: another one draws anew, so that in time a mention meets all of its pool.
       twins: which rows read alike; none do where it is not given.
-      mentions_Q: a number of each mention, with which its draw is folded, so that it is the same whatever other mentions
-        there are; 0 .. Q - 1 where they are not given.
+      mentions_Q: a number of each mention, with which its draw is folded, so that it is the same whatever other
+        mentions there are; 0 .. Q - 1 where they are not given.
       progress: told how many more mentions are done.
       block: mentions searched at once; the result does not depend on it.
 

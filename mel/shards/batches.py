@@ -49,6 +49,7 @@ class BatchSource:
       compact_id_V: what stands for each token id in a batch; None for the ids as they are.
       log_q: whether batches tell how likely their candidates are to be in one.
       chosen_n: the mentions to draw, rows of `mentions` whose gold the KB has; None for all of these.
+      twin_E: the first entity row that reads like each; looked for where it is not given.
     """
 
     mentions: RowSet
@@ -61,6 +62,7 @@ class BatchSource:
     compact_id_V: np.ndarray | None = None
     log_q: bool = False
     chosen_n: np.ndarray | None = None
+    twin_E: np.ndarray | None = None
 
     def __post_init__(self):
         if self.order.batch_size % self.devices:
@@ -188,21 +190,24 @@ class BatchSource:
 
     @functools.cached_property
     def _twin_E(self) -> np.ndarray:
-        return self.entities.rows.twins()
+        return self.entities.rows.twins() if self.twin_E is None else self.twin_E
 
     @functools.cached_property
     def _log_q_E(self) -> np.ndarray:
         """The log-probability that an entity row is a candidate of a batch, as if draws were independent.
 
         An entity is drawn as a gold or as a hard negative; of all draws of an epoch its share is p,
-        and of the n draws of a batch at least one is of it with probability 1 - (1 - p)^n.
+        and of the n draws of a batch at least one is of it with probability 1 - (1 - p)^n. Mentions that have
+        negatives stand for those that have none.
         """
-        draws = [self.mentions.entity_rows_N[self._drawn]]
+        mentions_n, entities, draws_a_mention = self.order.mentions_n, len(self.entities), 1
+        counts_E = np.bincount(self.mentions.entity_rows_N[mentions_n], minlength=entities)
         if self.negatives is not None:
-            draws.append(self.negatives.of(self._drawn).reshape(-1))
-        counts_E = np.bincount(np.concatenate(draws), minlength=len(self.entities))
-        share_E = np.maximum(counts_E, 1) / sum(map(len, draws))
-        draws_a_batch = self.batch_size * sum(map(len, draws)) / len(self._drawn)
+            draws_a_mention += self.negatives.per_mention
+            of_drawn_E = np.bincount(self.negatives.of(self._drawn).reshape(-1), minlength=entities)
+            counts_E = counts_E + of_drawn_E * (len(mentions_n) / len(self._drawn))
+        share_E = np.maximum(counts_E, 1) / (len(mentions_n) * draws_a_mention)
+        draws_a_batch = self.batch_size * draws_a_mention
         return np.log(-np.expm1(draws_a_batch * np.log1p(-np.minimum(share_E, 1 - 1e-12))))
 
     def _lengths(self, mention_rows_B: np.ndarray, entity_rows_c: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from mel.retrieval import embeddings, index
 from mel.retrieval.embeddings import publish_or_open
 from mel.retrieval.exact import ExactIndex
 from mel.retrieval.index import Index, IndexKind, publish_or_open_index
-from mel.shards.datasets import RowSet, open_rows
+from mel.shards.datasets import RowSet, open_rows, open_twins
 from mel.training.checkpoint import Checkpoint, find_checkpoint, open_checkpoint
 from mel.types import MelError
 
@@ -61,6 +61,11 @@ class Trained:
     def entities(self) -> RowSet:
         """The rows of the knowledge base."""
         return open_rows(self._entity_tokens, self._work.cache(self._entity_tokens))
+
+    @functools.cached_property
+    def twins(self) -> np.ndarray:
+        """The first row of `entities` that reads like each."""
+        return open_twins(self._entity_tokens, self._work.twins(self._entity_tokens), self.entities.rows)
 
     @functools.cached_property
     def mentions(self) -> RowSet:

@@ -23,7 +23,7 @@ from mel.encoder.transformer import Params
 from mel.encoder.vocabulary import Vocabulary
 from mel.locks import claim
 from mel.shards.batches import BatchSource, Layout
-from mel.shards.datasets import TOKEN_IDS, open_rows, read_token_ids
+from mel.shards.datasets import TOKEN_IDS, open_rows, open_twins, read_token_ids
 from mel.shards.negatives import Negatives, open_negatives
 from mel.shards.selection import usable_mentions
 from mel.training.checkpoint import StepCheckpoints, open_checkpoint, publish_checkpoint, publish_start
@@ -268,12 +268,14 @@ def _batch_source(
     caches = [(inputs[name], work.cache(inputs[name])) for name in TOKENS]
     on_lead("cache", lambda: [open_rows(*cache) for cache in caches])
     entities, mentions = (open_rows(*cache) for cache in caches)
+    twins = inputs["entity_tokens"], work.twins(inputs["entity_tokens"]), entities.rows
+    on_lead("twins", lambda: open_twins(*twins))
     negatives = open_negatives(inputs["negatives"].path, inputs["mention_tokens"]) if "negatives" in inputs else None
     languages = inputs["mention_tokens"].facts["languages"]
     chosen_n = usable_mentions(mentions, languages, config.train_languages, config.train_mentions, config.seed)
     return BatchSource(
         mentions, entities, negatives, config.batch_size, config.seed, tokens_at_once(), jax.device_count(),
-        vocabulary.compact_id_V, config.loss.log_q_correction, chosen_n,
+        vocabulary.compact_id_V, config.loss.log_q_correction, chosen_n, open_twins(*twins),
     )  # fmt: skip
 
 
@@ -281,8 +283,8 @@ def _require_negatives(config: RoundConfig, this: Round, asked_n: np.ndarray, ne
     """Refuses negatives that a step would look for in vain, before the first one."""
     if len(missing := negatives.missing(asked_n)):
         raise MelError(
-            f"{this.negatives} has none for {len(missing)} of the {len(asked_n)} mentions that the round trains on, such "
-            f"as row {missing[0]}: delete it and run mel-mine-negatives --round={config.round - 1} again."
+            f"{this.negatives} has none for {len(missing)} of the {len(asked_n)} mentions that the round trains on, "
+            f"such as row {missing[0]}: delete it and run mel-mine-negatives --round={config.round - 1} again."
         )
 
 

@@ -1,4 +1,4 @@
-"""Chunks of mining: in the order of lengths, kept when a command ends, made again where they are not what is asked for."""
+"""Chunks of mining: in the order of lengths, kept when a command ends, made again if they are not what is asked."""
 
 import json
 
@@ -17,7 +17,7 @@ class Stopped(Exception):
 
 
 class Mining:
-    """Stands for mining: the negatives of mention m are 10 m and 10 m + 1. Notes what it is asked, and stops at will."""
+    """Stands for mining: the negatives of mention m are 10 m and 10 m + 1. Notes what it is asked; may stop."""
 
     def __init__(self, most=99):
         self.asked, self.most = [], most

@@ -178,12 +178,13 @@ def test_where_all_mentions_have_negatives_the_plan_is_that_of_the_first_batches
     assert every.plan(3, 6) == source.plan(3, 6) == source.plan()
 
 
-def test_log_q_is_over_the_mentions_that_have_negatives(source):
-    """As if the others were not there: half of the mentions, and the same with the others cut away."""
+def test_for_log_q_mentions_with_negatives_stand_for_those_without(source):
+    """Golds count as they are; the negatives of every second mention count twice, as if the next had the same."""
     half_n = np.arange(0, MENTIONS, 2)
     few = dataclasses.replace(only(source, half_n), log_q=True)
-    cut = dataclasses.replace(few, chosen_n=half_n)
-    np.testing.assert_array_equal(few._log_q_E, cut._log_q_E)
+    doubled = np.repeat(source.negatives.rows_nK[half_n], 2, axis=0)
+    whole = dataclasses.replace(source, negatives=Negatives(doubled), log_q=True)
+    np.testing.assert_array_equal(few._log_q_E, whole._log_q_E)
     assert not np.array_equal(few._log_q_E, dataclasses.replace(source, log_q=True)._log_q_E)
 
 
