@@ -52,14 +52,14 @@ def main(config: Config) -> None:
     keep_compiled(config.compute.compilation_cache)
     trained = open_trained(work, config.round, config.compute.precision)
     if exists(work.bundle):
-        _require_same(open_artifact(work.bundle, KIND), trained.checkpoint.artifact, config)
+        _require_same(open_artifact(work.bundle, KIND), trained.artifact, config)
         logging.info("Exported already: %s", work.bundle)
         return
     kb = open_artifact(work.kb, "kb")
     measure = functools.partial(_calibration, config, work, kb, trained) if config.calibrate_on else None
     embeddings, _ = trained.entity_embeddings
     publish_bundle(
-        work, trained.checkpoint.artifact, trained.encoder, embeddings, config.index, Windows.of(work), measure, config
+        work, trained.artifact, trained.encoder, embeddings, config.index, Windows.of(work), measure, config
     )
     logging.info("Published %s: round %d, %s index", work.bundle, trained.round, config.index)
 

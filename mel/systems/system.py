@@ -19,7 +19,7 @@ from mel.encoder.backend import Precision
 from mel.encoder.embed import Encoder
 from mel.evaluation.evaluation_set import EvaluationSet
 from mel.evaluation.ranking import Ranking
-from mel.retrieval.index import Index, IndexKind
+from mel.retrieval.index import IndexKind
 from mel.systems import alias_tables, fusion
 from mel.systems.contexts import add_contexts
 from mel.systems.nearest import rank_by_embeddings
@@ -119,34 +119,30 @@ def _olpeat(
     def rank(mentions: EvaluationSet) -> tuple[Ranking, dict[str, Any]]:
         return rank_by(trained.encoder, tokenizer, table(), mentions), {}
 
-    return System(rank, _facts(trained, "exact"), {"checkpoint": trained.checkpoint.artifact.digest})
+    return System(rank, _facts(trained, "exact"), {"checkpoint": trained.artifact.digest})
 
 
 def _encoder(config: SystemConfig, trained: Trained, kb: KnowledgeBase, table: Callable[[], AliasTable]) -> System:
-    """A round's encoder alone, or with contexts, or fused with the alias table."""
-    embeddings, _ = trained.entity_embeddings
-    index, digests = trained.entity_index(config.index)
-    inputs = {"checkpoint": trained.checkpoint.artifact.digest, "entity_embeddings": embeddings.digest, **digests}
+    """A round's encoder alone, or with contexts, or fused with the alias table; read when it is asked, not before."""
+    inputs = {"checkpoint": trained.artifact.digest, **trained.entity_digests(config.index)}
     facts = _facts(trained, config.index)
     if config.model == "fusion":
         facts["fusion_weight"] = config.fusion_weight
-    contexts = None
     if config.context_weight:
         facts["context_weight"] = config.context_weight
-        contexts, digests = trained.mention_index(config.index)
-        inputs |= {"mention_embeddings": trained.mention_embeddings[0].digest, **digests}
-    rank = functools.partial(_rank_by_encoder, config, trained, kb, table, index, contexts)
-    return System(rank, facts, inputs)
+        inputs |= trained.mention_digests(config.index)
+    return System(functools.partial(_rank_by_encoder, config, trained, kb, table), facts, inputs)
 
 
 def _rank_by_encoder(
-    config: SystemConfig, trained: Trained, kb: KnowledgeBase, table: Callable[[], AliasTable], index: Index,
-    contexts: Index | None, mentions: EvaluationSet,
-) -> tuple[Ranking, dict[str, Any]]:  # fmt: skip
+    config: SystemConfig, trained: Trained, kb: KnowledgeBase, table: Callable[[], AliasTable], mentions: EvaluationSet
+) -> tuple[Ranking, dict[str, Any]]:
     _, embeddings_ED = trained.entity_embeddings
+    _, index = trained.entity_index(config.index)
     queries_QD = trained.encoder.embed(mentions.rows, "mentions")
     ranking = rank_by_embeddings(queries_QD, index, kb.entities_E)
-    if contexts is not None:
+    if config.context_weight:
+        _, contexts = trained.mention_index(config.index)
         ranking = add_contexts(
             ranking, queries_QD, contexts, trained.mentions.entities_N, embeddings_ED, kb.entities_E,
             config.context_weight, trained.checkpoint.logit_scale,
@@ -161,5 +157,5 @@ def _rank_by_encoder(
 
 
 def _facts(trained: Trained, search: IndexKind) -> dict[str, Any]:
-    settings = trained.checkpoint.artifact.facts["settings"]
+    settings = trained.artifact.facts["settings"]
     return {"round": trained.round, "search": search, "seed": settings["seed"]}
