@@ -18,7 +18,6 @@ TRAIN = [
     "matplotlib>=3.10,<4",
     "optax>=0.2.8",
     "orbax-checkpoint>=0.12.8",
-    "rapidfuzz>=3.14,<4",
     "requests>=2.32,<3",
     "tensorboardX>=2.6,<3",
     "tensorflow-datasets>=4.9.10,<5",
@@ -74,6 +73,7 @@ setup(
         "jax>=0.10.2",
         "numpy>=2,<3",
         "orjson>=3.10,<4",
+        "rapidfuzz>=3.14,<4",
         "rdflib>=7.1,<8",
         "safetensors>=0.5,<1",
         "scann>=1.4.2,<2",
@@ -92,6 +92,7 @@ setup(
             "sentence-transformers>=6.2,<7",
             "torch==2.13.0",
         ],
+        "onnx": ["onnx>=1.18,<2", "onnxruntime>=1.22,<2"],
         "cuda": ["jax[cuda13]>=0.10.2"],
     },
     entry_points={

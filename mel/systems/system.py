@@ -14,15 +14,15 @@ from mel.artifacts import Artifact, Workdir, open_artifact
 from mel.config import flag
 from mel.corpora.alias_table import AliasTable
 from mel.corpora.kb import KnowledgeBase
-from mel.corpora.similarity import similarity_prior
 from mel.encoder.backend import Precision
 from mel.encoder.embed import Encoder
 from mel.evaluation.evaluation_set import EvaluationSet
+from mel.evaluation.evidence import Evidence
+from mel.evaluation.fusion import fuse
 from mel.evaluation.ranking import Ranking
 from mel.retrieval.index import IndexKind
-from mel.systems import alias_tables, fusion
-from mel.systems.contexts import add_contexts
-from mel.systems.nearest import rank_by_embeddings
+from mel.systems import alias_tables
+from mel.systems.fusion import fuse_cross_fitted
 from mel.systems.olpeat import rank_by_linked_aliases, rank_by_olpeat
 from mel.systems.trained import LAST, Trained, open_trained
 from mel.text.tokenizer import Tokenizer
@@ -137,23 +137,19 @@ def _encoder(config: SystemConfig, trained: Trained, kb: KnowledgeBase, table: C
 def _rank_by_encoder(
     config: SystemConfig, trained: Trained, kb: KnowledgeBase, table: Callable[[], AliasTable], mentions: EvaluationSet
 ) -> tuple[Ranking, dict[str, Any]]:
-    _, embeddings_ED = trained.entity_embeddings
-    _, index = trained.entity_index(config.index)
+    evidence = Evidence(
+        kb, trained.entity_embeddings[1], trained.entity_index(config.index)[1],
+        table=table() if config.model == "fusion" else None,
+        contexts=trained.contexts(config.index, kb, config.context_weight) if config.context_weight else None,
+    )  # fmt: skip
     queries_QD = trained.encoder.embed(mentions.rows, "mentions")
-    ranking = rank_by_embeddings(queries_QD, index, kb.entities_E)
-    if config.context_weight:
-        _, contexts = trained.mention_index(config.index)
-        ranking = add_contexts(
-            ranking, queries_QD, contexts, trained.mentions.entities_N, embeddings_ED, kb.entities_E,
-            config.context_weight, trained.checkpoint.logit_scale,
-        )  # fmt: skip
+    ranking = evidence.ranking(queries_QD, "mentions")
     if config.model == "checkpoint":
         return ranking, {}
-    prior = similarity_prior(table(), mentions.lookups, outside=1 / len(np.unique(kb.entities_E)))
-    pool = fusion.pool_candidates(mentions.lookups, ranking, prior, queries_QD, embeddings_ED, kb.entities_E)
+    pool = evidence.pool(queries_QD, ranking, mentions.lookups)
     if config.fusion_weight == FITTED:
-        return fusion.fuse_cross_fitted(pool, mentions.gold_Q, mentions.clusters)
-    return fusion.fuse(pool, np.full(len(mentions), config.fusion_weight)), {}
+        return fuse_cross_fitted(pool, mentions.gold_Q, mentions.clusters)
+    return fuse(pool, np.full(len(mentions), config.fusion_weight)), {}
 
 
 def _facts(trained: Trained, search: IndexKind) -> dict[str, Any]:

@@ -8,8 +8,10 @@ import pathlib
 import numpy as np
 
 from mel.artifacts import START, Artifact, Workdir, exists, open_artifact, recorded
+from mel.corpora.kb import KnowledgeBase
 from mel.encoder.backend import Precision
 from mel.encoder.embed import Encoder
+from mel.evaluation.contexts import Contexts, known_entities
 from mel.retrieval import embeddings, index
 from mel.retrieval.embeddings import publish_or_open
 from mel.retrieval.exact import ExactIndex
@@ -91,6 +93,11 @@ class Trained:
     def mention_index(self, kind: IndexKind) -> tuple[Artifact, Index]:
         """The same over the training mentions."""
         return _open_index(self._work.round(self.round).mention_index, kind, *self.mention_embeddings)
+
+    def contexts(self, kind: IndexKind, kb: KnowledgeBase, weight: float) -> Contexts:
+        """The training mentions, to be heard beside the descriptions of `kb`."""
+        entities_M = known_entities(self.mentions.entities_N, kb)
+        return Contexts(self.mention_index(kind)[1], entities_M, weight, self.checkpoint.logit_scale)
 
     def entity_digests(self, kind: IndexKind) -> dict[str, str]:
         """The digests of the embeddings, and of the index where its answers depend on its building.
