@@ -1,0 +1,156 @@
+"""Where the mentions of a text are: the knowledge base's own surface forms, as far as pages link them.
+
+Of overlapping spans the more probable one stays, of equally probable ones the longer one, so whether a span is
+detected does not depend on those that are less probable than it.
+"""
+
+from __future__ import annotations
+
+import bisect
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import orjson
+
+from mel.evaluation.calibration import threshold_of
+from mel.linking.forms import Forms
+from mel.text.folding import folded
+from mel.types import MelError, Span
+
+KIND = "detector"
+FILE = "detection.json"
+PRIOR = 0.5  # of a form where no page was held out to see how often unknown forms are linked
+
+
+class Detected(NamedTuple):
+    """Spans of a text that may be mentions: [n] each, by their starts.
+
+    Attributes:
+      spans: where they are; they may overlap.
+      forms: the number of the form of each.
+      upper: whether each has an upper-case letter.
+    """
+
+    spans: list[Span]
+    forms: list[int]
+    upper: list[bool]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Detector:
+    """Finds mentions in texts.
+
+    Example:
+      detector = Detector.read(work.detector)
+      detector.spans("Paris liegt an der Seine.", "de")  # [(Span(0, 5), 0.9), (Span(19, 24), 0.8)]
+
+    Attributes:
+      forms: what is looked for.
+      prior: the probability before any evidence, of a form that is only linked and of a name.
+      threshold: spans that are at least so probable are detected where nobody asks for anything else: the best F1 on
+        the pages that were held out; 0 where there were none.
+      measured: the precision at each threshold on those pages, None where there were none.
+    """
+
+    forms: Forms
+    prior: Sequence[float]
+    threshold: float
+    measured: Mapping[str, Any] | None
+
+    @classmethod
+    def read(cls, folder: pathlib.Path) -> Detector:
+        """Opens what `write` wrote.
+
+        Raises:
+          MelError: it is damaged.
+        """
+        try:
+            values = orjson.loads((folder / FILE).read_bytes())
+            forms = Forms.read(folder, values["languages"])
+            return cls(forms, values["prior"], values["threshold"], values["measured"])
+        except (OSError, ValueError, KeyError) as error:
+            raise MelError(f"{folder} cannot be read as a detector: {error}.") from error
+
+    def write(self, folder: pathlib.Path) -> None:
+        """Writes what `read` reads."""
+        self.forms.write(folder)
+        values = {name: getattr(self, name) for name in ("prior", "threshold", "measured")}
+        values["languages"] = self.forms.languages
+        (folder / FILE).write_bytes(orjson.dumps(values, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+
+    def threshold_for(self, precision: float) -> float:
+        """The least probability from which on so many of the detected forms were linked on the held-out pages.
+
+        A form counts once a page. Pages do not link all that they mention, so more are right than were linked.
+
+        Raises:
+          MelError: no threshold reaches it, or no page was held out.
+        """
+        if self.measured is None:
+            raise MelError(
+                f"A precision of {precision} of detected mentions is unknown, for no page was held out to measure it: "
+                "run mel-prepare-data with --held_out=0.02 and --detector in another --workdir."
+            )
+        return threshold_of(self.measured, precision)
+
+    def spans(
+        self, text: str, language: str | None = None, threshold: float | None = None
+    ) -> list[tuple[Span, float]]:
+        """The mentions of a text with their probabilities, by their starts; they do not overlap.
+
+        Args:
+          text: in any language.
+          language: of the text; None if it is not known.
+          threshold: the least probability; that of the detector if None.
+        """
+        found = self.candidates(text, language, threshold)
+        kept = without_overlaps([span for span, _ in found], [probability for _, probability in found])
+        return [found[place] for place in kept]
+
+    def candidates(
+        self, text: str, language: str | None = None, threshold: float | None = None
+    ) -> list[tuple[Span, float]]:
+        """As `spans`, with those that overlap with more probable ones."""
+        found = detect(self.forms, text)
+        if not found.spans:
+            return []
+        probability_n = self.forms.link_probability(found.forms, found.upper, language, self.prior)
+        least = self.threshold if threshold is None else threshold
+        pairs = zip(found.spans, probability_n.tolist(), strict=True)
+        return [(span, probability) for span, probability in pairs if probability >= least]
+
+
+def detect(forms: Forms, text: str) -> Detected:
+    """All forms in a text, however improbable."""
+    found = Detected([], [], [])
+    in_text = folded(text)
+    for start, end, form in forms.trie.find(in_text):
+        span = in_text.span(start, end)
+        surface_form = text[span.start : span.end]
+        found.spans.append(span)
+        found.forms.append(form)
+        found.upper.append(surface_form != surface_form.lower())
+    return found
+
+
+def without_overlaps(spans: Sequence[Span], weights: Sequence[float]) -> list[int]:
+    """The places of the spans that stay where of two that overlap only the one of more weight does, by their starts.
+
+    Of equal weights the longer one stays, of equally long ones the first.
+    """
+
+    def rank(place: int) -> tuple[float, int, int]:
+        return -weights[place], spans[place].start - spans[place].end, spans[place].start
+
+    starts: list[int] = []
+    kept: list[int] = []
+    for place in sorted(range(len(spans)), key=rank):
+        at = bisect.bisect_left(starts, spans[place].start)
+        free_before = at == 0 or spans[kept[at - 1]].end <= spans[place].start
+        if free_before and (at == len(kept) or spans[place].end <= spans[kept[at]].start):
+            starts.insert(at, spans[place].start)
+            kept.insert(at, place)
+    return kept
