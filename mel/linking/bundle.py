@@ -5,7 +5,7 @@ modules.json, 1_Pooling/, 2_Dense/
               with encoder/ they make the bundle a sentence-transformers model; its input is a
               text with the marker before and after the focus (`mel.encoder.pretrained` writes them)
 index/        of the entities' embeddings
-entities.npy, languages.npy, titles*.npy, ids*.npy, number_of.npy
+entities.npy, languages.npy, titles*.npy, title_*.npy, ids*.npy, id_*.npy, row_*.npy
               the entity, language and title of each row of the index, and what entities are called
 calibration.json
               where the bundle was calibrated: what turns scores into probabilities, and thresholds

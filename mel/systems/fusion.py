@@ -56,7 +56,8 @@ def pool_candidates(
     entities_QC = np.pad(ranking.entities_QK, ((0, 0), (0, DEPTH)))
     cosines_QC = np.pad(ranking.scores_QK, ((0, 0), (0, DEPTH)), constant_values=-np.inf)
     log_priors_QC = np.zeros(entities_QC.shape, np.float32)
-    known = set(entities_E.tolist())
+    probable_n = np.array(sorted({entity for lookup in lookups for entity in prior(*lookup)[0]}), np.int64)
+    known = set(probable_n[np.isin(probable_n, entities_E)].tolist())
     for mention, lookup in enumerate(lookups):
         probable, other = prior(*lookup)
         encoded = set(entities_QC[mention, :DEPTH].tolist())
