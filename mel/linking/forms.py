@@ -19,6 +19,7 @@ from typing import NamedTuple
 import marisa_trie
 import numpy as np
 
+from mel.corpora.columns import read_column
 from mel.text.folding import Folded, fold
 from mel.types import MelError
 
@@ -125,7 +126,7 @@ class Forms:
     @classmethod
     def read(cls, folder: pathlib.Path, languages: Sequence[str]) -> Forms:
         """Maps what `write` wrote."""
-        columns = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in COLUMNS)
+        columns = (read_column(folder / f"{name}.npy") for name in COLUMNS)
         return cls(FormTrie.open(folder / TRIE), languages, *columns)
 
     def write(self, folder: pathlib.Path) -> None:

@@ -18,10 +18,12 @@ import numpy as np
 from absl import logging
 
 from mel.artifacts import Artifact, Workdir, discard, exists, open_artifact, publish
-from mel.corpora import alias_table, damuel
+from mel.corpora import damuel
+from mel.corpora.alias_table import LINKS, NAMES
 from mel.corpora.archives import Part
 from mel.corpora.kb import KnowledgeBase
 from mel.corpora.sources import Source, read_sources
+from mel.corpora.strings import Strings
 from mel.corpora.workers import map_in_order
 from mel.evaluation.nil import precision_curve
 from mel.linking.detection import KIND, PRIOR, Detector, detect, without_overlaps
@@ -166,14 +168,14 @@ def learn(trie: FormTrie, named_F: np.ndarray, counted: Iterable[tuple[str, Coun
 
 def _strings(kb: Artifact, aliases: Artifact) -> Iterator[str]:
     yield from KnowledgeBase.read(kb.path, kb.facts["languages"]).titles
-    yield from alias_table.read_strings(aliases.path, "links")
-    yield from alias_table.read_strings(aliases.path, "names")
+    for name in (LINKS, NAMES):
+        yield from Strings.read(aliases.path, name)
 
 
 def _named(trie: FormTrie, kb: Artifact, aliases: Artifact) -> np.ndarray:
     named_F = np.zeros(len(trie), bool)
     titles = KnowledgeBase.read(kb.path, kb.facts["languages"]).titles
-    for form in folded_forms(itertools.chain(titles, alias_table.read_strings(aliases.path, "names"))):
+    for form in folded_forms(itertools.chain(titles, Strings.read(aliases.path, NAMES))):
         named_F[trie.number(form)] = True
     return named_F
 
