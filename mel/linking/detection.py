@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
+import math
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -15,7 +16,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import orjson
 
-from mel.evaluation.calibration import threshold_of
 from mel.linking.forms import Forms
 from mel.text.folding import folded
 from mel.types import MelError, Span
@@ -94,7 +94,14 @@ class Detector:
                 f"A precision of {precision} of detected mentions is unknown, for no page was held out to measure it: "
                 "run mel-prepare-data with --held_out=0.02 and --detector in another --workdir."
             )
-        return threshold_of(self.measured, precision)
+        curve = self.measured
+        reached = [place for place, value in enumerate(curve["precision"]) if value >= precision]
+        if not reached:
+            most = math.floor(curve["precision"][0] * 1000) / 1000
+            raise MelError(
+                f"A precision of {precision} is not reached on the held-out pages: the most is {most}. Ask for less."
+            )
+        return curve["threshold"][reached[-1]]
 
     def spans(
         self, text: str, language: str | None = None, threshold: float | None = None
