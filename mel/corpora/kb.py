@@ -13,6 +13,7 @@ the archives only link to are numbered too: an alias table knows them, although 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -118,6 +119,22 @@ class KnowledgeBase:
         in_language_n = keys[exact_n] == entities_n * count + number
         in_any_n = keys[first_n] // count == entities_n
         return np.where(in_language_n, order[exact_n], np.where(in_any_n, order[first_n], -1)).astype(np.int32)
+
+    def places_of(self, entities_n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where the rows of each entity begin and end in `row_order_E`: at the same place if it has none."""
+        keys_n, count = np.asarray(entities_n, np.int64) * len(self.languages), len(self.languages)
+        return np.searchsorted(self.row_keys_E, keys_n), np.searchsorted(self.row_keys_E, keys_n + count)
+
+    def has_rows(self, entities_n: np.ndarray) -> np.ndarray:
+        """Whether each entity has a row, bool [n]: without one it is no candidate."""
+        first_n, end_n = self.places_of(entities_n)
+        return first_n < end_n
+
+    @functools.cached_property
+    def num_entities(self) -> int:
+        """How many entities have rows."""
+        entities_E = self.row_keys_E // len(self.languages)
+        return int(np.count_nonzero(np.diff(entities_E, prepend=-1)))
 
     def titles_of(self, entity: int) -> list[str]:
         """The titles of an entity in all languages that have it, in their order."""
