@@ -18,7 +18,7 @@ import orjson
 
 from mel.linking.forms import Forms
 from mel.text.folding import folded
-from mel.types import MelError, Span
+from mel.types import Link, MelError, Span
 
 KIND = "detector"
 FILE = "detection.json"
@@ -89,6 +89,8 @@ class Detector:
         Raises:
           MelError: no threshold reaches it, or no page was held out.
         """
+        if not 0 <= precision <= 1:
+            raise MelError(f"A precision of {precision} is no share: choose one from 0 to 1.")
         if self.measured is None:
             raise MelError(
                 f"A precision of {precision} of detected mentions is unknown, for no page was held out to measure it: "
@@ -128,6 +130,21 @@ class Detector:
         least = self.threshold if threshold is None else threshold
         pairs = zip(found.spans, probability_n.tolist(), strict=True)
         return [(span, probability) for span, probability in pairs if probability >= least]
+
+
+def surest(links: list[Link], detected: Sequence[float] | None) -> list[Link]:
+    """The links of a text; of detected spans that overlap only that which is more probably a mention and rightly linked.
+
+    Args:
+      links: of all spans, in their order.
+      detected: how probable it is that each span is a mention; None where spans were given.
+    """
+    if detected is None:
+        return links
+    spans = [Span(link.start, link.end) for link in links]
+    right = (1.0 if link.probability is None else link.probability for link in links)
+    weights = [probability * share for probability, share in zip(detected, right, strict=True)]
+    return [links[place] for place in without_overlaps(spans, weights)]
 
 
 def detect(forms: Forms, text: str) -> Detected:
