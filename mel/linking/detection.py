@@ -1,7 +1,7 @@
 """Where the mentions of a text are: the knowledge base's own surface forms, as far as pages link them.
 
-Of overlapping spans the more probable one stays, of equally probable ones the longer one, so whether a span is
-detected does not depend on those that are less probable than it.
+Of probable spans that overlap, the one stays that may be expected to cover the most characters of mentions: its
+probability times its length. So "New York" stays for a text that has it, though "York" alone may be linked as often.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Detector:
       prior: the probability before any evidence, of a form that is only linked and of a name.
       threshold: spans that are at least so probable are detected where nobody asks for anything else: the best F1 on
         the pages that were held out; 0 where there were none.
-      measured: the precision at each threshold on those pages, None where there were none.
+      measured: "precision" and "recall" at each "threshold", rising, on those pages; None where there were none.
     """
 
     forms: Forms
@@ -96,14 +96,14 @@ class Detector:
                 f"A precision of {precision} of detected mentions is unknown, for no page was held out to measure it: "
                 "run mel-prepare-data with --held_out=0.02 and --detector in another --workdir."
             )
-        curve = self.measured
-        reached = [place for place, value in enumerate(curve["precision"]) if value >= precision]
-        if not reached:
-            most = math.floor(curve["precision"][0] * 1000) / 1000
-            raise MelError(
-                f"A precision of {precision} is not reached on the held-out pages: the most is {most}. Ask for less."
-            )
-        return curve["threshold"][reached[-1]]
+        curve = zip(self.measured["threshold"], self.measured["precision"], strict=True)
+        for threshold, reached in curve:
+            if reached >= precision:
+                return threshold
+        most = math.floor(max(self.measured["precision"]) * 1000) / 1000
+        raise MelError(
+            f"A precision of {precision} is not reached on the held-out pages: the most is {most}. Ask for less."
+        )
 
     def spans(
         self, text: str, language: str | None = None, threshold: float | None = None
@@ -116,13 +116,13 @@ class Detector:
           threshold: the least probability; that of the detector if None.
         """
         found = self.candidates(text, language, threshold)
-        kept = without_overlaps([span for span, _ in found], [probability for _, probability in found])
-        return [found[place] for place in kept]
+        spans, probabilities = [span for span, _ in found], [probability for _, probability in found]
+        return [found[place] for place in without_overlaps(spans, probabilities)]
 
     def candidates(
         self, text: str, language: str | None = None, threshold: float | None = None
     ) -> list[tuple[Span, float]]:
-        """As `spans`, with those that overlap with more probable ones."""
+        """As `spans`, with all those that overlap."""
         found = detect(self.forms, text)
         if not found.spans:
             return []
@@ -143,8 +143,8 @@ def surest(links: list[Link], detected: Sequence[float] | None) -> list[Link]:
         return links
     spans = [Span(link.start, link.end) for link in links]
     right = (1.0 if link.probability is None else link.probability for link in links)
-    weights = [probability * share for probability, share in zip(detected, right, strict=True)]
-    return [links[place] for place in without_overlaps(spans, weights)]
+    both = [probability * share for probability, share in zip(detected, right, strict=True)]
+    return [links[place] for place in without_overlaps(spans, both)]
 
 
 def detect(forms: Forms, text: str) -> Detected:
@@ -160,14 +160,15 @@ def detect(forms: Forms, text: str) -> Detected:
     return found
 
 
-def without_overlaps(spans: Sequence[Span], weights: Sequence[float]) -> list[int]:
-    """The places of the spans that stay where of two that overlap only the one of more weight does, by their starts.
+def without_overlaps(spans: Sequence[Span], probabilities: Sequence[float]) -> list[int]:
+    """The places of the spans that stay, by their starts: of two that overlap, the one of more expected characters.
 
-    Of equal weights the longer one stays, of equally long ones the first.
+    Of equal ones the longer one stays, of equally long ones the first.
     """
 
     def rank(place: int) -> tuple[float, int, int]:
-        return -weights[place], spans[place].start - spans[place].end, spans[place].start
+        length = spans[place].end - spans[place].start
+        return -probabilities[place] * length, -length, spans[place].start
 
     starts: list[int] = []
     kept: list[int] = []

@@ -25,7 +25,6 @@ from mel.corpora.kb import KnowledgeBase
 from mel.corpora.sources import Source, read_sources
 from mel.corpora.strings import Strings
 from mel.corpora.workers import map_in_order
-from mel.evaluation.nil import precision_curve
 from mel.linking.detection import KIND, PRIOR, Detector, detect, without_overlaps
 from mel.linking.forms import TRIE, Forms, FormTrie, PageCounts, folded_forms
 from mel.progress import Progress
@@ -33,7 +32,8 @@ from mel.shards.blocks import Archives, is_held_out
 from mel.text.folding import fold
 from mel.types import MelError, Span
 
-HELD_OUT_PAGES = 20_000  # are enough to measure on
+HELD_OUT_PAGES = 10_000  # are enough to measure on
+THRESHOLDS = (0.01, 0.02, *(round(0.05 * step, 2) for step in range(1, 20)), 0.98, 0.99)
 
 
 class LinkedPage(NamedTuple):
@@ -159,11 +159,9 @@ def learn(trie: FormTrie, named_F: np.ndarray, counted: Iterable[tuple[str, Coun
     if not held_out:
         return Detector(forms, (PRIOR, PRIOR), 0.0, None)
     prior = _prior(forms, held_out)
-    probability_n, linked_n = _measured(forms, prior, held_out)
-    links = sum(each.links for _, each in held_out)
-    curve = precision_curve(probability_n, linked_n)
-    measured = curve | {"pages": sum(each.held_out for _, each in held_out), "links": links}
-    return Detector(forms, prior, _best_threshold(probability_n, linked_n, links), measured)
+    measured = _measured(forms, prior, held_out)
+    f1 = [p * r / (p + r) if p else 0.0 for p, r in zip(measured["precision"], measured["recall"], strict=True)]
+    return Detector(forms, prior, THRESHOLDS[int(np.argmax(f1))], measured)
 
 
 def _strings(kb: Artifact, aliases: Artifact) -> Iterator[str]:
@@ -256,39 +254,33 @@ def _prior(forms: Forms, held_out: list[tuple[str, Counted]]) -> tuple[float, fl
     return only_linked, named
 
 
-def _measured(
-    forms: Forms, prior: tuple[float, float], held_out: list[tuple[str, Counted]]
-) -> tuple[np.ndarray, np.ndarray]:
-    """The probability of each form that is detected on a held-out page, and whether the page links it."""
-    probabilities, linked = [], []
+def _measured(forms: Forms, prior: tuple[float, float], held_out: list[tuple[str, Counted]]) -> dict[str, Any]:
+    """What the held-out pages say of each threshold: a form counts once a page, right if the page links it."""
+    right_T, detected_T = np.zeros(len(THRESHOLDS)), np.zeros(len(THRESHOLDS))
     for language, each in held_out:
         of = each.occurrences
         probability_n = forms.link_probability(of.form, of.upper, language, prior)
-        kept = [
-            rows[place]
-            for rows in np.split(np.arange(len(of.page)), np.flatnonzero(np.diff(of.page)) + 1)
-            for place in without_overlaps(
-                [Span(*ends) for ends in zip(of.start[rows].tolist(), of.end[rows].tolist(), strict=True)],
-                probability_n[rows].tolist(),
-            )
-        ]
-        detected = Occurrences(*(column[kept] for column in of))
-        pairs, linked_n = _once_a_page(detected)
-        probabilities.append(forms.link_probability(pairs.form, pairs.upper, language, prior))
-        linked.append(linked_n)
-    return np.concatenate(probabilities), np.concatenate(linked)
+        for rows in np.split(np.arange(len(of.page)), np.flatnonzero(np.diff(of.page)) + 1):
+            spans = [Span(*ends) for ends in zip(of.start[rows].tolist(), of.end[rows].tolist(), strict=True)]
+            for number, threshold in enumerate(THRESHOLDS):
+                probable = np.flatnonzero(probability_n[rows] >= threshold)
+                kept = without_overlaps([spans[place] for place in probable], probability_n[rows[probable]].tolist())
+                detected = rows[probable[kept]]
+                detected_T[number] += len(np.unique(of.form[detected]))
+                right_T[number] += len(np.unique(of.form[detected[of.linked[detected]]]))
+    links = sum(each.links for _, each in held_out)
+    return {
+        "threshold": list(THRESHOLDS),
+        "precision": (right_T / np.maximum(detected_T, 1)).tolist(),
+        "recall": (right_T / max(links, 1)).tolist(),
+        "pages": sum(each.held_out for _, each in held_out),
+        "links": links,
+    }
 
 
 def _once_a_page(of: Occurrences) -> tuple[Occurrences, np.ndarray]:
-    """The first occurrence of each form, in either case, of each page, and whether the page links any of them."""
-    keys = np.stack([of.page, of.form, of.upper])
+    """The first occurrence of each form of each page, and whether the page links any of them."""
+    keys = np.stack([of.page, of.form])
     _, first, place = np.unique(keys, axis=1, return_index=True, return_inverse=True)
     linked = np.bincount(place.ravel(), of.linked, len(first)) > 0
     return Occurrences(*(column[first] for column in of)), linked
-
-
-def _best_threshold(probability_n: np.ndarray, linked_n: np.ndarray, links: int) -> float:
-    """Where F1 is highest, of the links that pages have."""
-    surest_g, group_n, count_g = np.unique(-probability_n, return_inverse=True, return_counts=True)
-    right_g = np.cumsum(np.bincount(group_n, linked_n, len(surest_g)))
-    return float(-surest_g[np.argmax(2 * right_g / (np.cumsum(count_g) + links))])

@@ -14,7 +14,7 @@ TEXT = "The New York of new york"
 def detector():
     trie = trie_of("New York", "York", "the")
     counts = {"new york": (0, 8, 4, 9), "york": (0, 1, 0, 9), "the": (0, 0, 9, 9)}
-    curve = {"threshold": [0.8, 0.05], "precision": [0.9, 0.5], "coverage": [0.5, 1.0]}
+    curve = {"threshold": [0.1, 0.5, 0.8], "precision": [0.5, 0.6, 0.9], "recall": [0.9, 0.8, 0.6]}
     return Detector(forms_of(trie, en=counts), (0.1, 0.3), 0.5, curve)
 
 
@@ -34,7 +34,7 @@ def test_a_text_without_forms_has_no_mentions(detector):
 
 
 def test_the_threshold_of_a_precision(detector):
-    assert detector.threshold_for(0.7) == 0.8
+    assert [detector.threshold_for(precision) for precision in (0.3, 0.6, 0.7)] == [0.1, 0.5, 0.8]
     with pytest.raises(MelError, match="A precision of 0.95 is not reached on the held-out pages: the most is 0.9."):
         detector.threshold_for(0.95)
     blind = Detector(detector.forms, detector.prior, 0.0, None)
@@ -53,27 +53,25 @@ def test_what_is_written_is_read(detector, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "spans, weights, kept",
+    "spans, probabilities, kept",
     [
         ([(0, 3), (2, 5), (4, 7)], [0.5, 0.9, 0.5], [1]),
         ([(0, 3), (2, 5), (4, 7)], [0.5, 0.4, 0.5], [0, 2]),
-        ([(0, 3), (0, 8)], [0.5, 0.5], [1]),
+        ([(0, 4), (0, 8)], [1.0, 0.5], [1]),
+        ([(0, 4), (0, 8)], [1.0, 0.4], [0]),
         ([(0, 3), (2, 5)], [0.5, 0.5], [0]),
         ([(5, 8), (0, 5)], [0.1, 0.2], [1, 0]),
         ([], [], []),
     ],
 )
-def test_overlaps_by_hand(spans, weights, kept):
-    assert without_overlaps([Span(*ends) for ends in spans], weights) == kept
+def test_overlaps_by_hand(spans, probabilities, kept):
+    assert without_overlaps([Span(*ends) for ends in spans], probabilities) == kept
 
 
-def test_a_threshold_takes_nothing_from_what_is_above_it():
+def test_what_stays_does_not_overlap_and_nothing_more_would_fit():
     rng = np.random.default_rng(0)
     starts = rng.integers(0, 200, 100)
     spans = [Span(int(start), int(start + length)) for start, length in zip(starts, rng.integers(1, 12, 100))]
-    weights = rng.random(100)
-    everything = without_overlaps(spans, weights.tolist())
-    assert all(a.end <= b.start for a, b in zip([spans[k] for k in everything], [spans[k] for k in everything][1:]))
-    above = np.flatnonzero(weights >= 0.6)
-    alone = without_overlaps([spans[place] for place in above], weights[above].tolist())
-    assert [above[place] for place in alone] == [place for place in everything if weights[place] >= 0.6]
+    kept = [spans[place] for place in without_overlaps(spans, rng.random(100).tolist())]
+    assert all(one.end <= other.start for one, other in zip(kept, kept[1:]))
+    assert all(any(span.start < other.end and other.start < span.end for other in kept) for span in spans)

@@ -88,7 +88,7 @@ def test_of_overlapping_links_the_better_one_stays():
     def found(start, end, probability):
         return Link.of(Span(start, end), "x", (NamedCandidate("Q1", "", "", 0.5),), probability)
 
-    links = [found(0, 8, 0.5), found(4, 8, 0.9), found(9, 12, None)]
+    links = [found(0, 8, 0.3), found(4, 8, 0.9), found(9, 12, None)]
     assert surest(links, None) == links
-    assert surest(links, [0.8, 0.7, 0.1]) == links[1:]  # .40 and .63
-    assert surest(links, [0.8, 0.4, 0.1]) == [links[0], links[2]]  # .40 and .36
+    assert surest(links, [0.8, 0.7, 0.1]) == links[1:]  # 8 x .24 and 4 x .63 characters
+    assert surest(links, [0.8, 0.5, 0.1]) == [links[0], links[2]]  # 8 x .24 and 4 x .45
