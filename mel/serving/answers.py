@@ -1,52 +1,37 @@
-"""What a linker answers, as the service asks it and gives it on."""
+"""What a linker answers, as the service gives it on."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mel.serving.requests import Options, Question
+from mel.linking.linker import Linker
+from mel.types import Link, NamedCandidate
 
 DIGITS = 6
 
-Answer = Any
-"""A result of `mel.Linker`."""
 
-
-def link(linker: Any, options: Options, questions: Sequence[Question]) -> list[list[Answer]]:
-    """The links of each question; an option that is None is not asked for."""
-    return linker.link_batch(
-        [question.text for question in questions],
-        spans=[question.spans for question in questions],
-        language=[question.language for question in questions],
-        title=[question.title for question in questions],
-        **options._asdict(),
-    )
-
-
-def about(linker: Any) -> dict[str, Any]:
+def about(linker: Linker) -> dict[str, Any]:
     """What a page has to know of a linker."""
+    bundle = linker.bundle
     return {
-        "languages": list(linker.languages),
-        "detects": linker.detects,
-        "calibrated": linker.calibrated,
+        "languages": list(bundle.kb.languages),
+        "detects": bundle.detector is not None,
+        "calibrated": bundle.calibration is not None,
     }
 
 
-def answer_record(answer: Answer) -> dict[str, Any]:
-    """A link as JSON has it."""
-    record = {name: getattr(answer, name) for name in ("start", "end", "surface_form", "id", "title", "description")}
-    record["score"] = rounded(answer.score)
-    record["probability"] = rounded(answer.probability)
-    record["is_nil"] = answer.is_nil
-    record["candidates"] = [_candidate(candidate) for candidate in answer.candidates]
-    return record
+def record_of(link: Link) -> dict[str, Any]:
+    """A link as JSON has it; a number that is none is null."""
+    return {
+        "start": link.start, "end": link.end, "surface_form": link.surface_form, "id": link.id, "title": link.title,
+        "description": link.description, "score": _rounded(link.score), "probability": _rounded(link.probability),
+        "is_nil": link.is_nil, "candidates": [_candidate(candidate) for candidate in link.candidates],
+    }  # fmt: skip
 
 
-def rounded(value: float | None) -> float | None:
-    return None if value is None else round(float(value), DIGITS)
+def _candidate(candidate: NamedCandidate) -> dict[str, Any]:
+    return candidate._asdict() | {"score": _rounded(candidate.score)}
 
 
-def _candidate(candidate: Any) -> Mapping[str, Any]:
-    named = {name: getattr(candidate, name) for name in ("id", "title", "description")}
-    return named | {"score": rounded(candidate.score)}
+def _rounded(value: float | None) -> float | None:
+    return None if value is None or value == float("-inf") else round(value, DIGITS)

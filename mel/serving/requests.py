@@ -1,27 +1,28 @@
-"""What clients send: JSON and NIF to a text to be linked, refused in a sentence where it is none."""
+"""What clients send in JSON: a text to be linked, refused in a sentence where it is none."""
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import orjson
 
 from mel.corpora.names import shown
+from mel.linking.linker import Text
 from mel.types import MelError, Span
 
 MAX_NAME_CHARACTERS = 1000  # of a language or a title
-FIELDS = {
-    "text": str, "language": str, "title": str, "spans": list, "top_k": int, "nil_precision": float,
-    "min_probability": float,
-}  # fmt: skip
+SHARES = ("nil_precision", "min_probability", "detection_precision")
+FIELDS = {"text": str, "language": str, "title": str, "spans": list, "top_k": int, **dict.fromkeys(SHARES, float)}
 KINDS = {str: "a string", list: "a list", int: "a whole number", float: "a number"}
 
 
 class Bounds(NamedTuple):
     """What one request may ask for at most."""
 
+    characters: int
     spans: int
     top_k: int
 
@@ -31,32 +32,17 @@ class Options(NamedTuple):
 
     Attributes:
       top_k: candidates of each mention.
-      nil_precision, min_probability: as of `Linker.link`; None for neither.
+      nil_precision, min_probability, detection_precision: as of `Linker.link`; None for none.
     """
 
     top_k: int
     nil_precision: float | None = None
     min_probability: float | None = None
+    detection_precision: float | None = None
 
 
-class Question(NamedTuple):
-    """A text to be linked.
-
-    Attributes:
-      text: itself.
-      spans: its mentions; None where they are to be detected.
-      language: None where it is not known.
-      title: of its page, "" where there is none.
-    """
-
-    text: str
-    spans: tuple[Span, ...] | None = None
-    language: str | None = None
-    title: str = ""
-
-
-def read_json(body: bytes, bounds: Bounds) -> tuple[Question, Options]:
-    """The question in a JSON object; see `FIELDS`.
+def read_json(body: bytes, bounds: Bounds) -> tuple[Text, Options]:
+    """The text in a JSON object, and how it is to be linked; see `FIELDS`.
 
     Raises:
       MelError: it is none, or asks for more than is allowed.
@@ -72,30 +58,33 @@ def read_json(body: bytes, bounds: Bounds) -> tuple[Question, Options]:
     top_k = values.get("top_k", min(5, bounds.top_k))
     if not 1 <= top_k <= bounds.top_k:
         raise MelError(f"top_k={top_k} is not allowed: ask for 1 to {bounds.top_k} candidates.")
-    spans = None
-    if "spans" in values:
-        spans = check_spans([_span(span) for span in values["spans"]], values["text"], bounds)
-    question = Question(values["text"], spans, values.get("language") or None, values.get("title", ""))
-    return question, Options(top_k, values.get("nil_precision"), values.get("min_probability"))
+    spans = [_span(span) for span in values["spans"][: bounds.spans + 1]] if "spans" in values else None
+    text = Text(values["text"], spans, values.get("language") or None, values.get("title", ""))
+    check_text(text, bounds)
+    return text, Options(top_k, *(values.get(name) for name in SHARES))
 
 
-def check_spans(spans: list[Span], text: str, bounds: Bounds) -> tuple[Span, ...]:
-    """The spans of a text, in their order.
+def check_text(text: Text, bounds: Bounds) -> None:
+    """Refuses what cannot be linked, or not at once.
 
     Raises:
-      MelError: there are too many of them, one leaves the text, or two overlap.
+      MelError: the text is too long, has too many spans, one that leaves it, or two that overlap.
     """
+    spans: Sequence[Any] = text.spans or ()
+    if len(text.text) > bounds.characters:
+        raise MelError(
+            f"The text has {len(text.text):,} characters, more than {bounds.characters:,}: send it in parts."
+        )
     if len(spans) > bounds.spans:
-        raise MelError(f"{len(spans)} spans are too many: give at most {bounds.spans} a request.")
+        raise MelError(f"There are more than {bounds.spans:,} spans: send them in several requests.")
     for span in spans:
-        span.of(text)
+        span.of(text.text)
     in_order = sorted(spans, key=lambda span: span.start)
-    for one, other in zip(in_order, in_order[1:]):
+    for one, other in itertools.pairwise(in_order):
         if other.start < one.end:
             raise MelError(
                 f"Spans {one.start}:{one.end} and {other.start}:{other.end} overlap: give each in a request of its own."
             )
-    return tuple(spans)
 
 
 def _check_fields(values: Mapping[str, Any]) -> None:
@@ -111,7 +100,7 @@ def _check_fields(values: Mapping[str, Any]) -> None:
     for name in ("language", "title"):
         if len(values.get(name, "")) > MAX_NAME_CHARACTERS:
             raise MelError(f"{name} has more than {MAX_NAME_CHARACTERS} characters.")
-    for name in ("nil_precision", "min_probability"):
+    for name in SHARES:
         if not (0 <= values.get(name, 0) <= 1 and math.isfinite(values.get(name, 0))):
             raise MelError(f"{name}={values[name]} is no share: choose one from 0 to 1.")
 

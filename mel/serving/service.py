@@ -32,12 +32,14 @@ from starlette.routing import Route
 
 import mel
 from mel.config import flag
-from mel.linking import formats
-from mel.serving.answers import Answer, answer_record, linked_text
+from mel.evaluation.ranking import DEPTH
+from mel.linking.linker import Linker, Text
+from mel.linking.texts import CHARACTERS_A_MENTION
+from mel.serving.answers import about, record_of
 from mel.serving.batching import Batches, Busy
 from mel.serving.metrics import Metrics
-from mel.serving.requests import Bounds, Options, Question, check_spans, read_json
-from mel.types import MelError
+from mel.serving.requests import Bounds, Options, check_text, read_json
+from mel.types import Link, MelError
 
 PAGE = pathlib.Path(__file__).with_name("page.html")
 BODY_SECONDS = 30.0  # for a body to come
@@ -57,8 +59,9 @@ class LimitsConfig:
     """What one client and all together may ask for."""
 
     max_body: int = flag(1 << 20, "Most bytes of a request.")
-    max_spans: int = flag(1000, "Most spans of a request, given or detected.")
-    max_top_k: int = flag(100, "Most candidates of a mention.")
+    max_characters: int = flag(50_000, "Most characters of a text.")
+    max_spans: int = flag(1000, "Most spans that are given with a text.")
+    max_top_k: int = flag(DEPTH, "Most candidates of a mention.")
     max_waiting: int = flag(64, "Most requests that wait; more are sent away with status 429.")
     max_batch: int = flag(512, "Most mentions that are linked at once where many wait.")
 
@@ -66,38 +69,40 @@ class LimitsConfig:
         for field in dataclasses.fields(self):
             if (value := getattr(self, field.name)) < 1:
                 raise MelError(f"--{field.name}={value} leaves no room for anything: 1 is the least.")
+        if self.max_top_k > DEPTH:
+            raise MelError(f"--max_top_k={self.max_top_k} is more than the linker can give: {DEPTH} is the most.")
 
     @property
     def bounds(self) -> Bounds:
-        return Bounds(self.max_spans, self.max_top_k)
+        return Bounds(self.max_characters, self.max_spans, self.max_top_k)
 
 
 class Service:
     """Answers questions with a linker, in the thread of its batches."""
 
-    def __init__(self, linker: Any, limits: LimitsConfig):
+    def __init__(self, linker: Linker, limits: LimitsConfig):
         self._linker, self.limits = linker, limits
         self.batches = Batches(self._link, limits.max_waiting, limits.max_batch)
         self.metrics = Metrics(lambda: self.batches.waiting)
 
-    async def answer(self, question: Question, options: Options) -> list[Answer]:
+    async def links(self, text: Text, options: Options) -> list[Link]:
         """The links of a text.
 
         Raises:
-          MelError: the linker cannot answer it.
+          MelError: the linker cannot answer, or finds more mentions than one request may have.
           Busy: there is no room.
         """
-        weight = len(question.spans) if question.spans is not None else 1 + len(question.text) // 100
-        return await self.batches.result_of(question, options, weight)
+        weight = len(text.spans) if text.spans is not None else 1 + len(text.text) // CHARACTERS_A_MENTION
+        return await self.batches.result_of(text, options, weight)
 
     def about(self) -> dict[str, Any]:
         """What the service is."""
         return {"status": "ok" if self.batches.is_open else "ending", "version": mel.__version__, **about(self._linker)}
 
-    def _link(self, options: Any, questions: Sequence[Question]) -> list[list[Answer]]:
-        answers = link(self._linker, options, questions)
-        self.metrics.batch(sum(map(len, answers)))
-        return answers
+    def _link(self, options: Any, texts: Sequence[Text]) -> list[list[Link]]:
+        links = self._linker.link_batch(texts, **options._asdict())
+        self.metrics.batch(sum(map(len, links)))
+        return links
 
 
 def application(service: Service) -> Starlette:
@@ -124,22 +129,20 @@ def application(service: Service) -> Starlette:
 
 async def _link_json(service: Service, request: Request) -> Response:
     body = await _body(service, request)
-    question, options = read_json(body, service.limits.bounds)
-    answers = await service.answer(question, options)
-    return _json({"links": [answer_record(answer) for answer in answers]})
+    text, options = read_json(body, service.limits.bounds)
+    links = await service.links(text, options)
+    return _json({"links": [record_of(link) for link in links]})
 
 
 async def _link_nif(service: Service, request: Request) -> Response:
+    from mel.linking import nif  # rdflib is loaded by the first who asks
+
     body, bounds = await _body(service, request), service.limits.bounds
-    texts = await run_in_threadpool(formats.read_nif, body)
-    for text in texts:
-        if text.spans is not None:
-            check_spans(list(text.spans), text.text, bounds)
-    options = Options(top_k=1)
-    questions = (Question(text.text, text.spans, text.language) for text in texts)
-    answers = await asyncio.gather(*(service.answer(question, options) for question in questions))
-    linked = [linked_text(text, each) for text, each in zip(texts, answers, strict=True)]
-    content = await run_in_threadpool(lambda: b"".join(formats.write(linked, "nif")))
+    contexts = await run_in_threadpool(nif.read, body)
+    for context in contexts:
+        check_text(context.text, bounds)
+    links = await asyncio.gather(*(service.links(context.text, Options(top_k=1)) for context in contexts))
+    content = await run_in_threadpool(nif.annotated, contexts, links)
     return Response(content, media_type="text/turtle")
 
 
