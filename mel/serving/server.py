@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import dataclasses
 import logging as python_logging
+import signal
 import socket
 
 import uvicorn
 
 from mel.config import flag
-from mel.interruption import asked, deferred
+from mel.interruption import Interrupted, asked, deferred
 from mel.serving.service import Service, application
 from mel.types import MelError
 
@@ -54,15 +55,25 @@ def serve(service: Service, listening: socket.socket) -> None:
     """Serves until a signal comes; then answers who was let in already.
 
     Raises:
-      Interrupted: the signal has been obeyed.
+      Ended: the signal has been obeyed.
     """
     python_logging.getLogger("uvicorn.error").setLevel(python_logging.WARNING)
     config = uvicorn.Config(
         application(service), log_config=None, access_log=False, lifespan="on", server_header=False,
         timeout_graceful_shutdown=ENDING_SECONDS, timeout_keep_alive=15,
     )  # fmt: skip
-    with deferred():
-        asyncio.run(_serve(_Server(config), listening))
+    try:
+        with deferred():
+            asyncio.run(_serve(_Server(config), listening))
+    except Interrupted as interrupted:
+        raise Ended(interrupted.number) from None
+
+
+class Ended(Interrupted):
+    """A service was asked to end, and has."""
+
+    def __str__(self) -> str:
+        return f"ended by {signal.Signals(self.number).name}; who had been let in was answered."
 
 
 class _Server(uvicorn.Server):
