@@ -2,19 +2,21 @@
 
     python -m experiments.detection.end_to_end --workdir=W --mewsli=../shared/data/mdn/mewsli/dev
 
-W was prepared with --detector and --held_out; entities are those that the alias table answers, or what --bundle does.
-A prediction is strongly right where a hyperlink has the same span, weakly where one overlaps; of links the entity has
-to be the same, too. Intervals are drawn over pages, translations together. --sample writes detected spans that are
-no hyperlinks, with their contexts, to be judged by hand; --judged counts what somebody has judged.
+W was prepared with --detector and --held_out. Entities are those that the alias table answers, or with --bundle what
+`mel.Linker` does, which also chooses among detected spans that overlap. A prediction is strongly right where a
+hyperlink has the same span, weakly where one overlaps; of links the entity has to be the same, too. Intervals are drawn
+over pages, translations together. --sample writes detected spans that overlap no hyperlink, with their contexts, to be
+judged by hand; --judged counts what somebody has judged.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import pathlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -29,8 +31,10 @@ from mel.corpora.strings import Strings
 from mel.evaluation.intervals import interval, resampled_means
 from mel.linking.detection import KIND, Detector, detect
 from mel.linking.forms import Forms, FormTrie, folded_forms
+from mel.linking.linker import Linker
 from mel.types import Span
 
+LONGEST = "longest match"  # of forms as pages link them, in that very case
 CONTEXT = 80  # characters beside a sampled span
 Linked = list[tuple[Span, str]]
 
@@ -93,6 +97,16 @@ def by_alias_table(table: AliasTable, kb: KnowledgeBase) -> Callable[[Page, Sequ
     return link
 
 
+def by_bundle(linker: Linker, precision: float | None) -> Callable[[Page, Sequence[Span] | None], Linked]:
+    """Links spans, or with None those that the bundle detects; a span that means nothing known is no prediction."""
+
+    def link(page: Page, spans: Sequence[Span] | None) -> Linked:
+        links = linker.link(page.text, spans, page.language, page.title, top_k=1, detection_precision=precision)
+        return [(Span(found.start, found.end), found.id) for found in links if not found.is_nil]
+
+    return link
+
+
 def tally(predictions: Linked, links: Linked, strong: bool, entities: bool) -> Tally:
     """Compares spans, or links, of one page; `links` do not overlap, nor do `predictions`."""
 
@@ -149,30 +163,33 @@ def f1_interval(
     return interval(of["this"]), interval(of["this"] - of["other"])
 
 
-def table(found: dict[str, list[list[tuple[Span, str]]]], corpus: Sequence[Page], reference: str) -> list[str]:
-    """Lines of Markdown; differences are those to `reference`."""
+def table(found: dict[str, list[Linked]], corpus: Sequence[Page]) -> list[str]:
+    """Lines of Markdown, differences being those to the longest match; gold spans stand in rows of links only."""
     clusters = [page.cluster for page in corpus]
     lines = [
-        "| system | spans | P | R | F1 | F1 minus longest match | predictions |",
+        "| right is | system | predictions | P | R | F1 | F1 minus longest match |",
         "|---|---|---:|---:|---:|---:|---:|",
     ]
-    for entities in (False, True):
-        for strong in (True, False):
-            measured = {
-                name: [tally(each, page.links, strong, entities) for each, page in zip(of, corpus, strict=True)]
-                for name, of in found.items()
-            }
-            kind = f"{'strong' if strong else 'weak'}{', entity' if entities else ''}"
-            for name, tallies in measured.items():
-                precision, recall, f1 = scores(tallies)
-                (low, high), (less, more) = f1_interval(tallies, measured[reference], clusters)
-                difference = "–" if name == reference else f"{f1 - scores(measured[reference])[2]:+.3f} [{less:+.3f}, {more:+.3f}]"
-                predictions = sum(each.predictions for each in tallies)
-                lines.append(
-                    f"| {name} | {kind} | {precision:.3f} | {recall:.3f} | {f1:.3f} [{low:.3f}, {high:.3f}] | "
-                    f"{difference} | {predictions:,} |"
-                )
+    for entities, strong in itertools.product((False, True), (True, False)):
+        measured = {
+            name: [tally(each, page.links, strong, entities) for each, page in zip(of, corpus, strict=True)]
+            for name, of in found.items()
+            if entities or "gold" not in name
+        }
+        for name, tallies in measured.items():
+            precision, recall, f1 = scores(tallies)
+            own, difference = f1_interval(tallies, measured[LONGEST], clusters)
+            minus = f"{f1 - scores(measured[LONGEST])[2]:+.3f} {_interval(difference, '+.3f')}"
+            lines.append(
+                f"| {'strong' if strong else 'weak'} {'link' if entities else 'span'} | {name} | "
+                f"{sum(each.predictions for each in tallies):,} | {precision:.3f} | {recall:.3f} | "
+                f"{f1:.3f} {_interval(own, '.3f')} | {'–' if name == LONGEST else minus} |"
+            )
     return lines
+
+
+def _interval(bounds: tuple[float, float], digits: str) -> str:
+    return f"[{bounds[0]:{digits}}, {bounds[1]:{digits}}]"
 
 
 def sample(predictions: list[Linked], corpus: Sequence[Page], size: int, seed: int) -> list[dict]:
@@ -193,38 +210,53 @@ def sample(predictions: list[Linked], corpus: Sequence[Page], size: int, seed: i
     ]  # fmt: skip
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    flags.add_argument("--workdir", required=True, help="prepared with --detector")
-    flags.add_argument("--mewsli", type=pathlib.Path, required=True, help="the tree")
-    flags.add_argument("--precision", type=float, help="of detected forms on held-out pages; the best F1 if not given")
-    flags.add_argument("--sample", type=pathlib.Path, help="where 200 spans without hyperlinks are written")
-    chosen = flags.parse_args(argv)
+def links_of(chosen: argparse.Namespace, corpus: Sequence[Page]) -> dict[str, list[Linked]]:
+    """What each system predicts of each page."""
     work = Workdir(chosen.workdir)
-    corpus = read_pages(chosen.mewsli)
-    kb_artifact = open_artifact(work.kb, "kb")
-    kb = KnowledgeBase.read(kb_artifact.path, kb_artifact.facts["languages"])
+    artifact = open_artifact(work.kb, "kb")
+    kb = KnowledgeBase.read(artifact.path, artifact.facts["languages"])
     aliases = AliasTable.read(work.alias_table)
     aliases.add_titles(kb)
     detector = Detector.read(open_artifact(work.detector, KIND).path)
     threshold = None if chosen.precision is None else detector.threshold_for(chosen.precision)
-    link = by_alias_table(aliases, kb)
     linked_forms = set(Strings.read(work.alias_table, LINKS))
     linked_only = Forms.of(FormTrie.of(folded_forms(linked_forms)), np.zeros(0, bool), [])
-    systems: dict[str, Callable[[Page], list[Span]]] = {
-        "longest match, as linked": lambda page: longest_matches(linked_only, linked_forms, page),
-        "longest match, any case": lambda page: longest_matches(linked_only, None, page),
-        "longest match, all names": lambda page: longest_matches(detector.forms, None, page),
-        "detector": lambda page: [span for span, _ in detector.spans(page.text, page.language, threshold)],
-        "gold spans": lambda page: [span for span, _ in page.links],
+    link = by_alias_table(aliases, kb)
+    systems: dict[str, Callable[[Page], Linked]] = {
+        LONGEST: lambda page: link(page, longest_matches(linked_only, linked_forms, page)),
+        "longest match, any case": lambda page: link(page, longest_matches(linked_only, None, page)),
+        "longest match, all names": lambda page: link(page, longest_matches(detector.forms, None, page)),
+        "detector": lambda page: link(page, [s for s, _ in detector.spans(page.text, page.language, threshold)]),
+        "gold spans": lambda page: link(page, [span for span, _ in page.links]),
     }
-    found = {name: [link(page, spans(page)) for page in corpus] for name, spans in systems.items()}
-    print(f"{len(corpus):,} texts of {len({page.cluster for page in corpus}):,} pages, "
-          f"{sum(len(page.links) for page in corpus):,} hyperlinks")  # fmt: skip
-    print("\n".join(table(found, corpus, "longest match, as linked")))
+    if chosen.bundle:
+        link_by_bundle = by_bundle(Linker.load(chosen.bundle), chosen.precision)
+        systems["bundle, detector"] = lambda page: link_by_bundle(page, None)
+        systems["bundle, gold spans"] = lambda page: link_by_bundle(page, [span for span, _ in page.links])
+    return {name: [system(page) for page in corpus] for name, system in systems.items()}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags.add_argument("--workdir", required=True, help="prepared with --detector")
+    flags.add_argument("--mewsli", type=pathlib.Path, required=True, help="the tree")
+    flags.add_argument("--bundle", help="also link with this bundle of the same working directory")
+    flags.add_argument("--precision", type=float, help="of detected forms on held-out pages; the best F1 if not given")
+    flags.add_argument("--sample", type=pathlib.Path, help="where 200 spans without hyperlinks are written")
+    flags.add_argument("--judged", type=pathlib.Path, help="such a file with judgements, to be counted")
+    chosen = flags.parse_args(argv)
+    corpus = read_pages(chosen.mewsli)
+    clusters = {page.cluster for page in corpus}
+    links = sum(len(page.links) for page in corpus)
+    print(f"{len(corpus):,} texts of {len(clusters):,} pages, {links:,} hyperlinks\n")
+    found = links_of(chosen, corpus)
+    print("\n".join(table(found, corpus)))
     if chosen.sample:
         records = sample(found["detector"], corpus, 200, 0)
         chosen.sample.write_text("".join(json.dumps(each, ensure_ascii=False) + "\n" for each in records))
+    if chosen.judged:
+        judged = Counter(json.loads(line)["judgement"] for line in chosen.judged.read_text().splitlines())
+        print("\nwithout a hyperlink: " + ", ".join(f"{count} {name}" for name, count in judged.most_common()))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import orjson
 
 from mel.linking.forms import Forms
@@ -105,9 +104,7 @@ class Detector:
             f"A precision of {precision} is not reached on the held-out pages: the most is {most}. Ask for less."
         )
 
-    def spans(
-        self, text: str, language: str | None = None, threshold: float | None = None
-    ) -> list[tuple[Span, float]]:
+    def spans(self, text: str, language: str | None = None, threshold: float | None = None) -> list[tuple[Span, float]]:
         """The mentions of a text with their probabilities, by their starts; they do not overlap.
 
         Args:
@@ -133,7 +130,7 @@ class Detector:
 
 
 def surest(links: list[Link], detected: Sequence[float] | None) -> list[Link]:
-    """The links of a text; of detected spans that overlap only that which is more probably a mention and rightly linked.
+    """The links of a text; of detected spans that overlap the one that is more probably a mention and rightly linked.
 
     Args:
       links: of all spans, in their order.

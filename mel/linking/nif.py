@@ -1,4 +1,4 @@
-"""Texts and links as NIF 2.0 in Turtle; see `mel.linking.formats`, which loads this, and rdflib, where it is asked for."""
+"""Texts and links as NIF 2.0 in Turtle; see `mel.linking.formats`, which loads this, and rdflib, where it is needed."""
 
 from __future__ import annotations
 

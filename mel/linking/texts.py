@@ -168,7 +168,8 @@ def _blocks(texts: Iterable[NamedText]) -> Iterator[list[NamedText]]:
     block, size = [], 0
     for text in texts:
         block.append(text)
-        size += 1 + len(text.text.text) // CHARACTERS_A_MENTION if text.text.spans is None else len(text.text.spans) or 1
+        spans, characters = text.text.spans, len(text.text.text)
+        size += max(1, characters // CHARACTERS_A_MENTION if spans is None else len(spans))
         if size >= MENTIONS_AT_ONCE:
             yield block
             block, size = [], 0

@@ -1,7 +1,7 @@
 """The folded form of a text: what is compared when surface forms are looked for in it, whatever their case and width.
 
-Folded is NFKC, then Unicode's case folding ("Straße" is "strasse", "ＰＡＲＩＳ" is "paris"), without characters that only
-format (soft hyphens, joiners, direction marks), and with each white space character a plain space. Each place in a
+Folded is NFKC, then Unicode's case folding ("Straße" is "strasse", "ＰＡＲＩＳ" is "paris"), without characters that
+only format (soft hyphens, joiners, direction marks), and with each white space character a plain space. Each place in a
 folded text leads back to one in the text that it was made from.
 
 A word of a script that separates words is found from its beginning to its end only. Scripts that do not separate them

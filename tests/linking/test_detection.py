@@ -1,5 +1,7 @@
 """Which spans are detected, and which of those that overlap."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -71,7 +73,9 @@ def test_overlaps_by_hand(spans, probabilities, kept):
 def test_what_stays_does_not_overlap_and_nothing_more_would_fit():
     rng = np.random.default_rng(0)
     starts = rng.integers(0, 200, 100)
-    spans = [Span(int(start), int(start + length)) for start, length in zip(starts, rng.integers(1, 12, 100))]
+    spans = [
+        Span(int(start), int(start + length)) for start, length in zip(starts, rng.integers(1, 12, 100), strict=True)
+    ]
     kept = [spans[place] for place in without_overlaps(spans, rng.random(100).tolist())]
-    assert all(one.end <= other.start for one, other in zip(kept, kept[1:]))
+    assert all(one.end <= other.start for one, other in itertools.pairwise(kept))
     assert all(any(span.start < other.end and other.start < span.end for other in kept) for span in spans)

@@ -63,7 +63,7 @@ def test_link_probability_worked_by_hand():
     everywhere = (4 + (4 + 0.2) / 11) / 11  # in any case: 4 of 10 pages; without a capital: 1 of 5
     without = (1 + (4 + 0.2) / 11) / 6
     assert probability("mill", False, None) == pytest.approx(without)
-    in_english = ((0 + (3 + without) / 9)) / 5  # 3 of 8 pages, without a capital none of 4
+    in_english = (0 + (3 + without) / 9) / 5  # 3 of 8 pages, without a capital none of 4
     assert probability("mill", False, "en") == pytest.approx(in_english)
     assert probability("mill", False, "fr") == pytest.approx(without)  # a language without pages says nothing
     assert probability("mill", True, "en") > probability("mill", False, "en") != everywhere

@@ -29,7 +29,7 @@ def counted(*pages, held_out=()):
 
 def counts_of(found):
     names = {TRIE.number(name): name for name in ("paris", "new york", "york", "the")}
-    return {names[form]: pages.ravel().tolist() for form, pages in zip(found.forms.tolist(), found.pages)}
+    return {names[form]: pages.ravel().tolist() for form, pages in zip(found.forms.tolist(), found.pages, strict=True)}
 
 
 def test_a_page_counts_once_and_what_is_inside_of_a_link_not_at_all():
@@ -50,7 +50,7 @@ def test_held_out_pages_are_not_counted_and_only_so_many_are_kept():
     pages = [page("Paris the", "Paris"), page("York", "York"), page("the")]
     found = counted(held_out=pages)
     assert counts_of(found.counts) == {} and (found.held_out, found.links) == (2, 2)
-    rows = zip(*(column.tolist() for column in found.occurrences))
+    rows = zip(*(column.tolist() for column in found.occurrences), strict=True)
     paris, the, york = (TRIE.number(name) for name in ("paris", "the", "york"))
     assert list(rows) == [
         (0, 0, 5, paris, True, True), (0, 6, 9, the, False, False), (1, 0, 4, york, True, True),
@@ -65,7 +65,8 @@ def test_a_detector_worked_by_hand():
     assert detector.prior == (0.5, 0.25)
     # From .95 on there is Paris (linked on one page of two), from .25 on New York, too (not linked); it covers York
     # there. York (linked on the other page) was linked on none of three pages, "the" on none of six.
-    at = dict(zip(THRESHOLDS, zip(detector.measured["precision"], detector.measured["recall"])))
+    both = zip(detector.measured["precision"], detector.measured["recall"], strict=True)
+    at = dict(zip(THRESHOLDS, both, strict=True))
     assert at[0.9] == (1 / 2, 1 / 2) and at[0.2] == at[0.01] == (1 / 3, 1 / 2) and at[0.99] == at[0.9]
     assert detector.threshold == 0.3
     assert detector.measured["pages"] == 2 and detector.measured["links"] == 2

@@ -20,9 +20,15 @@ def detecting(tiny_world, untrained, tmp_path_factory) -> Workdir:
     prepare_data.main(
         config_of(
             prepare_data.Config,
-            workdir=str(work.path), damuel=str(tiny_world / "damuel"), mewsli=str(tiny_world / "mewsli"),
-            languages=("en", "ru", "ar"), tokenizer=str(tiny_world / "tokenizer"), mention_tokens=32,
-            title_in_window=True, workers=1, detector=True,
+            workdir=str(work.path),
+            damuel=str(tiny_world / "damuel"),
+            mewsli=str(tiny_world / "mewsli"),
+            languages=("en", "ru", "ar"),
+            tokenizer=str(tiny_world / "tokenizer"),
+            mention_tokens=32,
+            title_in_window=True,
+            workers=1,
+            detector=True,
         )  # fmt: skip
     )
     export.main(export.Config(workdir=str(work.path), round=START))

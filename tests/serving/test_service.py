@@ -150,7 +150,8 @@ def test_wrong_nif_is_refused_in_a_sentence(client, body, sentence):
 def test_health_and_metrics(client):
     about = client.get("/health").json()
     assert about == {
-        "status": "ok", "version": mel.__version__, "languages": ["en", "de", "ar"], "detects": True, "calibrated": True,
+        "status": "ok", "version": mel.__version__, "languages": ["en", "de", "ar"], "detects": True,
+        "calibrated": True,
     }  # fmt: skip
     ask(client, spans=[[0, 5], [19, 24]])
     ask(client, top_k=0)
