@@ -161,8 +161,8 @@ class Tokenizer:
                 return rendered
         around = text.text[max(text.focus.start - 20, 0) : text.focus.end + 20]
         raise MelError(
-            f"No text makes other programs read the row of {around!r}, perhaps because the name of a special token is in "
-            "it: give them the ids of its tokens."
+            f"No text makes other programs read the row of {around!r}, perhaps because it holds the name of a special "
+            "token: give them the ids of its tokens."
         )
 
     def row_ids(self, ids: np.ndarray) -> np.ndarray:

@@ -103,7 +103,7 @@ class Page:
         self._word_starts = self.starts_T[self._word_first]
 
     def pieces(self, focus: Span, room: int, encode: Encode) -> tuple[Piece, Piece, Piece]:
-        """The tokens before, in and after the focus: at least the `room` nearest, and one to see whether a word ends."""
+        """The tokens before, in and after the focus: the `room` nearest, and one more to see whether a word ends."""
         start, end = focus.start, focus.end
         first, last = (int(np.searchsorted(self.starts_T, position)) for position in (start, end))
         before, after = self._stretch(start), self._stretch(end)
@@ -144,7 +144,9 @@ class Page:
                 return Cut(piece.ids_t[:last], start, end)
             # From the beginning of the word on, but not beyond the stretch.
             first = last - 1 - _first_true(piece.opens_t[last - 1 : 0 : -1])
-            first = min(int(np.searchsorted(piece.begins_t[:last], max(piece.begins_t[first], end - STRETCH))), last - 1)
+            first = min(
+                int(np.searchsorted(piece.begins_t[:last], max(piece.begins_t[first], end - STRETCH))), last - 1
+            )
             part = encode(self.text[piece.begins_t[first] : end], bool(piece.begins_t[first] == 0))
             if first + len(part.ids) <= count:
                 return Cut(np.concatenate([piece.ids_t[:first], np.asarray(part.ids, np.int32)]), start, end)

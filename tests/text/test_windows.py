@@ -117,8 +117,8 @@ def test_other_programs_read_the_same_tokens_in_what_is_rendered(kind, header, p
 
 def test_a_rendered_text_by_hand(tmp_path):
     tokenizer = read_tokenizer(KINDS["words"](tmp_path))
-    mark = MarkedText(TEXTS["en"], Span(28, 33), "Millbrook")
-    assert TEXTS["en"][28:33] == "river"
+    mark = MarkedText(TEXTS["en"], Span(27, 32), "Millbrook")
+    assert TEXTS["en"][27:32] == "river"
     assert tokenizer.render(mark, 512).startswith("Millbrook[SEP] The old mill stands by the[M] river[M]; its owner, a")
     decoded = tokenizer.decode(tokenizer.rows([mark], 24)[0])
     assert tokenizer.render(mark, 24) == f"Millbrook[SEP] {decoded[0].strip()}[M] river[M]{decoded[2]}"
