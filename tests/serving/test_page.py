@@ -10,7 +10,7 @@ from mel.serving.service import application
 from tests.serving.browser import Browser, find
 
 pytestmark = pytest.mark.slow
-MARKS = "[...document.querySelectorAll('#text button')]"
+MARKS = "[...document.querySelectorAll('#text .mark')]"
 
 
 @pytest.fixture
@@ -63,6 +63,8 @@ def test_a_text_is_linked_by_keyboard_alone(browser, tmp_path):
     assert chosen(browser) == ["Paris"] and browser.value("document.activeElement.textContent") == "Paris"
     shown = detail(browser)
     assert "Title 1 <b>" in shown and "what 1 is" in shown and "Probability 75.0 %" in shown
+    bar = "document.querySelector('.bar')"
+    assert browser.value(f"{bar}.firstChild.offsetWidth / {bar}.offsetWidth") == pytest.approx(0.75, abs=0.01)
     assert "Alternatives" in shown and "Title 5 <b>" in shown and "0.200" in shown
     assert browser.value("document.querySelector('#detail a').href") == "https://www.wikidata.org/wiki/Q1"
     browser.press("ArrowRight")
