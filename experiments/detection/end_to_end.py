@@ -58,11 +58,11 @@ class Tally(NamedTuple):
     links: int
 
 
-def read_pages(tree: pathlib.Path) -> list[Page]:
-    """The pages of a tree that have links."""
+def read_pages(tree: pathlib.Path, languages: Sequence[str]) -> list[Page]:
+    """The pages of a tree that have links, in some languages; in all if there are none."""
     clusters = dict(pages(tree))
     found = []
-    for language in mewsli.list_languages(tree):
+    for language in languages or mewsli.list_languages(tree):
         for document in mewsli.read_documents(tree, language, Malformed(0)):
             links = [(mention.span, mention.gold) for mention in document.mentions]
             found.append(Page(language, document.text, document.title, links, clusters[document.docid]))
@@ -240,12 +240,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.add_argument("--workdir", required=True, help="prepared with --detector")
     flags.add_argument("--mewsli", type=pathlib.Path, required=True, help="the tree")
+    flags.add_argument("--languages", nargs="*", default=(), help="of the tree; all if not given")
     flags.add_argument("--bundle", help="also link with this bundle of the same working directory")
     flags.add_argument("--precision", type=float, help="of detected forms on held-out pages; the best F1 if not given")
     flags.add_argument("--sample", type=pathlib.Path, help="where 200 spans without hyperlinks are written")
     flags.add_argument("--judged", type=pathlib.Path, help="such a file with judgements, to be counted")
     chosen = flags.parse_args(argv)
-    corpus = read_pages(chosen.mewsli)
+    corpus = read_pages(chosen.mewsli, chosen.languages)
     clusters = {page.cluster for page in corpus}
     links = sum(len(page.links) for page in corpus)
     print(f"{len(corpus):,} texts of {len(clusters):,} pages, {links:,} hyperlinks\n")
