@@ -1,8 +1,8 @@
 """The encoder as an ONNX graph, for programs that have neither JAX nor PyTorch.
 
-It takes `input_ids` and `attention_mask`, int64 [rows, tokens], as the tokenizer in the encoder's folder gives them, and
-gives `embeddings`, float32 [rows, size], pooled and of unit length. The onnx package is needed to write it and
-onnxruntime to try it: the extra `onnx` has both.
+It takes `input_ids` and `attention_mask`, int64 [rows, tokens], as the tokenizer in the encoder's folder gives them,
+and gives `embeddings`, float32 [rows, size], pooled and of unit length. The onnx package is needed to write it
+and onnxruntime to try it: the extra `onnx` has both.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ from __future__ import annotations
 import importlib.util
 import math
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
 from mel.encoder.config import EncoderConfig
+from mel.encoder.transformer import PAD_ID, BertEncoder, Params
 from mel.encoder.weights import encoder_weights, read_weights, weight_file
 from mel.types import MelError
 
@@ -51,17 +53,29 @@ def write_onnx(file: pathlib.Path, config: EncoderConfig, transformer: pathlib.P
     onnx.checker.check_model(file)
 
 
-def check_onnx(file: pathlib.Path, ids_NL: np.ndarray, mask_NL: np.ndarray, expected_ND: np.ndarray) -> None:
-    """Runs a graph in onnxruntime, on rows whose embeddings are known.
+def check_onnx(
+    file: pathlib.Path, config: EncoderConfig, params: Params, tokens_NL: np.ndarray,
+    row_ids: Callable[[np.ndarray], np.ndarray],
+) -> None:  # fmt: skip
+    """Runs a graph in onnxruntime, beside the encoder that it was made of.
+
+    Args:
+      file: the graph.
+      config, params: the encoder.
+      tokens_NL: rows of tokens, 0 where padded.
+      row_ids: says which ids the tokenizer has for them.
 
     Raises:
-      MelError: one differs by more than `TOLERANCE`.
+      MelError: an embedding differs by more than `TOLERANCE`.
     """
     import onnxruntime
 
+    with jax.default_matmul_precision("highest"):
+        expected_ND = np.asarray(BertEncoder(config).apply({"params": params}, tokens_NL))
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-    inputs = {"input_ids": ids_NL.astype(np.int64), "attention_mask": mask_NL.astype(np.int64)}
-    difference = float(np.abs(session.run(["embeddings"], inputs)[0] - expected_ND).max())
+    ids_NL, mask_NL = row_ids(tokens_NL).astype(np.int64), (tokens_NL != PAD_ID).astype(np.int64)
+    found_ND = session.run(["embeddings"], {"input_ids": ids_NL, "attention_mask": mask_NL})[0]
+    difference = float(np.abs(found_ND - expected_ND).max())
     if not difference <= TOLERANCE:
         raise MelError(
             f"The ONNX graph gives embeddings that differ by {difference:.1g}, more than {TOLERANCE:g}: export without "
