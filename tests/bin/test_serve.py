@@ -57,10 +57,10 @@ def test_a_signal_ends_the_service_when_all_are_answered(calibrated):
     answers = []
 
     def ask():
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-        connection.request("POST", "/link", question)
-        answer = connection.getresponse()
-        answers.append((answer.status, json.loads(answer.read())))
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
+            connection.request("POST", "/link", question)
+            answer = connection.getresponse()
+            answers.append((answer.status, json.loads(answer.read())))
 
     def try_to_ask():
         with contextlib.suppress(OSError):  # who comes after the signal finds nobody
@@ -74,6 +74,7 @@ def test_a_signal_ends_the_service_when_all_are_answered(calibrated):
         assert process.poll() is None
     process.send_signal(signal.SIGTERM)
     said = "".join(lines)
+    process.stderr.close()
     for thread in threads:
         thread.join(60)
     assert process.wait(60) == 143 and "ended by SIGTERM; who had been let in was answered." in said
