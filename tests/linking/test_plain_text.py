@@ -31,7 +31,7 @@ def detecting(tiny_world, untrained, tmp_path_factory) -> Workdir:
             detector=True,
         )  # fmt: skip
     )
-    export.main(export.Config(workdir=str(work.path), round=START))
+    export.main(export.Config(workdir=str(work.path), round=str(START)))
     return work
 
 
@@ -78,6 +78,15 @@ def test_without_a_detector_plain_texts_are_refused(exported, tmp_path):
     source.write_text('{"id": 1, "language": "en", "text": "The red mill"}\n')
     with pytest.raises(MelError, match="spans is missing, and the bundle has no detector"):
         link.main(link.Config(str(exported.bundle), str(source), str(tmp_path / "out.jsonl"), max_malformed=0))
+
+
+def test_a_bundle_from_before_the_detector_is_not_taken_for_one_that_detects(detecting, exported, tmp_path):
+    work = Workdir(shutil.copytree(detecting.path, tmp_path / "run"))
+    export.main(export.Config(workdir=str(work.path), round=str(START)))  # as it is
+    shutil.rmtree(work.bundle)
+    shutil.copytree(exported.bundle, work.bundle)
+    with pytest.raises(MelError, match="was made without the detector at .*: move it away or delete it"):
+        export.main(export.Config(workdir=str(work.path), round=str(START)))
 
 
 def test_a_precision_that_nobody_measured_is_refused(linker, detecting, tmp_path):
