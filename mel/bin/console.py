@@ -18,6 +18,7 @@ import mel
 PACKAGE = pathlib.Path(mel.__file__).resolve().parent
 PLACES = (PACKAGE / "recipes", PACKAGE.parent)  # of a wheel, which setup.py puts them into; of a checkout
 FLAGFILE = "--flagfile="
+EXTRAS = {"serve": ("serve", "serving needs"), "": ("train", "preparing, training and evaluating need")}
 
 
 def __getattr__(binary: str) -> Callable[[], None]:
@@ -38,9 +39,10 @@ def start(binary: str) -> None:
         missing = (error.name or "mel").partition(".")[0]
         if missing == "mel":
             raise
+        extra, what = EXTRAS.get(binary, EXTRAS[""])
         sys.exit(
             f"{os.path.basename(sys.argv[0])}: the package {missing} is not installed: "
-            'pip install "mel-linker[train]" brings what preparing, training and evaluating need.'
+            f'pip install "mel-linker[{extra}]" brings what {what}.'
         )
 
 
