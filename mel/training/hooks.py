@@ -19,6 +19,8 @@ from mel.training.meter import Speed
 from mel.types import MelError, TrainState
 
 PROGRESS_SECONDS = 10.0
+COLLAPSED = 0.9  # mean cosine of two candidates; at the start of random weights it may be as high
+SETTLING = 100  # steps
 RATES = {
     "mentions_per_second": "{:.0f} mentions/s",
     "tokens_per_second": "{:.0f} tokens/s",
@@ -61,6 +63,7 @@ class Metrics:
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start)
         self._start, self._end, self._speed, self._every, self._last_good = start, end, speed, every, last_good
         self._pending: tuple[int, dict] | None = None
+        self._warned = False
         self.totals = {"mentions": 0, "tokens": 0}
         self._open_window(start)
 
@@ -121,6 +124,12 @@ class Metrics:
             " · ".join(RATES[name].format(rate) for name, rate in rates.items()),
             duration((self._end - step) / steps * elapsed),
         )  # fmt: skip
+        if values.get("candidate_cosine", 0.0) > COLLAPSED and step > self._start + SETTLING and not self._warned:
+            self._warned = True
+            logging.warning(
+                "Two candidates have a mean cosine of %.3f: the embeddings fall together. Lower --learning_rate, lengthen "
+                "--warmup_steps, or use a higher --logit_scale.", values["candidate_cosine"],
+            )  # fmt: skip
 
 
 class Profile:

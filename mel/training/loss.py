@@ -96,8 +96,9 @@ def softmax_loss(
       twin_C: equal where the texts of two columns are equal; None where no two are.
 
     Returns:
-      the loss, and {"loss", "accuracy"} where accuracy is the share of mentions whose gold scores
-      highest, without log-q correction.
+      the loss, and {"loss", "accuracy", "candidate_cosine"}: accuracy is the share of mentions whose gold scores
+      highest, without log-q correction, and candidate_cosine the mean cosine of two candidates, near 1 where the
+      encoder gives all of them the same embedding.
     """
     log_q_C = jax.lax.stop_gradient(log_q_C) if config.log_q_correction else None
     twin_C = jnp.arange(len(entity_C)) if twin_C is None else twin_C
@@ -109,7 +110,15 @@ def softmax_loss(
         golds = _Rows(candidate_CD[gold_column_B], jnp.arange(len(gold_B)), gold_B, twin_B)
         loss_B, _ = _row_losses(golds, _Columns(mention_BD, gold_B, twin_B, None), config)
         loss = (loss + jnp.mean(loss_B)) / 2
-    return loss, {"loss": loss, "accuracy": jnp.mean(hit_B)}
+    metrics = {"accuracy": jnp.mean(hit_B), "candidate_cosine": _mean_cosine(candidate_CD, entity_C != NIL)}
+    return loss, {"loss": loss, **metrics}
+
+
+def _mean_cosine(vector_CD: jax.Array, real_C: jax.Array) -> jax.Array:
+    """Of two different columns, padding left out: (|sum of v|² - n) / n (n - 1), the vectors being of length 1."""
+    vector_CD = jax.lax.stop_gradient(jnp.where(real_C[:, None], vector_CD, 0))
+    sum_D, count = jnp.sum(vector_CD, axis=0), jnp.count_nonzero(real_C)
+    return (sum_D @ sum_D - jnp.sum(vector_CD * vector_CD)) / jnp.maximum(count * (count - 1), 1)
 
 
 class _Rows(NamedTuple):

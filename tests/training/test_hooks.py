@@ -153,6 +153,22 @@ def test_a_round_of_one_step_says_its_figures_all_the_same(tmp_path, clock):
     assert [line.split(" · ")[0] for line in lines] == ["Compiled, and the first step taken, in 1:40.", "step 1/1"]
 
 
+@pytest.mark.parametrize("cosine, warnings", [(0.95, 1), (0.5, 0)])
+def test_embeddings_that_fall_together_are_warned_of_once_and_not_while_they_settle(tmp_path, caplog, cosine, warnings):
+    metrics = Metrics(tmp_path, 0, 140, SPEED, 20, lambda: None)
+
+    def step(state, batch):
+        return state + 1, counting_step(state, batch)[1] | {"candidate_cosine": jnp.asarray(cosine)}
+
+    fit(step, 0, ((n, 1) for n in range(100)), [metrics])
+    metrics.catch_up()
+    assert not [record for record in caplog.records if "fall together" in record.message]
+    fit(step, 100, ((n, 1) for n in range(100, 140)), [metrics])
+    metrics.close()
+    said = [record.message for record in caplog.records if "fall together" in record.message]
+    assert len(said) == warnings and all("a mean cosine of 0.950" in message for message in said)
+
+
 def test_settings_are_in_tensorboard(tmp_path):
     metrics = Metrics(tmp_path, 0, 1, SPEED, 0, lambda: None)
     metrics.note("settings", {"seed": 3, "encoder": "random:1x32x2"})

@@ -40,6 +40,7 @@ def test_the_loss_by_hand():
     assert float(loss) == pytest.approx((first + second) / 2, abs=1e-6)
     assert float(metrics["loss"]) == float(loss)
     assert float(metrics["accuracy"]) == 1.0
+    assert float(metrics["candidate_cosine"]) == pytest.approx((0 + 0.6 + 0.8) / 3, abs=1e-6)
 
 
 def test_the_logit_scale_multiplies_the_cosine():
@@ -80,6 +81,7 @@ def test_padding_columns_change_nothing(config, tile_rows):
     plain, _ = loss_of(log_q=(-1.0, -2, -3), **options)
     assert float(loss(padded)[0]) == pytest.approx(float(plain), abs=1e-6)
     assert float(loss(padded)[1]["accuracy"]) == 1.0
+    assert float(loss(padded)[1]["candidate_cosine"]) == pytest.approx((0 + 0.6 + 0.8) / 3, abs=1e-6)
     assert np.array_equal(jax.grad(lambda c: loss(c)[0])(padded)[3:], np.zeros((3, 2)))
 
 
