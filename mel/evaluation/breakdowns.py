@@ -16,6 +16,7 @@ IN_REFERENCES = "gold in references"
 SCRIPT = "script"
 LINKED = "gold linked in training"
 IS_TITLE = "surface form is the title"
+TRAINED_ON = "language in training"
 
 UNKNOWN = "unknown"
 OTHER = "other"
@@ -34,16 +35,20 @@ GROUPS = {
     SCRIPT: (*dict.fromkeys(SCRIPTS.values()), OTHER),
     LINKED: ("linked", "never"),
     IS_TITLE: ("same", "other"),
+    TRAINED_ON: ("trained on", "not trained on"),
 }
 
 
-def group_mentions(mentions: EvaluationSet, table: AliasTable, kb: KnowledgeBase) -> dict[str, list[str]]:
+def group_mentions(
+    mentions: EvaluationSet, table: AliasTable, kb: KnowledgeBase, trained_on: Sequence[str] = ()
+) -> dict[str, list[str]]:
     """The group of each of Q mentions under each heading that the corpus can tell.
 
     Args:
       mentions: Q mentions.
       table: the surface forms and entities linked in training.
       kb: what the entities are called.
+      trained_on: the languages that an encoder was trained on; none where it was trained on all.
     """
     forms, golds = mentions.surface_forms, mentions.gold_Q.tolist()
     titles = {gold: {title.lower() for title in kb.titles_of(gold)} for gold in set(golds)}
@@ -60,6 +65,10 @@ def group_mentions(mentions: EvaluationSet, table: AliasTable, kb: KnowledgeBase
             "same" if form.lower() in titles[gold] else "other" for form, gold in zip(forms, golds, strict=True)
         ],
     }
+    if trained_on:
+        groups[TRAINED_ON] = [
+            "trained on" if language in trained_on else "not trained on" for language in mentions.languages
+        ]
     return {heading: names for heading, names in groups.items() if set(names) != {UNKNOWN}}
 
 

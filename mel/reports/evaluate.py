@@ -20,6 +20,7 @@ from mel.corpora.malformed import MAX_SHARE
 from mel.corpora.redirects import Redirects
 from mel.cost import read_cost, record_cost
 from mel.encoder.backend import ComputeConfig, keep_compiled
+from mel.evaluation import recall
 from mel.evaluation.breakdowns import group_mentions
 from mel.evaluation.calibration import calibrate
 from mel.evaluation.evaluation_set import EvaluationSet, golds_with_twins, read_clusters, read_prepared, read_tree
@@ -34,6 +35,7 @@ from mel.reports.report import (
     Report,
     markdown,
     measure,
+    measure_all,
     open_same_report,
     publish_report,
     read_predictions,
@@ -41,8 +43,9 @@ from mel.reports.report import (
 from mel.shards.blocks import Windows
 from mel.shards.datasets import open_rows, open_twins
 from mel.systems.system import WITH_SCORES, System, SystemConfig, open_system
+from mel.shards.rows import TokenRows
 from mel.text.tokenizer import Tokenizer
-from mel.types import MelError
+from mel.types import MarkedText, MelError, Span
 
 EXAMPLES = 32
 
@@ -61,6 +64,7 @@ class EvaluationConfig:
     dataset: str = flag("", "What the report calls the data.")
     against: tuple[str, ...] = flag((), "Names of reports on the same mentions to compare with, in one table.")
     clusters: str = flag("", "File of lines document, tab, cluster: translations of one page are drawn together.")
+    without_context: bool = flag(False, "Ask an encoder once more, with surface forms alone, beside the full figures.")
     limit: int = flag(0, "Evaluate only the first so many mentions of each language; 0 for all.")
     max_malformed: int = flag(1000, "Most malformed records of --mewsli to skip before stopping.")
     max_malformed_share: float = flag(MAX_SHARE, "The same as a share of what each of its files holds.")
@@ -75,6 +79,8 @@ def evaluate(config: EvaluationConfig) -> str:
     """
     if config.name in ("", "..") or pathlib.Path(config.name).name != config.name:
         raise MelError(f"--name={config.name!r} cannot be the name of a folder: choose letters, digits and hyphens.")
+    if config.without_context and config.system.model not in WITH_SCORES:
+        raise MelError(f"--without_context is for an encoder: --model={config.system.model} reads no context anyway.")
     keep_compiled(config.compute.compilation_cache)
     work = Workdir(config.workdir)
     others = [read_compared(work.report(name)) for name in config.against]
@@ -90,11 +96,15 @@ def evaluate(config: EvaluationConfig) -> str:
         with claim(path):
             with record_cost(work.path, f"evaluate {config.name}", mentions=len(mentions)):
                 ranking, tuned = system.rank(mentions)
-                evaluation = Evaluation(mentions, group_mentions(mentions, table(), kb), ranking, kb)
+                trained_on = _trained_with(work, system.facts["round"]).get("train_languages", ())
+                groups = group_mentions(mentions, table(), kb, trained_on)
+                evaluation = Evaluation(mentions, groups, ranking, kb)
                 # Embeddings that had been removed are made again by now, on another machine perhaps a little otherwise.
                 system, _ = open_system(config.system, work, kb, config.compute.precision)
                 about = _about(config, kb_artifact, mentions, system)
                 figures = about | _figures(config, work, evaluation) | ({"tuned": tuned} if tuned else {})
+                if config.without_context:
+                    figures["scores_without_context"] = _scores_without_context(work, system, mentions)
             write = functools.partial(_write_page, work=work, evaluation=evaluation, others=others)
             report = publish_report(path, figures, evaluation, config, write)
         logging.info("Published %s", path)
@@ -156,6 +166,7 @@ def _about(config: EvaluationConfig, kb: Artifact, mentions: EvaluationSet, syst
         "split": pathlib.Path(config.mewsli).name or config.split,
         "languages": list(config.languages),
         "limit": config.limit,
+        "without_context": config.without_context,
         "command": command(config, system.facts["round"]),
         "inputs": mentions.inputs | system.inputs | {"kb": kb.digest},
     }
@@ -171,6 +182,15 @@ def _figures(config: EvaluationConfig, work: Workdir, evaluation: Evaluation) ->
     if config.system.model in WITH_SCORES and len(set(mentions.clusters)) > 1:
         figures["calibration"] = calibrate(evaluation.ranking, mentions.gold_Q, mentions.clusters, evaluation.kb)
     return figures
+
+
+def _scores_without_context(work: Workdir, system: System, mentions: EvaluationSet) -> dict[str, Any]:
+    """How right the system is where it is shown nothing of a mention but its surface form."""
+    tokenizer = Tokenizer.load(open_artifact(work.tokenizer, "tokenizer").path)
+    alone = [MarkedText(form, Span(0, len(form))) for form in mentions.surface_forms]
+    rows = TokenRows.from_rows(tokenizer.rows(alone, Windows.of(work).max_tokens))
+    ranking, _ = system.rank(dataclasses.replace(mentions, rows=rows))
+    return measure_all(recall.gold_rank(ranking, mentions.gold_Q), mentions.clusters)
 
 
 def _write_page(

@@ -21,6 +21,7 @@ from mel.files import read_json_lines
 from mel.progress import duration
 from mel.reports import plots, published
 from mel.reports.comparison import Difference
+from mel.reports.report import language_rows
 
 SHOWN = 3  # candidates of each error
 COVERAGES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5)
@@ -147,7 +148,7 @@ def template(name: str) -> jinja2.Template:
     environment.filters |= {"figure": _figure, "duration": duration}
     environment.globals |= {
         "FREQUENCY": breakdowns.FREQUENCY, "IN_TRAINING": breakdowns.IN_TRAINING,
-        "round_name": _round_name, "plain": _plain, "wikidata_url": wikidata_url,
+        "language_rows": language_rows, "round_name": _round_name, "plain": _plain, "wikidata_url": wikidata_url,
     }  # fmt: skip
     return environment.get_template(name)
 

@@ -31,7 +31,7 @@ SEED = 0  # of the resamples
 PREDICTIONS = "predictions.jsonl"
 ABOUT = (
     "name", "model", "round", "search", "seed", "context_weight", "fusion_weight", "dataset", "split", "languages",
-    "limit", "command", "inputs",
+    "limit", "without_context", "command", "inputs",
 )  # fmt: skip
 LABELS = ("dataset", "command")  # these say the same in other words
 HEADINGS = ("R@1", "R@10", "R@100", "MRR")
@@ -86,6 +86,13 @@ def measure(evaluation: Evaluation) -> Report:
             for heading, names in evaluation.groups.items()
         },
     }
+
+
+def measure_all(gold_rank_Q: np.ndarray, clusters: Sequence[str]) -> recall.Scores:
+    """The scores of all mentions in one group, with the interval of R@1."""
+    headings = {ALL: [ALL] * len(clusters)}
+    means = intervals.resampled_means(gold_rank_Q == 0, clusters, headings, np.random.default_rng(SEED))
+    return recall.scores(gold_rank_Q) | {"r@1_interval": intervals.interval(means[ALL][ALL])}
 
 
 def all_headings(languages: Sequence[str], groups: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
@@ -171,12 +178,20 @@ def read_predictions(path: str | os.PathLike) -> Iterator[dict[str, Any]]:
 
 def markdown(report: Mapping[str, Any]) -> str:
     """The report as Markdown: what it is about, scores by language and under each heading, published rows."""
-    overall = {"micro": report["micro"] | {"mentions": report["mentions"]}, "macro": report["macro"]}
-    parts = [_description(report), _scores_table(LANGUAGE, report["by_language"] | overall)]
+    parts = [_description(report), _scores_table(LANGUAGE, language_rows(report))]
     parts += [_scores_table(heading, groups) for heading, groups in report["breakdowns"].items()]
     if rows := published.published_beside(report):
         parts += [_published_table(report, rows), [f"- {note}" for note in published.notes(rows)]]
     return "\n".join([f"# {report['name']}", *(line for part in parts for line in ["", *part]), ""])
+
+
+def language_rows(report: Mapping[str, Any]) -> dict[str, recall.Scores]:
+    """The rows of the table by language, by name: each language, all of them, and all without context if it was asked."""
+    rows = report["by_language"] | {"micro": report["micro"] | {"mentions": report["mentions"]}}
+    rows["macro"] = report["macro"]
+    if without := report.get("scores_without_context"):
+        rows["micro, without context"] = without
+    return rows
 
 
 def figure(scores: Mapping[str, Any], metric: str) -> str:

@@ -20,10 +20,13 @@ from mel.evaluation.recall import METRICS
 from mel.reports import evaluate as evaluation
 from mel.reports.evaluate import command
 from mel.reports.report import open_report
+from mel.shards.blocks import Windows
+from mel.shards.rows import TokenRows
 from mel.systems import system
 from mel.systems.system import SystemConfig
+from mel.text.tokenizer import Tokenizer
 from mel.training.loss import LossConfig
-from mel.types import MelError
+from mel.types import MarkedText, MelError, Span
 
 
 @pytest.fixture
@@ -260,3 +263,38 @@ def test_contexts_are_mixed_at_the_scale_of_training(untrained, tmp_path, monkey
     monkeypatch.setattr(evidence, "add_contexts", lambda *given: asked.append(given[2]) or real(*given))
     evaluated(work, "heard", round=START, context_weight=0.5)
     assert [(contexts.weight, contexts.logit_scale) for contexts in asked] == [(0.5, 7.0)]
+
+
+def test_without_context_a_mention_is_its_surface_form(work, capsys):
+    """Whoever answers is shown each surface form alone, so equal forms of a language have equal answers."""
+    report = evaluated(work, "both", round=START, without_context=True)
+    alone = report["scores_without_context"]
+    assert alone["mentions"] == report["mentions"] and alone["r@1"] != report["micro"]["r@1"]
+    low, high = alone["r@1_interval"]
+    assert low <= alone["r@1"] <= high
+    assert f"| micro, without context | {alone['mentions']} | {alone['r@1']:.3f} [{low:.3f}, " in capsys.readouterr().out
+    assert "<bdi>micro, without context</bdi>" in (work.report("both") / "index.html").read_text()
+    assert without(report, "name", "command", "without_context", "scores_without_context") == without(
+        evaluated(work, "full", round=START), "name", "command", "without_context"
+    )
+    kb = KnowledgeBase.read(work.kb, open_artifact(work.kb, "kb").facts["languages"])
+    mentions, (system_, _) = read_prepared(work, "mewsli", kb), system.open_system(SystemConfig(round=START), work, kb)
+    tokenizer, cut = Tokenizer.load(work.tokenizer), Windows.of(work).max_tokens
+    rows = [tokenizer.rows([MarkedText(form, Span(0, len(form)))], cut)[0] for form in mentions.surface_forms]
+    ranking, _ = system_.rank(dataclasses.replace(mentions, rows=TokenRows.from_rows(rows)))
+    assert alone["r@1"] == pytest.approx(np.mean(ranking.entities_QK[:, 0] == mentions.gold_Q), abs=1e-6)
+
+
+def test_only_who_reads_contexts_can_be_asked_without(work):
+    with pytest.raises(MelError, match="--model=alias_table reads no context anyway"):
+        evaluated(work, "table", model="alias_table", without_context=True)
+
+
+def test_languages_that_were_trained_on_stand_apart(untrained, tmp_path):
+    work = Workdir(shutil.copytree(untrained.path, tmp_path / "run", ignore=shutil.ignore_patterns("rounds")))
+    train.main(train.Config(workdir=str(work.path), round=START, encoder="random:1x32x2", train_languages=("en",)))
+    report = evaluated(work, "start", round=START)
+    apart, by_language = report["breakdowns"]["language in training"], report["by_language"]
+    assert list(apart) == ["trained on", "not trained on"] and apart["trained on"]["r@1"] == by_language["en"]["r@1"]
+    assert apart["not trained on"]["mentions"] == by_language["ru"]["mentions"] + by_language["ar"]["mentions"]
+    assert "language in training" not in evaluated(work, "table", model="alias_table")["breakdowns"]

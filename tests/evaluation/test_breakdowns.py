@@ -18,10 +18,11 @@ def table(tmp_path) -> AliasTable:
 
 def test_every_heading_by_hand(table):
     mentions = mentions_of(
-        [1, 1, 7], surface_form=["mond", "Луна", "月"], frequency_bin=[0, 5, -1], in_references=[True, False, None]
+        [1, 1, 7], surface_form=["mond", "Луна", "月"], frequency_bin=[0, 5, -1], in_references=[True, False, None],
+        language=["de", "ru", "ja"],
     )
     kb = kb_of((1, "de", "Mond"), (7, "en", "Month"), (8, "ja", "月"))
-    groups = breakdowns.group_mentions(mentions, table, kb)
+    groups = breakdowns.group_mentions(mentions, table, kb, trained_on=("de", "ja"))
     assert groups == {
         "surface form in training": ["ambiguous", "unambiguous", "unseen"],
         "frequency bin": ["0", "10k+", "unknown"],
@@ -29,6 +30,7 @@ def test_every_heading_by_hand(table):
         "script": ["Latin", "Cyrillic", "Han"],
         "gold linked in training": ["linked", "linked", "never"],
         "surface form is the title": ["same", "other", "other"],
+        "language in training": ["trained on", "not trained on", "trained on"],
     }
     assert list(groups) == list(breakdowns.GROUPS)
     for heading, names in groups.items():
