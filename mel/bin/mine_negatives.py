@@ -34,6 +34,7 @@ from mel.retrieval.index import IndexKind, publish_or_open_index
 from mel.shards.datasets import RowSet, open_rows
 from mel.shards.negatives import publish_negatives
 from mel.shards.permutation import fold
+from mel.shards.selection import require_mentions
 from mel.systems.trained import Trained
 from mel.training.checkpoint import open_checkpoint
 from mel.types import MelError
@@ -66,6 +67,7 @@ def main(config: Config) -> None:
         "entity_tokens": open_artifact(work.entity_tokens, "tokens", {"kb": kb}),
         "mention_tokens": open_artifact(work.mention_tokens("train"), "tokens", {"kb": kb}),
     }
+    require_mentions(inputs["mention_tokens"])
     if exists(path):
         require_settings(open_artifact(path, "negatives", inputs), settings)
         logging.info("The negatives of round %d are published already: %s", config.round + 1, path)

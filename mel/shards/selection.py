@@ -6,11 +6,25 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mel.artifacts import Artifact
 from mel.shards.datasets import RowSet
 from mel.shards.permutation import permuted
 from mel.types import MelError
 
 SELECTION = 2**32  # stands where `permuted` wants an epoch, and no training has so many
+
+
+def require_mentions(tokens: Artifact) -> None:
+    """Refuses to train on, or mine for, the mentions of a knowledge base that was prepared without any.
+
+    Raises:
+      MelError: there are none.
+    """
+    if not tokens.facts["rows"]:
+        raise MelError(
+            f"{tokens.path} holds no mentions, so nothing can be learned from them: prepare some with --mentions or "
+            "--damuel in another --workdir, or use the encoder before training, which is --round=-1."
+        )
 
 
 def usable_mentions(

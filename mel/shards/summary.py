@@ -10,7 +10,7 @@ from mel.artifacts import Workdir, exists, open_artifact
 def summary(work: Workdir) -> str:
     """A table of what each language gave, and of what was dropped and why."""
     kb = open_artifact(work.kb, "kb").facts
-    splits = [name for name in ("train", "held_out", "mewsli") if exists(work.mentions(name))]
+    splits = [name for name in ("train", "held_out", "mewsli", "own") if exists(work.mentions(name))]
     facts = {name: open_artifact(work.mentions(name), "mentions").facts for name in splits}
     languages = list(
         dict.fromkeys([*kb["languages"], *(name for split in splits for name in facts[split]["languages"])])
