@@ -31,7 +31,7 @@ from mel.workdir import Round as Round
 from mel.workdir import Workdir as Workdir
 from mel.workdir import rerun
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MANIFEST = "manifest.json"
 _opened_at: dict[str, pathlib.Path] = {}  # where this process found what has a digest
 

@@ -154,25 +154,50 @@ class Candidate(NamedTuple):
 
 
 class NamedCandidate(NamedTuple):
-    """A candidate as a reader sees it: its id, its title in the language of the mention, its score."""
+    """A candidate as a reader sees it: its id, and what the KB says of it in the language of the mention."""
 
-    entity_id: EntityId
+    id: EntityId
     title: str
+    description: str
     score: float
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Link:
-    """The answer for one mention.
+    """The answer for one span of a text.
 
-    `candidates` are distinct and best first. `entity_id` is that of the best one, or NIL_ID where there
-    is none or it is withheld. `probability` is that of the best one being right, None where nobody knows.
+    Attributes:
+      start, end, surface_form: the span, half-open, in code points, and what it covers.
+      id, title, description: the entity; NIL_ID and "" where there is none or it is withheld.
+      score: of the best candidate, comparable with those of its rivals only; -inf where there is none.
+      probability: of the best candidate being right, None where nobody knows.
+      candidates: distinct ones, best first.
     """
 
-    mention: Mention
+    start: int
+    end: int
+    surface_form: str
+    id: EntityId
+    title: str
+    description: str
+    score: float
+    probability: float | None
     candidates: tuple[NamedCandidate, ...]
-    entity_id: EntityId
-    probability: float | None = None
+
+    @classmethod
+    def of(
+        cls, span: Span, surface_form: str, candidates: tuple[NamedCandidate, ...], probability: float | None = None,
+        withheld: bool = False,
+    ) -> Link:  # fmt: skip
+        """The link to the best of some candidates, or to none."""
+        best = candidates[0] if candidates else NamedCandidate(NIL_ID, "", "", float("-inf"))
+        name = NamedCandidate(NIL_ID, "", "", best.score) if withheld else best
+        return cls(span.start, span.end, surface_form, *name, probability, candidates)
+
+    @property
+    def is_nil(self) -> bool:
+        """Whether the span means no entity of the KB, as far as the linker knows."""
+        return self.id == NIL_ID
 
 
 class Batch(NamedTuple):

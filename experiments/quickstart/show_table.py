@@ -31,7 +31,7 @@ def print_links(path: str) -> None:
     with open(path, encoding="utf-8") as file:
         for text in map(json.loads, file):
             for link in text["links"]:
-                print(f"{text['id']}: {link['surface_form']} -> {link['title']} ({link['qid']}, {link['score']:.3f})")
+                print(f"{text['id']}: {link['surface_form']} -> {link['title']} ({link['id']}, {link['score']:.3f})")
     print()
 
 

@@ -5,16 +5,19 @@ Reads   --input, JSON lines, the spans as half-open ranges of characters (code p
           {"id": "1", "language": "de", "text": "Paris liegt an der Seine.", "spans": [[0, 5], [19, 24]]}
 Writes  --output, a JSON line for each, in the same order:
           {"id": "1", "language": "de", "links": [{"start": 0, "end": 5, "surface_form": "Paris",
-            "qid": "Q90", "title": "Paris", "score": 0.83, "candidates": [{"qid", "title", "score"}, ...]},
+            "id": "Q90", "title": "Paris", "score": 0.83, "candidates": [{"id", "title", "score"}, ...]},
             ...]}
-        Titles are in the language of the text where the KB has one. Scores are cosines, comparable
-        among the candidates of one mention. A line or a span that cannot be used is skipped and logged.
-        Other formats (--format) are those of ELEVANT (simple JSON lines), NIF 2.0 (Turtle), HIPE 2022
-        (TSV) and TAC KBP (tab-separated); mel/linking/formats.py says what each holds.
+        Titles are in the language of the text where the KB has one. A score is the cosine of mention and entity
+        and, where the bundle has an alias table, what that knew before; scores can be compared among the candidates
+        of one mention. A line or a span that cannot be used is skipped and logged. Other formats (--format) are
+        those of ELEVANT (simple JSON lines), NIF 2.0 (Turtle), HIPE 2022 (TSV) and TAC KBP (tab-separated);
+        mel/linking/formats.py says what each holds.
+
+`mel.Linker` gives the same answers in a program.
 
 Where the bundle was calibrated, "probability" is that of the link being right, for mentions like those
 it was calibrated on. --nil_precision=0.9 withholds the least probable links so that of the others 90 %
-are right on such mentions: their "qid" is "NIL", their title "", their candidates are still there.
+are right on such mentions: their "id" is "NIL", their title "", their candidates are still there.
 --min_probability=0.5 withholds every link that is less probable than that.
 
 The input is streamed, and the output appears when it is whole.
@@ -28,8 +31,6 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping
-from typing import Any
 
 from absl import logging
 
@@ -37,12 +38,10 @@ from mel.bin.launch import launch
 from mel.config import REQUIRED, flag, group
 from mel.corpora.malformed import MAX_SHARE
 from mel.encoder.backend import ComputeConfig, keep_compiled
-from mel.evaluation.calibration import Calibration, threshold_of
-from mel.linking.bundle import open_bundle
-from mel.linking.linker import Format, Judge, link_file
+from mel.evaluation.ranking import DEPTH
+from mel.linking.linker import Linker
+from mel.linking.texts import Answers, Format, link_file
 from mel.types import MelError
-
-THRESHOLDS = ("nil_precision", "min_probability")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,11 +61,8 @@ class Config:
 def main(config: Config) -> None:
     """Links the whole input."""
     source, target = pathlib.Path(config.input), pathlib.Path(config.output)
-    if config.top_k < 1:
-        raise MelError(f"--top_k={config.top_k} leaves no room for an answer: 1 is the least.")
-    for name in THRESHOLDS:
-        if not 0 <= getattr(config, name) <= 1:
-            raise MelError(f"--{name}={getattr(config, name)} is no share: choose one from 0 to 1.")
+    if not 1 <= config.top_k <= DEPTH:
+        raise MelError(f"--top_k={config.top_k} is not possible: 1 to {DEPTH} candidates can be given.")
     if not source.is_file():
         raise MelError(f"--input={source} is not there, or no file.")
     if not target.parent.is_dir():
@@ -74,29 +70,13 @@ def main(config: Config) -> None:
     if source.resolve() == target.resolve():
         raise MelError(f"--output={target} is the input itself: choose another file.")
     keep_compiled(config.compute.compilation_cache)
-    bundle = open_bundle(config.bundle, config.compute.precision)
-    judge = _judge(config, bundle.calibration)
+    linker = Linker.load(config.bundle, config.compute.precision)
+    linker.threshold(config.nil_precision, config.min_probability)  # refused before anything is read
+    answers = Answers(config.top_k, config.nil_precision, config.min_probability)
     linked, malformed = link_file(
-        bundle, source, target, config.top_k, config.max_malformed, config.format, judge, config.max_malformed_share
+        linker, source, target, answers, config.format, config.max_malformed, config.max_malformed_share
     )
     logging.info("Linked %d mentions into %s; skipped %d malformed lines and spans.", linked, target, len(malformed))
-
-
-def _judge(config: Config, values: Mapping[str, Any] | None) -> Judge | None:
-    if values is None:
-        if asked := [name for name in THRESHOLDS if getattr(config, name)]:
-            raise MelError(
-                f"--{asked[0]}={getattr(config, asked[0])} needs a calibrated bundle, and {config.bundle} is none: "
-                "export one with mel-export --calibrate_on=SPLIT."
-            )
-        return None
-    calibration, threshold = Calibration.from_json(values), config.min_probability
-    if config.nil_precision:
-        try:
-            threshold = max(threshold, threshold_of(values, config.nil_precision))
-        except MelError as error:
-            raise MelError(f"{error} Ask for less --nil_precision, or for a --min_probability.") from None
-    return Judge(calibration.probability, calibration.depth, threshold)
 
 
 def console() -> None:

@@ -2,8 +2,9 @@
 
 entities.jsonl                what each language says about each entity, a line a row
 entities.npy, languages.npy   the number of each row's entity, and the number of its language
-titles.npy, titles_ends.npy   the title of each row
-ids.npy, ids_ends.npy         the id of each entity number, NIL first; number_of.npy finds a number by its id
+titles.npy, titles_ends.npy   the title of each row; title_hashes.npy and title_rows.npy find rows by it, lower-cased
+ids.npy, ids_ends.npy         the id of each entity number, NIL first; id_hashes.npy and id_rows.npy find a number by it
+row_keys.npy, row_order.npy   rows by entity and language, sorted
 
 Numbers follow the order of the ids (`mel.types.id_order`), so that the smaller of two is the smaller QID. Entities that
 the archives only link to are numbered too: an alias table knows them, although they have no row.
@@ -13,7 +14,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import os
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,13 +21,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 import orjson
 
-from mel.corpora.strings import Strings
+from mel.corpora.columns import read_column
+from mel.corpora.strings import Hashes, Strings
 from mel.types import NIL_ID, OUTSIDE, Entity, EntityId, MelError, id_order
 
 FILE = "entities.jsonl"
-COLUMNS = ("entities", "languages")
-IDS, TITLES, NUMBER_OF = "ids", "titles", "number_of"
-_HASHED = np.dtype([("hash", np.uint64), ("number", np.int32)])
+COLUMNS = ("entities", "languages", "row_keys", "row_order")
+IDS, TITLES, BY_ID, BY_TITLE = "ids", "titles", "id", "title"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -40,7 +40,10 @@ class KnowledgeBase:
       languages: in the order of preference where an entity lacks the language that is asked for.
       ids: the id of each entity number.
       titles: the title of each row.
-      number_of_I: the hashes of all ids, ascending, with their numbers.
+      by_id: finds numbers by their ids.
+      by_title: finds rows by their titles, lower-cased.
+      row_keys_E: int64, number of the entity · number of languages + language of all rows, ascending.
+      row_order_E: int32, the row of each key.
     """
 
     entities_E: np.ndarray
@@ -48,7 +51,10 @@ class KnowledgeBase:
     languages: tuple[str, ...]
     ids: Strings
     titles: Strings
-    number_of_I: np.ndarray
+    by_id: Hashes
+    by_title: Hashes
+    row_keys_E: np.ndarray
+    row_order_E: np.ndarray
 
     @classmethod
     def of(
@@ -65,49 +71,47 @@ class KnowledgeBase:
         """
         names = sorted({*linked, *(name for name, _ in rows)} - {NIL_ID}, key=id_order)
         numbers = {name: number for number, name in enumerate([NIL_ID, *names])}
-        return cls(
-            np.fromiter((numbers[name] for name, _ in rows), np.int32, len(rows)),
-            np.fromiter((language for _, language in rows), np.int32, len(rows)),
-            tuple(languages),
-            Strings.of(numbers),
-            Strings.of(titles),
-            _by_hash(list(numbers)),
-        )
+        titles = list(titles)
+        entities_E = np.fromiter((numbers[name] for name, _ in rows), np.int32, len(rows))
+        languages_E = np.fromiter((language for _, language in rows), np.int32, len(rows))
+        keys_E = entities_E.astype(np.int64) * len(languages) + languages_E
+        order_E = np.argsort(keys_E, kind="stable").astype(np.int32)
+        by_id, by_title = Hashes.of(numbers), Hashes.of(title.lower() for title in titles)
+        strings = Strings.of(numbers), Strings.of(titles)
+        return cls(entities_E, languages_E, tuple(languages), *strings, by_id, by_title, keys_E[order_E], order_E)
 
     @classmethod
     def read(cls, folder: str | os.PathLike, languages: Sequence[str]) -> KnowledgeBase:
         """Maps the columns of a knowledge base, or of a bundle, into memory."""
         folder = pathlib.Path(folder)
-        arrays = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in (*COLUMNS, NUMBER_OF)]
-        entities_E, languages_E, number_of_I = arrays
-        ids, titles = Strings.read(folder, IDS), Strings.read(folder, TITLES)
-        return cls(entities_E, languages_E, tuple(languages), ids, titles, number_of_I)
+        entities_E, languages_E, *keys_and_order = (read_column(folder / f"{name}.npy") for name in COLUMNS)
+        strings = Strings.read(folder, IDS), Strings.read(folder, TITLES)
+        found_by = Hashes.read(folder, BY_ID), Hashes.read(folder, BY_TITLE)
+        return cls(entities_E, languages_E, tuple(languages), *strings, *found_by, *keys_and_order)
 
     def write(self, folder: str | os.PathLike) -> None:
         """Writes what `read` reads."""
         folder = pathlib.Path(folder)
-        columns = dict(zip((*COLUMNS, NUMBER_OF), (self.entities_E, self.languages_E, self.number_of_I), strict=True))
-        for name, values in columns.items():
-            np.save(folder / f"{name}.npy", values)
+        for name in COLUMNS:
+            np.save(folder / f"{name}.npy", getattr(self, f"{name}_E"))
         self.ids.write(folder, IDS)
         self.titles.write(folder, TITLES)
+        self.by_id.write(folder, BY_ID)
+        self.by_title.write(folder, BY_TITLE)
 
     def __len__(self) -> int:
         return len(self.entities_E)
 
     def numbers_of(self, ids: Sequence[EntityId]) -> np.ndarray:
         """The number of each entity, OUTSIDE where it has none; int64."""
-        distinct, known_I = list(dict.fromkeys(ids)), self.number_of_I
-        hashes_d = np.fromiter(map(_hash, distinct), np.uint64, len(distinct))
-        places_d = np.minimum(np.searchsorted(known_I["hash"], hashes_d), len(known_I) - 1)
-        numbers_d = known_I["number"][places_d].tolist()
-        # An unknown id has some other one's place, and two ids may have one hash by chance.
-        number_of = {name: n if self.ids[n] == name else OUTSIDE for name, n in zip(distinct, numbers_d, strict=True)}
+        distinct = list(dict.fromkeys(ids))
+        found = zip(distinct, self.by_id.rows_of(distinct), strict=True)
+        number_of = {name: next((n for n in numbers if self.ids[n] == name), OUTSIDE) for name, numbers in found}
         return np.fromiter((number_of[name] for name in ids), np.int64, len(ids))
 
     def rows_of(self, entities_n: np.ndarray, language: str) -> np.ndarray:
         """The row of each entity in `language`, or else in the first language that has it, or else -1; int32."""
-        keys, order = self._keys
+        keys, order = self.row_keys_E, self.row_order_E
         count, entities_n = len(self.languages), np.asarray(entities_n, np.int64)
         number = self.languages.index(language) if language in self.languages else 0
         exact_n = np.minimum(np.searchsorted(keys, entities_n * count + number), len(keys) - 1)
@@ -116,18 +120,27 @@ class KnowledgeBase:
         in_any_n = keys[first_n] // count == entities_n
         return np.where(in_language_n, order[exact_n], np.where(in_any_n, order[first_n], -1)).astype(np.int32)
 
-    def titles_of(self, entity: int) -> list[str]:
-        """The titles of an entity in all languages that have it, in their order."""
-        keys, order = self._keys
-        first, last = np.searchsorted(keys, np.array([entity, entity + 1]) * len(self.languages))
-        return [self.titles[row] for row in order[first:last]]
+    def places_of(self, entities_n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where the rows of each entity begin and end in `row_order_E`: at the same place if it has none."""
+        keys_n, count = np.asarray(entities_n, np.int64) * len(self.languages), len(self.languages)
+        return np.searchsorted(self.row_keys_E, keys_n), np.searchsorted(self.row_keys_E, keys_n + count)
+
+    def has_rows(self, entities_n: np.ndarray) -> np.ndarray:
+        """Whether each entity has a row, bool [n]: without one it is no candidate."""
+        first_n, end_n = self.places_of(entities_n)
+        return first_n < end_n
 
     @functools.cached_property
-    def _keys(self) -> tuple[np.ndarray, np.ndarray]:
-        """Entity and language as one number a row, sorted, and the rows in that order."""
-        keys_E = self.entities_E.astype(np.int64) * len(self.languages) + self.languages_E
-        order = np.argsort(keys_E, kind="stable")
-        return keys_E[order], order
+    def num_entities(self) -> int:
+        """How many entities have rows."""
+        entities_E = self.row_keys_E // len(self.languages)
+        return int(np.count_nonzero(np.diff(entities_E, prepend=-1)))
+
+    def titles_of(self, entity: int) -> list[str]:
+        """The titles of an entity in all languages that have it, in their order."""
+        keys, order = self.row_keys_E, self.row_order_E
+        first, last = np.searchsorted(keys, np.array([entity, entity + 1]) * len(self.languages))
+        return [self.titles[row] for row in order[first:last]]
 
 
 class KnowledgeBaseWriter:
@@ -219,14 +232,3 @@ def _record(entity: Entity) -> dict[str, str]:
     return {
         "id": entity.entity_id, "language": entity.language, "title": entity.title, "description": entity.description,
     }  # fmt: skip
-
-
-def _by_hash(ids: Sequence[EntityId]) -> np.ndarray:
-    table_I = np.empty(len(ids), _HASHED)
-    table_I["hash"] = np.fromiter(map(_hash, ids), np.uint64, len(ids))
-    table_I["number"] = np.arange(len(ids))
-    return np.sort(table_I, order="hash")
-
-
-def _hash(entity_id: EntityId) -> int:
-    return int.from_bytes(hashlib.blake2b(entity_id.encode("utf-8"), digest_size=8).digest())

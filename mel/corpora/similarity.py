@@ -31,7 +31,7 @@ def similarity_prior(table: AliasTable, mentions: Iterable[tuple[str, str, str]]
       outside: the probability of an entity before any evidence.
     """
     unseen = sorted({form for form, language, lemma in set(mentions) if not table.prior(form, language, lemma)[0]})
-    similar = similar_aliases(unseen, table.surface_forms(with_names=True))
+    similar = similar_aliases(unseen, table.surface_forms(with_names=True)) if unseen else {}
 
     def prior(form: str, language: str, lemma: str) -> tuple[dict[int, float], float]:
         if not similar.get(form):

@@ -49,13 +49,13 @@ def group_mentions(mentions: EvaluationSet, table: AliasTable, kb: KnowledgeBase
     titles = {gold: {title.lower() for title in kb.titles_of(gold)} for gold in set(golds)}
     in_training = {form: table.ambiguity(form) for form in set(forms)}
     scripts = {form: script(form) for form in set(forms)}
-    linked = table.entities()
+    linked = table.is_linked(mentions.gold_Q).tolist()
     groups = {
         IN_TRAINING: [in_training[form] for form in forms],
         FREQUENCY: _named(mentions.frequency_bins, FREQUENCIES),
         IN_REFERENCES: _named(mentions.in_references, ("no", "yes")),
         SCRIPT: [scripts[form] for form in forms],
-        LINKED: ["linked" if gold in linked else "never" for gold in golds],
+        LINKED: ["linked" if known else "never" for known in linked],
         IS_TITLE: [
             "same" if form.lower() in titles[gold] else "other" for form, gold in zip(forms, golds, strict=True)
         ],

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import optimize, special
+from scipy import special
 
 from mel.corpora.kb import KnowledgeBase
 from mel.evaluation.nil import (
@@ -273,6 +273,7 @@ def _features(scores_QK: np.ndarray) -> np.ndarray:
 
 def _best_temperature(scores_QK: np.ndarray, target_Q: np.ndarray) -> float:
     """The temperature of least loss: the best of a grid, refined between its neighbours."""
+    from scipy import optimize  # here and below, because a linker has no use for it
 
     def loss(log_temperature: float) -> float:
         log_odds_Q = _softmax_log_odds(scores_QK, np.exp(log_temperature))
@@ -286,6 +287,7 @@ def _best_temperature(scores_QK: np.ndarray, target_Q: np.ndarray) -> float:
 
 def _logistic(features_QF: np.ndarray, offset_Q: np.ndarray, target_Q: np.ndarray) -> np.ndarray:
     """The weights of a logistic regression beside a fixed offset; a trace of ridge where features are collinear."""
+    from scipy import optimize
 
     def loss_and_slope(weights_F: np.ndarray) -> tuple[float, np.ndarray]:
         log_odds_Q = offset_Q + features_QF @ weights_F

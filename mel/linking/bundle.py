@@ -4,11 +4,33 @@ encoder/      weights and tokenizer, as `transformers` and `mel` load them
 modules.json, 1_Pooling/, 2_Dense/
               with encoder/ they make the bundle a sentence-transformers model; its input is a
               text with the marker before and after the focus (`mel.encoder.pretrained` writes them)
-index/        of the entities' embeddings
-entities.npy, languages.npy, titles*.npy, ids*.npy, number_of.npy
+index/        of the entities' embeddings; an exact one holds them
+embeddings.npy
+              the entities' embeddings where the index holds them in another form
+entities.npy, languages.npy, titles*.npy, title_*.npy, ids*.npy, id_*.npy, row_*.npy
               the entity, language and title of each row of the index, and what entities are called
+descriptions*.npy
+              the description of each row (`Strings`)
+alias_table/  what surface forms were linked to, where the bundle knows more than the context says
+              (`mel.corpora.alias_table` writes and reads it; the titles above join its names)
+contexts/index/, contexts/entities.npy
+              an index of training mentions and the entity number of each, where the bundle hears them
 calibration.json
               where the bundle was calibrated: what turns scores into probabilities, and thresholds
+
+All columns are mapped into memory: opening makes no Python object a row. Facts of its manifest:
+
+round, step      of the checkpoint
+encoder          the config of the encoder
+marker, max_tokens, title_in_window
+                 how a mention becomes a row
+entity_tokens    how long the row of an entity is at most
+index            the kind of the index
+languages        of the rows, in the order of preference
+fusion_weight    of the prior in a score; 0 for none, and then there need be no alias table
+context_weight, logit_scale
+                 how training mentions are mixed in; 0 for none, and then there is no contexts/
+settings         what was asked for, by flag; a fusion weight that was fitted is none of them
 """
 
 from __future__ import annotations
@@ -17,21 +39,32 @@ import dataclasses
 import json
 import os
 import pathlib
+import shutil
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from mel.artifacts import Artifact, Workdir, open_artifact, publish
-from mel.corpora.kb import KnowledgeBase
+from mel.corpora.alias_table import AliasTable
+from mel.corpora.columns import read_column
+from mel.corpora.kb import KnowledgeBase, read_entities
+from mel.corpora.strings import Strings, StringsWriter
 from mel.encoder import pretrained
 from mel.encoder.backend import Precision
 from mel.encoder.config import EncoderConfig
 from mel.encoder.embed import Encoder
-from mel.retrieval.index import Index, IndexKind, open_index, publish_index
+from mel.evaluation.contexts import Contexts
+from mel.evaluation.evidence import Evidence
+from mel.retrieval.embeddings import EMBEDDINGS
+from mel.retrieval.index import IndexKind, open_index, publish_index
 from mel.shards.blocks import Windows
 from mel.text.tokenizer import MARKER, Tokenizer
 
 KIND = "bundle"
 CALIBRATION = "calibration.json"
+ALIAS_TABLE, CONTEXTS, CONTEXT_ENTITIES = "alias_table", "contexts", "contexts/entities.npy"
+DESCRIPTIONS = "descriptions"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -40,73 +73,99 @@ class Bundle:
 
     Attributes:
       tokenizer, max_tokens, title_in_window: how a mention becomes a row.
+      entity_tokens: how long the row of an entity is at most.
       encoder: how a row becomes an embedding.
-      index: finds rows near an embedding.
-      kb: the entity, language and title of each row.
+      evidence: what is known of the entities: their rows, embeddings and index, and what joins them.
+      descriptions: of each row.
+      fusion_weight: of the prior in a score, 0 for none.
       calibration: the values of its calibration, None where it has none.
     """
 
     tokenizer: Tokenizer
     max_tokens: int
     title_in_window: bool
+    entity_tokens: int
     encoder: Encoder
-    index: Index
-    kb: KnowledgeBase
+    evidence: Evidence
+    descriptions: Strings
+    fusion_weight: float = 0.0
     calibration: Mapping[str, Any] | None = None
 
+    @property
+    def kb(self) -> KnowledgeBase:
+        """The entity, language and title of each row."""
+        return self.evidence.kb
 
-def publish_bundle(
-    work: Workdir,
-    checkpoint: Artifact,
-    encoder: Encoder,
-    embeddings: Artifact,
-    index: IndexKind,
-    windows: Windows,
-    calibrate: Callable[[Index], Mapping[str, Any]] | None = None,
-    config: Any = None,
-) -> Artifact:
-    """Publishes a bundle.
 
-    Args:
-      work: where; its knowledge base and tokenizer go into the bundle.
+class Ingredients(NamedTuple):
+    """What of a working directory goes into a bundle.
+
+    Attributes:
       checkpoint: what the encoder comes from.
       encoder: with its weights.
       embeddings: of the entities, by the encoder.
       index: the kind that is built over them.
-      windows: how a mention's row is cut.
-      calibrate: makes the values of a calibration from answers of the bundle's own index.
+      with_prior: whether the alias table goes with it.
+      context_weight: of training mentions beside descriptions, 0 for none.
+      context_entities_M: what each training mention links to, as `Contexts` has it.
+      context_embeddings: of the training mentions, by the encoder.
+    """
+
+    checkpoint: Artifact
+    encoder: Encoder
+    embeddings: Artifact
+    index: IndexKind
+    with_prior: bool = False
+    context_weight: float = 0.0
+    context_entities_M: np.ndarray | None = None
+    context_embeddings: Artifact | None = None
+
+
+class Measured(NamedTuple):
+    """What answers of the bundle itself have shown: the weight of the prior, and the values of a calibration."""
+
+    fusion_weight: float
+    calibration: Mapping[str, Any] | None = None
+
+
+def publish_bundle(
+    path: pathlib.Path, work: Workdir, ingredients: Ingredients, measure: Callable[[Evidence], Measured],
+    settings: Mapping[str, Any], config: Any = None,
+) -> Artifact:  # fmt: skip
+    """Publishes a bundle.
+
+    Args:
+      path: where.
+      work: its knowledge base, tokenizer, alias table and windows go into the bundle.
+      ingredients: what else does.
+      measure: finds the weight of the prior and a calibration with what the bundle knows.
+      settings: what was asked for.
       config: the config that made it.
 
     Raises:
       MelError: there is one already, or the index cannot be built.
     """
     kb, tokenizer = open_artifact(work.kb, "kb"), open_artifact(work.tokenizer, "tokenizer")
-    inputs = {"checkpoint": checkpoint, "kb": kb, "tokenizer": tokenizer, "embeddings": embeddings}
-    with publish(work.bundle, KIND, config) as draft:
+    inputs = {"checkpoint": ingredients.checkpoint, "kb": kb, "tokenizer": tokenizer}
+    inputs |= {"embeddings": ingredients.embeddings}
+    with publish(path, KIND, config) as draft:
+        draft.facts = _facts(work, kb, ingredients) | {"settings": dict(settings)}
+        _write_encoder(draft.path, Tokenizer.load(tokenizer.path), ingredients.encoder, draft.facts["max_tokens"])
+        _write_entities(draft.path, kb, ingredients)
+        if ingredients.with_prior:
+            inputs["alias_table"] = open_artifact(work.alias_table, "alias table", {"kb": kb})
+            _copy_files(inputs["alias_table"], draft / ALIAS_TABLE)
+        if ingredients.context_embeddings is not None:
+            inputs["context_embeddings"] = ingredients.context_embeddings
+            publish_index(draft / CONTEXTS / "index", ingredients.index, ingredients.context_embeddings)
+            np.save(draft / CONTEXT_ENTITIES, ingredients.context_entities_M)
         for name, artifact in inputs.items():
             draft.reads(name, artifact)
-        draft.facts = {
-            "round": checkpoint.facts["round"],
-            "step": checkpoint.facts["step"],
-            "encoder": encoder.config.to_json(),
-            "marker": MARKER,
-            "max_tokens": windows.max_tokens,
-            "title_in_window": windows.title_in_window,
-            "index": index,
-            "languages": kb.facts["languages"],
-        }
-        loaded = Tokenizer.load(tokenizer.path)
-        loaded.save(draft / "encoder")
-        prompts = {"query": loaded.prefixes.mention, "document": loaded.prefixes.entity}
-        pretrained.save(
-            draft.path, encoder.config, encoder.params, transformer="encoder", max_tokens=windows.max_tokens,
-            prompts=prompts,
-        )  # fmt: skip
-        publish_index(draft / "index", index, embeddings)
-        if calibrate:
-            _write_json(draft / CALIBRATION, calibrate(open_index(draft / "index")))
-        KnowledgeBase.read(kb.path, kb.facts["languages"]).write(draft.path)
-    return open_artifact(work.bundle, KIND)
+        measured = measure(_read_evidence(draft.path, draft.facts))
+        draft.facts["fusion_weight"] = measured.fusion_weight
+        if measured.calibration is not None:
+            (draft / CALIBRATION).write_text(json.dumps(measured.calibration, indent=1) + "\n")
+    return open_artifact(path, KIND)
 
 
 def open_bundle(path: str | os.PathLike, precision: Precision = "auto") -> Bundle:
@@ -122,9 +181,11 @@ def open_bundle(path: str | os.PathLike, precision: Precision = "auto") -> Bundl
         tokenizer=Tokenizer.load(artifact / "encoder"),
         max_tokens=facts["max_tokens"],
         title_in_window=facts["title_in_window"],
+        entity_tokens=facts["entity_tokens"],
         encoder=Encoder(EncoderConfig.from_json(facts["encoder"]), params, precision),
-        index=open_index(artifact / "index"),
-        kb=KnowledgeBase.read(artifact.path, facts["languages"]),
+        evidence=_read_evidence(artifact.path, facts),
+        descriptions=Strings.read(artifact.path, DESCRIPTIONS),
+        fusion_weight=facts["fusion_weight"],
         calibration=read_calibration(artifact),
     )
 
@@ -134,6 +195,59 @@ def read_calibration(bundle: Artifact) -> Mapping[str, Any] | None:
     return json.loads((bundle / CALIBRATION).read_bytes()) if CALIBRATION in bundle.files else None
 
 
-def _write_json(path: pathlib.Path, value: Mapping[str, Any] | list) -> None:
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(value, indent=1) + "\n")
+def _facts(work: Workdir, kb: Artifact, ingredients: Ingredients) -> dict[str, Any]:
+    """What is known before anything is measured."""
+    windows, checkpoint = Windows.of(work), ingredients.checkpoint
+    return {
+        "round": checkpoint.facts["round"],
+        "step": checkpoint.facts["step"],
+        "encoder": ingredients.encoder.config.to_json(),
+        "marker": MARKER,
+        "max_tokens": windows.max_tokens,
+        "title_in_window": windows.title_in_window,
+        "entity_tokens": open_artifact(work.entity_tokens, "tokens").facts["max_tokens"],
+        "index": ingredients.index,
+        "languages": kb.facts["languages"],
+        "context_weight": ingredients.context_weight,
+        "logit_scale": checkpoint.facts["settings"]["logit_scale"],
+    }
+
+
+def _write_encoder(folder: pathlib.Path, tokenizer: Tokenizer, encoder: Encoder, max_tokens: int) -> None:
+    tokenizer.save(folder / "encoder")
+    prompts = {"query": tokenizer.prefixes.mention, "document": tokenizer.prefixes.entity}
+    pretrained.save(
+        folder, encoder.config, encoder.params, transformer="encoder", max_tokens=max_tokens, prompts=prompts
+    )
+
+
+def _write_entities(folder: pathlib.Path, kb: Artifact, ingredients: Ingredients) -> None:
+    publish_index(folder / "index", ingredients.index, ingredients.embeddings)
+    if ingredients.index != "exact":
+        shutil.copyfile(ingredients.embeddings / EMBEDDINGS, folder / EMBEDDINGS)
+    KnowledgeBase.read(kb.path, kb.facts["languages"]).write(folder)
+    descriptions = StringsWriter(folder, DESCRIPTIONS)
+    for entity in read_entities(kb.path):
+        descriptions.add(entity.description)
+    descriptions.close()
+
+
+def _copy_files(artifact: Artifact, folder: pathlib.Path) -> None:
+    for name in artifact.files:
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(artifact / name, target)
+
+
+def _read_evidence(folder: pathlib.Path, facts: Mapping[str, Any]) -> Evidence:
+    """What the bundle in `folder` knows, all of it mapped into memory but for what the index holds there."""
+    kb = KnowledgeBase.read(folder, facts["languages"])
+    held_in = folder / "index" if facts["index"] == "exact" else folder
+    contexts = table = None
+    if facts["context_weight"]:
+        heard = open_index(folder / CONTEXTS / "index"), read_column(folder / CONTEXT_ENTITIES)
+        contexts = Contexts(*heard, facts["context_weight"], facts["logit_scale"])
+    if (folder / ALIAS_TABLE).is_dir():
+        table = AliasTable.read(folder / ALIAS_TABLE)
+        table.add_titles(kb)
+    return Evidence(kb, read_column(held_in / EMBEDDINGS), open_index(folder / "index"), contexts, table)

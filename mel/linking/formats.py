@@ -24,20 +24,13 @@ from typing import Literal, NamedTuple
 from urllib.parse import quote
 
 import orjson
-from rdflib import Graph, Namespace, URIRef
-from rdflib import Literal as RdfLiteral
-from rdflib.namespace import RDF, XSD
-from rdflib.term import Node
 
-from mel.types import NIL_ID, EntityId, Link, Span
+from mel.types import EntityId, Link, Span
 
 Format = Literal["elevant", "nif", "hipe", "tac"]
 WITHOUT_IDS = ("elevant",)  # the place of a line says which text it is about
 
 WIKIDATA = "http://www.wikidata.org/entity/"
-TEXTS = "http://example.org/text/"  # RDF names a text by a URI, and ids are none
-NIF = Namespace("http://persistence.uni-leipzig.org/nlp2rdf/ontologies/nif-core#")
-ITSRDF = Namespace("http://www.w3.org/2005/11/its/rdf#")
 HIPE_COLUMNS = (
     "TOKEN", "NE-COARSE-LIT", "NE-COARSE-METO", "NE-FINE-LIT", "NE-FINE-METO", "NE-FINE-COMP", "NE-NESTED",
     "NEL-LIT", "NEL-METO", "MISC",
@@ -60,7 +53,9 @@ def write(texts: Iterable[LinkedText], file_format: Format) -> Iterator[bytes]:
         case "elevant":
             pieces = map(_elevant, texts)
         case "nif":
-            pieces = map(_nif, texts)
+            from mel.linking import nif  # here, so that rdflib is loaded where it is asked for only
+
+            pieces = map(nif.turtle, texts)
         case "hipe":
             pieces = itertools.chain(["\t".join(HIPE_COLUMNS) + "\n"], map(_hipe, texts))
         case "tac":
@@ -71,55 +66,31 @@ def write(texts: Iterable[LinkedText], file_format: Format) -> Iterator[bytes]:
 def _elevant(text: LinkedText) -> str:
     predictions = [
         {
-            "entity_reference": _uri(link.entity_id) if link.entity_id != NIL_ID else None,
-            "start_char": link.mention.span.start,
-            "end_char": link.mention.span.end,
-            "candidates": [_uri(candidate.entity_id) for candidate in link.candidates],
+            "entity_reference": None if link.is_nil else uri_of(link.id),
+            "start_char": link.start,
+            "end_char": link.end,
+            "candidates": [uri_of(candidate.id) for candidate in link.candidates],
         }
         for link in text.links
     ]
     return orjson.dumps({"predictions": predictions}, option=orjson.OPT_APPEND_NEWLINE).decode()
 
 
-def _nif(text: LinkedText) -> str:
-    graph = Graph(bind_namespaces="none")
-    for prefix, namespace in (("nif", NIF), ("itsrdf", ITSRDF), ("xsd", XSD)):
-        graph.bind(prefix, namespace)
-
-    def add(start: int, end: int, kind: URIRef, *facts: tuple[URIRef, Node]) -> URIRef:
-        node = URIRef(f"{TEXTS}{quote(str(text.text_id), safe='')}#char={start},{end}")
-        offsets = (RdfLiteral(offset, datatype=XSD.nonNegativeInteger) for offset in (start, end))
-        types = ((RDF.type, name) for name in (kind, NIF.RFC5147String))
-        for name, value in (*types, *zip((NIF.beginIndex, NIF.endIndex), offsets, strict=True), *facts):
-            graph.add((node, name, value))
-        return node
-
-    context = add(0, len(text.text), NIF.Context, (NIF.isString, RdfLiteral(text.text)))
-    for link in text.links:
-        facts = [(NIF.referenceContext, context), (NIF.anchorOf, RdfLiteral(link.mention.surface_form))]
-        if link.entity_id != NIL_ID:
-            facts.append((ITSRDF.taIdentRef, URIRef(_uri(link.entity_id))))
-        if link.entity_id != NIL_ID and link.probability is not None:
-            facts.append((ITSRDF.taConfidence, RdfLiteral(f"{link.probability:.6f}", datatype=XSD.decimal)))
-        add(link.mention.span.start, link.mention.span.end, NIF.Phrase, *facts)
-    return graph.serialize(format="turtle")
-
-
 def _hipe(text: LinkedText) -> str:
     links = list(_without_overlaps(text.links))
-    cuts = {position for link in links for position in (link.mention.span.start, link.mention.span.end)}
+    cuts = {position for link in links for position in (link.start, link.end)}
     tokens = list(_tokens(text.text, cuts))
     lines = [
         f"{DOCUMENT}{_without_space(str(text.text_id))}",
         f"# hipe2022:language = {_without_space(text.language)}",
         "# hipe2022:applicable_columns = TOKEN NE-COARSE-LIT NEL-LIT MISC",
     ]
-    covering = {position: link for link in links for position in range(link.mention.span.start, link.mention.span.end)}
+    covering = {position: link for link in links for position in range(link.start, link.end)}
     before = None
     for token, following in itertools.zip_longest(tokens, tokens[1:]):
         tag, entity, link = "O", "_", covering.get(token.start)
         if link:
-            tag, entity = "I-ent" if link is before else "B-ent", _without_space(link.entity_id)
+            tag, entity = "I-ent" if link is before else "B-ent", _without_space(link.id)
         before = link
         space = text.text[token.end : following.start if following else len(text.text)]
         flags = ["EndOfLine"] * ("\n" in space) + ["NoSpaceAfter"] * (not space) + [f"Offset-{token.start}:{token.end}"]
@@ -130,9 +101,9 @@ def _hipe(text: LinkedText) -> str:
 
 def _without_overlaps(links: Iterable[Link]) -> Iterator[Link]:
     taken = 0
-    for link in sorted(links, key=lambda link: (link.mention.span.start, -link.mention.span.end)):
-        if link.mention.span.start >= taken:
-            taken = link.mention.span.end
+    for link in sorted(links, key=lambda link: (link.start, -link.end)):
+        if link.start >= taken:
+            taken = link.end
             yield link
 
 
@@ -155,9 +126,9 @@ def _tac(texts: Iterable[LinkedText]) -> Iterator[str]:
     links = ((text, link) for text in texts for link in text.links)
     nils = itertools.count(1)
     for number, (text, link) in enumerate(links, 1):
-        span = f"{_without_space(str(text.text_id))}:{link.mention.span.start}-{link.mention.span.end - 1}"
-        surface_form = " ".join(link.mention.surface_form.split())
-        entity = _without_space(link.entity_id) if link.entity_id != NIL_ID else f"NIL{next(nils):05d}"
+        span = f"{_without_space(str(text.text_id))}:{link.start}-{link.end - 1}"
+        surface_form = " ".join(link.surface_form.split())
+        entity = f"NIL{next(nils):05d}" if link.is_nil else _without_space(link.id)
         confidence = max(_confidence(link), 1e-6)
         columns = "mel", f"mel-{number:07d}", surface_form, span, entity, "NA", "NAM", f"{confidence:.6f}"
         yield "\t".join(columns) + "\n"
@@ -167,10 +138,11 @@ def _confidence(link: Link) -> float:
     """The probability that the answer is right, or else 1: a score is none."""
     if link.probability is None:
         return 1.0
-    return link.probability if link.entity_id != NIL_ID else 1 - link.probability
+    return 1 - link.probability if link.is_nil else link.probability
 
 
-def _uri(entity_id: EntityId) -> str:
+def uri_of(entity_id: EntityId) -> str:
+    """An entity of Wikidata as a URI; other ids are put in the same place."""
     return f"{WIKIDATA}{quote(entity_id, safe='')}"
 
 

@@ -1,249 +1,207 @@
-"""Texts with spans to links: the same rows, embeddings and search as in an evaluation."""
+"""The linker: texts to links, with the same rows, embeddings, search and scores as in an evaluation."""
 
 from __future__ import annotations
 
-import contextlib
-import errno
+import itertools
+import operator
 import os
-import pathlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, BinaryIO, Literal, NamedTuple
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
-import orjson
 
-from mel.checks import CHECKS
-from mel.corpora.kb import KnowledgeBase
-from mel.corpora.lines import open_file, read_lines
-from mel.corpora.malformed import MAX_SHARE, Malformed
-from mel.corpora.names import shown
-from mel.linking import formats
-from mel.linking.bundle import Bundle
-from mel.linking.formats import LinkedText
-from mel.locks import claim
-from mel.progress import Progress
-from mel.retrieval.index import search_distinct
+from mel.encoder.backend import Precision
+from mel.evaluation.calibration import Calibration, threshold_of
+from mel.evaluation.fusion import fuse
+from mel.evaluation.ranking import DEPTH, Ranking
+from mel.linking.bundle import Bundle, open_bundle
 from mel.shards.rows import TokenRows
-from mel.text.marking import mark_mention
-from mel.types import NIL, NIL_ID, Link, MelError, Mention, NamedCandidate, Span
+from mel.text.marking import mark_entity, mark_mention
+from mel.types import NIL, NIL_ID, Entity, Link, MarkedText, MelError, Mention, NamedCandidate, Span
 
 MENTIONS_AT_ONCE = 4096
-SCORE_DIGITS = 6
-MAX_ID_CHARACTERS = 1000
-Format = Literal["jsonl", formats.Format]
-KINDS = {"id": (str, int), "language": str, "text": str, "spans": list, "title": str}
 
 
 class Text(NamedTuple):
-    """A text to be linked, and its mentions, which have it as their context."""
-
-    text_id: str | int
-    language: str
-    text: str
-    mentions: tuple[Mention, ...]
-
-
-class Judge(NamedTuple):
-    """A calibration as the linker sees it.
+    """A text to be linked.
 
     Attributes:
-      probability: of the best candidate being right, [Q], from candidates' scores, [Q, K].
-      depth: how many candidates it looks at.
-      threshold: a less probable answer is withheld: NIL.
+      text: the text.
+      spans: half-open ranges of code points; None for those that the bundle's detector finds.
+      language: of the text, as the KB calls it; None if it is not known.
+      title: of the page that it is the text of, "" if it has none.
     """
 
-    probability: Callable[[np.ndarray], np.ndarray]
-    depth: int
-    threshold: float = 0.0
+    text: str
+    spans: Sequence[Span | tuple[int, int]] | None = None
+    language: str | None = None
+    title: str = ""
 
 
-def link_mentions(bundle: Bundle, mentions: Sequence[Mention], top_k: int, judge: Judge | None = None) -> list[Link]:
-    """Links mentions; their golds are not looked at.
+class Linker:
+    """Links spans of texts to the entities of a bundle.
 
-    Args:
-      bundle: the linker's parts.
-      mentions: those of one text one after the other, so that it is tokenised once.
-      top_k: most candidates for each.
-      judge: says how probable each answer is; without it there is always an answer.
+    It may be used by several threads at once: tokenising and looking up run side by side, the encoder and the index one
+    call after the other. The encoder is compiled once for each width of rows.
+
+    Example:
+      linker = Linker.load("bundle")
+      (paris,) = linker.link("Paris liegt an der Seine.", spans=[(0, 5)], language="de")
+      paris.id, paris.title, paris.score  # ("Q90", "Paris", 0.83)
     """
-    marked = [mark_mention(mention, bundle.title_in_window) for mention in mentions]
-    rows = TokenRows.from_rows(bundle.tokenizer.rows(marked, bundle.max_tokens))
-    depth = max(top_k, judge.depth if judge else 0)
-    entities_QK, scores_QK, _ = search_distinct(bundle.index, bundle.encoder.embed(rows), bundle.kb.entities_E, depth)
-    probabilities = judge.probability(scores_QK).tolist() if judge else [None] * len(rows)
-    found_K = entities_QK[:, :top_k] != NIL
-    return [
-        _link(bundle.kb, mention, entities_K[found_k], scores_K[:top_k][found_k], probability, judge)
-        for mention, entities_K, scores_K, found_k, probability in zip(
-            mentions, entities_QK[:, :top_k], scores_QK, found_K, probabilities, strict=True
-        )
-    ]
 
+    def __init__(self, bundle: Bundle):
+        self.bundle = bundle
+        self._calibration = None if bundle.calibration is None else Calibration.from_json(bundle.calibration)
+        self._on_device = threading.Lock()
 
-def _link(
-    kb: KnowledgeBase, mention: Mention, entities_k: np.ndarray, scores_k: np.ndarray, probability: float | None,
-    judge: Judge | None,
-) -> Link:  # fmt: skip
-    """A link with titles in the language of the mention, or else in the first language that has one."""
-    rows_k = kb.rows_of(entities_k, mention.language)
-    named = zip(entities_k.tolist(), rows_k.tolist(), scores_k.tolist(), strict=True)
-    candidates = tuple(NamedCandidate(kb.ids[entity], kb.titles[row], score) for entity, row, score in named)
-    withheld = not candidates or (judge is not None and probability is not None and probability < judge.threshold)
-    return Link(mention, candidates, NIL_ID if withheld else candidates[0].entity_id, probability)
+    @classmethod
+    def load(cls, path: str | os.PathLike, precision: Precision = "auto") -> Linker:
+        """Opens a bundle that mel-export published.
 
+        Args:
+          path: its folder.
+          precision: of the encoder; "auto" is bfloat16 on accelerators and float32 on CPUs.
 
-def link_file(
-    bundle: Bundle,
-    source: pathlib.Path,
-    target: pathlib.Path,
-    top_k: int,
-    max_malformed: int,
-    file_format: Format = "jsonl",
-    judge: Judge | None = None,
-    max_malformed_share: float = MAX_SHARE,
-) -> tuple[int, Malformed]:
-    """Links a file of JSON lines into another file, which appears when it is whole.
+        Raises:
+          MelError: there is none, or a part of it is missing or damaged.
+        """
+        return cls(open_bundle(path, precision))
 
-    Args:
-      bundle: the linker's parts.
-      source: lines {"id", "language", "text", "spans": [[start, end], ...]} and, where known, "title".
-      target: the links of each text, in the same order.
-      top_k: most candidates for each mention.
-      max_malformed: most lines and spans to skip as unusable.
-      file_format: of the target; "jsonl" is our own.
-      judge: says how probable each answer is.
-      max_malformed_share: the same as `max_malformed`, as a share of all lines and spans.
+    def link(
+        self, text: str, spans: Sequence[Span | tuple[int, int]] | None = None, language: str | None = None,
+        title: str = "", top_k: int = 5, nil_precision: float | None = None, min_probability: float | None = None,
+    ) -> list[Link]:  # fmt: skip
+        """Links the spans of one text.
 
-    Returns:
-      How many mentions were linked, and what was skipped.
+        Args:
+          text, spans, language, title: see `Text`.
+          top_k: most candidates for each span, the answer included; 1 to 100.
+          nil_precision: withholds the least probable answers so that so many of the others are right, on mentions
+            like those that the bundle was calibrated on.
+          min_probability: withholds answers that are less probable.
 
-    Raises:
-      MelError: `source` cannot be read, too much of it is malformed, or `target` cannot be written.
-    """
-    malformed, progress = Malformed(max_malformed, max_malformed_share), Progress("linking", 0, "mentions")
-    linked = 0
+        Returns:
+          a link for each span, in their order.
 
-    def linked_texts() -> Iterator[LinkedText]:
-        nonlocal linked
-        for texts in _blocks(read_texts(source, malformed, keep_places=file_format in formats.WITHOUT_IDS)):
-            mentions = [mention for text in texts for mention in text.mentions]
-            links = iter(link_mentions(bundle, mentions, top_k, judge))
-            for text in texts:
-                yield LinkedText(text.text_id, text.language, text.text, tuple(next(links) for _ in text.mentions))
-            linked += len(mentions)
-            progress.add(len(mentions))
+        Raises:
+          MelError: a span leaves the text, a number is out of its range, or the bundle lacks what is asked of it:
+            a calibration, or a detector where there are no spans.
+        """
+        return self.link_batch([Text(text, spans, language, title)], top_k, nil_precision, min_probability)[0]
 
-    with _whole_file(target) as file:
-        if file_format == "jsonl":
-            file.writelines(_json_line(text) for text in linked_texts())
-        else:
-            file.writelines(formats.write(linked_texts(), file_format))
-    progress.close()
-    return linked, malformed
+    def link_batch(
+        self, texts: Iterable[str | Text], top_k: int = 5, nil_precision: float | None = None,
+        min_probability: float | None = None,
+    ) -> list[list[Link]]:  # fmt: skip
+        """Links many texts, faster than one by one; see `link`.
 
+        Returns:
+          the links of each text.
+        """
+        if not 1 <= top_k <= DEPTH:
+            raise MelError(f"A top_k of {top_k} is not possible: 1 to {DEPTH} candidates can be given.")
+        threshold = self.threshold(nil_precision, min_probability)
+        mentions_of = [self._mentions(text) for text in texts]
+        mentions = [mention for of_text in mentions_of for mention in of_text]
+        blocks = (mentions[start : start + MENTIONS_AT_ONCE] for start in range(0, len(mentions), MENTIONS_AT_ONCE))
+        links = itertools.chain.from_iterable(self._link(block, top_k, threshold) for block in blocks)
+        return [list(itertools.islice(links, len(of_text))) for of_text in mentions_of]
 
-def read_texts(path: pathlib.Path, malformed: Malformed, keep_places: bool = False) -> Iterator[Text]:
-    """Yields the usable texts of a file of JSON lines, each with its usable spans; see `link_file`.
+    def rank(self, mentions: Sequence[Mention]) -> Ranking:
+        """The best candidates of each mention by all that the bundle knows; their golds are not looked at.
 
-    Args:
-      path: the file.
-      malformed: where lines and spans that cannot be used are reported.
-      keep_places: yields a text without anything for each line that is blank or cannot be used, so
-        that the n-th text is that of the n-th line.
+        Args:
+          mentions: those of one text one after the other, so that it is tokenised once.
+        """
+        evidence = self.bundle.evidence
+        rows = self._rows([self._marked(mention) for mention in mentions], self.bundle.max_tokens)
+        with self._on_device:
+            queries_QD = self.bundle.encoder.embed(rows)
+            ranking = evidence.ranking(queries_QD)
+        if evidence.table is None or not self.bundle.fusion_weight:
+            return ranking
+        lookups = [(mention.surface_form, mention.language, mention.lemma) for mention in mentions]
+        pool = evidence.pool(queries_QD, ranking, lookups)
+        return fuse(pool, np.full(len(mentions), self.bundle.fusion_weight))
 
-    Raises:
-      MelError: it cannot be read, or too many of its lines and spans are malformed.
-    """
-    place, nothing = str(path), [Text("", "", "", ())] if keep_places else []
-    with open_file(path) as file:
-        for number, line in read_lines(file, place, lambda line, reason: malformed.add(place, line, reason)):
-            if not line.strip():
-                yield from nothing
-                continue
-            try:
-                text = _text(orjson.loads(line), lambda reason: malformed.add(place, number, reason))
-            except ValueError as error:  # orjson's errors are ValueErrors too
-                malformed.add(place, number, str(error))
-                yield from nothing
-            else:
-                malformed.well_formed += 1 + len(text.mentions)
-                yield text
-    malformed.finish(place)
+    def embed_mentions(self, texts: Iterable[Text]) -> np.ndarray:
+        """The embeddings of the spans of texts, in their order, float32 [N, D], of unit length."""
+        marked = [self._marked(mention) for text in texts for mention in self._mentions(text)]
+        return self._embed(marked, self.bundle.max_tokens)
 
+    def embed_entities(self, entities: Iterable[Entity]) -> np.ndarray:
+        """The embeddings of what a language says of entities, float32 [N, D], of unit length."""
+        return self._embed([mark_entity(entity) for entity in entities], self.bundle.entity_tokens)
 
-def _text(record: Any, skip: Callable[[str], None]) -> Text:
-    """Raises ValueError if the record cannot be used; calls `skip` with the reason for each span that cannot."""
-    if not isinstance(record, dict):
-        raise ValueError("it is no JSON object")
-    record = {"title": "", **record}
-    for name, kind in KINDS.items():
-        if not isinstance(record.get(name), kind):
-            raise ValueError(f"{name} is {'of the wrong type' if name in record else 'missing'}")
-    text_id, language, text, title = (record[name] for name in ("id", "language", "text", "title"))
-    if len(str(text_id)) > MAX_ID_CHARACTERS or len(language) > MAX_ID_CHARACTERS:
-        raise ValueError(f"its id {shown(str(text_id))} or its language {shown(language)} is too long")
-    mentions = []
-    for span in record["spans"]:
+    def threshold(self, nil_precision: float | None, min_probability: float | None) -> float:
+        """The probability that an answer must reach, or be withheld; see `link`.
+
+        Raises:
+          MelError: a share is none, no threshold reaches it, or the bundle was not calibrated.
+        """
+        asked = {"nil_precision": nil_precision or 0.0, "min_probability": min_probability or 0.0}
+        for name, value in asked.items():
+            if not 0 <= value <= 1:
+                raise MelError(f"{name} {value} is no share: choose one from 0 to 1.")
+            if value and self.bundle.calibration is None:
+                raise MelError(
+                    f"{name} {value} needs a calibrated bundle, and this one is none: export one with "
+                    "mel-export --calibrate_on=SPLIT."
+                )
+        if self.bundle.calibration is None or not nil_precision:
+            return asked["min_probability"]
         try:
-            start, end = span
-            if type(start) is not int or type(end) is not int:
-                raise ValueError
-            mention_id = f"{text_id}:{start}:{end}"
-            mentions.append(Mention(mention_id, language, text, Span(start, end), NIL_ID, str(text_id), title))
+            return max(asked["min_probability"], threshold_of(self.bundle.calibration, nil_precision))
         except MelError as error:
-            skip(str(error))
-        except (TypeError, ValueError):
-            skip(f"span {span!r} is no pair of whole numbers")
-    return Text(text_id, language, text, tuple(mentions))
+            raise MelError(f"{error} Ask for less nil_precision, or for a min_probability.") from None
+
+    def _link(self, mentions: Sequence[Mention], top_k: int, threshold: float) -> Iterator[Link]:
+        ranking = self.rank(mentions)
+        probabilities: Sequence[float | None] = [None] * len(mentions)
+        if self._calibration is not None:
+            probabilities = self._calibration.probability(ranking.scores_QK).tolist()
+        for number, (mention, probability) in enumerate(zip(mentions, probabilities, strict=True)):
+            candidates = self._named(ranking, number, top_k, mention.language)
+            withheld = probability is not None and probability < threshold
+            yield Link.of(mention.span, mention.surface_form, candidates, probability, withheld)
+
+    def _named(self, ranking: Ranking, number: int, top_k: int, language: str) -> tuple[NamedCandidate, ...]:
+        """With titles in a language, or else in the first language that has one."""
+        kb, descriptions = self.bundle.kb, self.bundle.descriptions
+        entities_k = ranking.entities_QK[number, :top_k]
+        entities_k = entities_k[entities_k != NIL]
+        rows, scores = kb.rows_of(entities_k, language).tolist(), ranking.scores_QK[number].tolist()
+        return tuple(
+            NamedCandidate(kb.ids[entity], kb.titles[row], descriptions[row], score)
+            for entity, row, score in zip(entities_k.tolist(), rows, scores, strict=False)
+        )
+
+    def _mentions(self, text: str | Text) -> list[Mention]:
+        text = Text(text) if isinstance(text, str) else text
+        if text.spans is None:
+            raise MelError("This bundle has no detector, which would find the spans to link: give spans.")
+        language = text.language or ""
+        return [Mention("", language, text.text, _span(span), NIL_ID, title=text.title) for span in text.spans]
+
+    def _marked(self, mention: Mention) -> MarkedText:
+        return mark_mention(mention, self.bundle.title_in_window)
+
+    def _rows(self, marked: Sequence[MarkedText], max_tokens: int) -> TokenRows:
+        return TokenRows.from_rows(self.bundle.tokenizer.rows(marked, max_tokens))
+
+    def _embed(self, marked: Sequence[MarkedText], max_tokens: int) -> np.ndarray:
+        rows = self._rows(marked, max_tokens)
+        with self._on_device:
+            return self.bundle.encoder.embed(rows)
 
 
-def _blocks(texts: Iterable[Text]) -> Iterator[list[Text]]:
-    """Texts in groups of about `MENTIONS_AT_ONCE` mentions, or texts."""
-    block, size = [], 0
-    for text in texts:
-        block.append(text)
-        size += max(1, len(text.mentions))
-        if size >= MENTIONS_AT_ONCE:
-            yield block
-            block, size = [], 0
-    if block:
-        yield block
-
-
-def _json_line(text: LinkedText) -> bytes:
-    record = {"id": text.text_id, "language": text.language, "links": [_record(link) for link in text.links]}
-    return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
-
-
-def _record(link: Link) -> dict[str, Any]:
-    candidates = [
-        {"qid": candidate.entity_id, "title": candidate.title, "score": round(candidate.score, SCORE_DIGITS)}
-        for candidate in link.candidates
-    ]
-    span = link.mention.span
-    record = {"start": span.start, "end": span.end, "surface_form": link.mention.surface_form}
-    record |= candidates[0] if link.entity_id != NIL_ID else candidates[0] | {"qid": NIL_ID, "title": ""}
-    if link.probability is not None:
-        record["probability"] = round(link.probability, SCORE_DIGITS)
-    return record | {"candidates": candidates}
-
-
-@contextlib.contextmanager
-def _whole_file(path: pathlib.Path) -> Iterator[BinaryIO]:
-    """A draft beside `path` that takes its place when the block ends without error."""
-    draft = path.with_name(f".draft-{path.name}")
+def _span(span: Span | tuple[int, int]) -> Span:
+    if isinstance(span, Span):
+        return span
     try:
-        with claim(path):
-            try:
-                with open(draft, "wb") as file:
-                    yield file
-                    file.flush()
-                    os.fsync(file.fileno())
-                CHECKS.settle()  # nobody sees what was made from a damaged bundle
-                os.replace(draft, path)
-            except BaseException:
-                draft.unlink(missing_ok=True)
-                raise
-    except OSError as error:
-        full = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror
-        raise MelError(f"--output={path} cannot be written: {full}; nothing of it was kept.") from error
+        start, end = span
+        return Span(operator.index(start), operator.index(end))
+    except (TypeError, ValueError):
+        raise MelError(f"Span {span!r} is no pair of whole numbers: give the start and the end.") from None

@@ -1,82 +1,19 @@
-"""Fusion: what the encoder sees in the context, and what the alias table knew before.
-
-score(entity) = cosine(mention, entity) + weight · log prior(entity | surface form, language), over
-the encoder's best candidates and the most probable ones together.
-"""
+"""The weight of the prior in a fusion, fitted so that no mention chooses its own."""
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import zlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from mel.corpora.similarity import Prior
-from mel.evaluation.ranking import DEPTH, Ranking
-from mel.systems.nearest import best_cosines
+from mel.evaluation.fusion import Pool, fuse
+from mel.evaluation.ranking import Ranking
 from mel.types import MelError
 
 WEIGHTS = (0.0, 0.005, 0.01, 0.015, 0.02, 0.025, 0.03, 0.035, 0.04, 0.05, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
 FOLDS = 2
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Pool:
-    """The candidates of Q mentions before they are put in order.
-
-    Attributes:
-      entities_QC: int64, distinct in a row, NIL where padded.
-      cosines_QC: float32, -inf where padded.
-      log_priors_QC: float32.
-    """
-
-    entities_QC: np.ndarray
-    cosines_QC: np.ndarray
-    log_priors_QC: np.ndarray
-
-
-def pool_candidates(
-    lookups: Sequence[tuple[str, str, str]], ranking: Ranking, prior: Prior, queries_QD: np.ndarray,
-    embeddings_ED: np.ndarray, entities_E: np.ndarray,
-) -> Pool:  # fmt: skip
-    """Joins the encoder's candidates and the 100 most probable before the context is read, all with exact cosines.
-
-    Args:
-      lookups: surface form, language and lemma of Q mentions.
-      ranking: the encoder's answers.
-      prior: how probable entities are before the context is read, none of them impossible.
-      queries_QD: the embeddings of the mentions.
-      embeddings_ED: the embeddings of the entities' rows.
-      entities_E: the entity of each row; one without a row is no candidate.
-    """
-    prior, added = functools.cache(prior), []
-    entities_QC = np.pad(ranking.entities_QK, ((0, 0), (0, DEPTH)))
-    cosines_QC = np.pad(ranking.scores_QK, ((0, 0), (0, DEPTH)), constant_values=-np.inf)
-    log_priors_QC = np.zeros(entities_QC.shape, np.float32)
-    known = set(entities_E.tolist())
-    for mention, lookup in enumerate(lookups):
-        probable, other = prior(*lookup)
-        encoded = set(entities_QC[mention, :DEPTH].tolist())
-        best = sorted(known & probable.keys() - encoded, key=lambda entity: (-probable[entity], entity))[:DEPTH]
-        entities_QC[mention, DEPTH : DEPTH + len(best)] = best
-        log_priors_QC[mention] = np.log([probable.get(entity, other) for entity in entities_QC[mention].tolist()])
-        added += [(mention, DEPTH + rank) for rank in range(len(best))]
-    if added:
-        mention_P, column_P = np.array(added).T
-        cosines_QC[mention_P, column_P] = best_cosines(
-            queries_QD, mention_P, entities_QC[mention_P, column_P], embeddings_ED, entities_E
-        )
-    return Pool(entities_QC, cosines_QC, log_priors_QC)
-
-
-def fuse(pool: Pool, weight_Q: np.ndarray) -> Ranking:
-    """The best 100 candidates of each mention, given the weight of the prior for each."""
-    return Ranking.best_of(
-        pool.entities_QC, pool.cosines_QC + weight_Q[:, None].astype(np.float32) * pool.log_priors_QC
-    )
 
 
 def fuse_cross_fitted(pool: Pool, gold_Q: np.ndarray, documents: Sequence[str]) -> tuple[Ranking, dict[str, Any]]:

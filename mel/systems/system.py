@@ -14,15 +14,15 @@ from mel.artifacts import Artifact, Workdir, open_artifact
 from mel.config import flag
 from mel.corpora.alias_table import AliasTable
 from mel.corpora.kb import KnowledgeBase
-from mel.corpora.similarity import similarity_prior
 from mel.encoder.backend import Precision
 from mel.encoder.embed import Encoder
 from mel.evaluation.evaluation_set import EvaluationSet
+from mel.evaluation.evidence import Evidence
+from mel.evaluation.fusion import fuse
 from mel.evaluation.ranking import Ranking
-from mel.retrieval.index import Index, IndexKind
-from mel.systems import alias_tables, fusion
-from mel.systems.contexts import add_contexts
-from mel.systems.nearest import rank_by_embeddings
+from mel.retrieval.index import IndexKind
+from mel.systems import alias_tables
+from mel.systems.fusion import fuse_cross_fitted
 from mel.systems.olpeat import rank_by_linked_aliases, rank_by_olpeat
 from mel.systems.trained import LAST, Trained, open_trained
 from mel.text.tokenizer import Tokenizer
@@ -124,40 +124,33 @@ def _olpeat(
 
 def _encoder(config: SystemConfig, trained: Trained, kb: KnowledgeBase, table: Callable[[], AliasTable]) -> System:
     """A round's encoder alone, or with contexts, or fused with the alias table."""
-    embeddings, _ = trained.entity_embeddings
+    embeddings, embeddings_ED = trained.entity_embeddings
     index, digests = trained.entity_index(config.index)
     inputs = {"checkpoint": trained.checkpoint.artifact.digest, "entity_embeddings": embeddings.digest, **digests}
     facts = _facts(trained, config.index)
+    evidence = Evidence(kb, embeddings_ED, index)
     if config.model == "fusion":
         facts["fusion_weight"] = config.fusion_weight
-    contexts = None
+        evidence = dataclasses.replace(evidence, table=table())
     if config.context_weight:
         facts["context_weight"] = config.context_weight
-        contexts, digests = trained.mention_index(config.index)
+        contexts, digests = trained.contexts(config.index, kb, config.context_weight)
+        evidence = dataclasses.replace(evidence, contexts=contexts)
         inputs |= {"mention_embeddings": trained.mention_embeddings[0].digest, **digests}
-    rank = functools.partial(_rank_by_encoder, config, trained, kb, table, index, contexts)
-    return System(rank, facts, inputs)
+    return System(functools.partial(_rank_by_evidence, config, trained.encoder, evidence), facts, inputs)
 
 
-def _rank_by_encoder(
-    config: SystemConfig, trained: Trained, kb: KnowledgeBase, table: Callable[[], AliasTable], index: Index,
-    contexts: Index | None, mentions: EvaluationSet,
-) -> tuple[Ranking, dict[str, Any]]:  # fmt: skip
-    _, embeddings_ED = trained.entity_embeddings
-    queries_QD = trained.encoder.embed(mentions.rows, "mentions")
-    ranking = rank_by_embeddings(queries_QD, index, kb.entities_E)
-    if contexts is not None:
-        ranking = add_contexts(
-            ranking, queries_QD, contexts, trained.mentions.entities_N, embeddings_ED, kb.entities_E,
-            config.context_weight, trained.checkpoint.logit_scale,
-        )  # fmt: skip
+def _rank_by_evidence(
+    config: SystemConfig, encoder: Encoder, evidence: Evidence, mentions: EvaluationSet
+) -> tuple[Ranking, dict[str, Any]]:
+    queries_QD = encoder.embed(mentions.rows, "mentions")
+    ranking = evidence.ranking(queries_QD, "mentions")
     if config.model == "checkpoint":
         return ranking, {}
-    prior = similarity_prior(table(), mentions.lookups, outside=1 / len(np.unique(kb.entities_E)))
-    pool = fusion.pool_candidates(mentions.lookups, ranking, prior, queries_QD, embeddings_ED, kb.entities_E)
+    pool = evidence.pool(queries_QD, ranking, mentions.lookups)
     if config.fusion_weight == FITTED:
-        return fusion.fuse_cross_fitted(pool, mentions.gold_Q, mentions.clusters)
-    return fusion.fuse(pool, np.full(len(mentions), config.fusion_weight)), {}
+        return fuse_cross_fitted(pool, mentions.gold_Q, mentions.clusters)
+    return fuse(pool, np.full(len(mentions), config.fusion_weight)), {}
 
 
 def _facts(trained: Trained, search: IndexKind) -> dict[str, Any]:

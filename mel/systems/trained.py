@@ -7,8 +7,10 @@ import functools
 import numpy as np
 
 from mel.artifacts import START, Artifact, Workdir, exists, open_artifact
+from mel.corpora.kb import KnowledgeBase
 from mel.encoder.backend import Precision
 from mel.encoder.embed import Encoder
+from mel.evaluation.contexts import Contexts, known_entities
 from mel.retrieval.embeddings import publish_or_open
 from mel.retrieval.exact import ExactIndex
 from mel.retrieval.index import Index, IndexKind, publish_or_open_index
@@ -66,8 +68,14 @@ class Trained:
         artifact, index = publish_or_open_index(self._work.round(self.round).index, kind, self.entity_embeddings[0])
         return index, {"index": artifact.digest}
 
-    def mention_index(self, kind: IndexKind) -> tuple[Index, dict[str, str]]:
-        """The same over the training mentions."""
+    def contexts(self, kind: IndexKind, kb: KnowledgeBase, weight: float) -> tuple[Contexts, dict[str, str]]:
+        """The training mentions, to be heard beside the descriptions of `kb`, and digests as of `entity_index`."""
+        index, digests = self._mention_index(kind)
+        entities_M = known_entities(self.mentions.entities_N, kb)
+        return Contexts(index, entities_M, weight, self.checkpoint.logit_scale), digests
+
+    def _mention_index(self, kind: IndexKind) -> tuple[Index, dict[str, str]]:
+        """As `entity_index`, over the training mentions."""
         if kind == "exact":
             return ExactIndex(self.mention_embeddings[1]), {}
         path = self._work.round(self.round).mention_index

@@ -9,7 +9,7 @@ import pytest
 from mel.artifacts import Workdir, open_artifact
 from mel.bin import prepare_data
 from mel.bin.prepare_data import Config
-from mel.corpora.alias_table import FILES, AliasTable
+from mel.corpora.alias_table import AliasTable
 from mel.corpora.download import Download
 from mel.corpora.kb import KnowledgeBase, read_entities
 from mel.shards.blocks import is_held_out
@@ -110,13 +110,15 @@ def test_held_out_pages_are_in_no_training_mention_and_in_no_alias(config):
     assert all(is_held_out(page, 0.3) for page in pages["held_out"]) and pages["held_out"]
     assert not any(is_held_out(page, 0.3) for page in pages["train"]) and pages["train"]
     kb = KnowledgeBase.read(work.kb, open_artifact(work.kb, "kb").facts["languages"])
-    counted = {}
-    for line in (work.alias_table / FILES[0]).read_text("utf-8").splitlines():
-        row = json.loads(line)
-        for entity, count in zip(row["entities"], row["counts"], strict=True):
-            counted[row["surface_form"], row["language"], kb.ids[entity]] = count
     linked = Counter((line["surface_form"], line["language"], line["gold"]) for line in lines(work.mentions("train")))
-    assert counted == linked
+    table, shares = AliasTable.read(work.alias_table), {}
+    for form, language in {key[:2] for key in linked}:
+        shares |= {(form, language, kb.ids[entity]): score for entity, score in table.candidates(form, language)}
+    totals = Counter()
+    for (form, language, _), count in linked.items():
+        totals[form, language] += count
+    assert shares == {key: count / totals[key[:2]] for key, count in linked.items()}
+    assert table.surface_forms() == sorted({form for form, _, _ in linked})
 
 
 def test_redirects_are_followed_to_the_end_and_counted(config, tmp_path):

@@ -54,7 +54,7 @@ def test_every_artefact_is_sound_and_its_chain_leads_to_the_archives(work, capsy
 
 def test_what_is_damaged_missing_or_too_many_is_amiss(work, capsys):
     flip_a_bit(work.kb / "entities.jsonl")
-    (work.alias_table / "names.jsonl").unlink()
+    (work.alias_table / "names_lines.npy").unlink()
     (work.mentions("mewsli") / "fr.jsonl").write_text("")
     flip_a_bit(work.bundle / "index" / "embeddings.npy")
     flip_a_bit(work.tokenizer / "manifest.json")
@@ -66,7 +66,7 @@ def test_what_is_damaged_missing_or_too_many_is_amiss(work, capsys):
     said = str(refused.value)
     assert said.startswith("6 of ")
     assert f"kb: entities.jsonl is not as it was published: delete {work.kb} and run mel-prepare-data again." in said
-    assert "alias_table: names.jsonl is missing: " in said
+    assert "alias_table: names_lines.npy is missing: " in said
     assert "mentions/mewsli: fr.jsonl was not published with it: " in said
     assert f"bundle/index: embeddings.npy is not as it was published: delete {work.bundle} and run mel-export" in said
     assert "tokens/tokenizer: " in said and "manifest.json is damaged: " in said

@@ -1,18 +1,20 @@
+import itertools
 import pathlib
+import random
 from collections import Counter
 
+import numpy as np
 import pytest
 
 from mel.corpora import alias_table
-from mel.corpora.alias_table import FILES, AliasTable, Counts, count_aliases, count_lemmas
+from mel.corpora.alias_table import AliasTable, Counts, count_aliases, count_lemmas
 from mel.corpora.archives import find_archive, list_parts
 from mel.corpora.damuel import read_pages
 from mel.corpora.malformed import Malformed
 from mel.corpora.mewsli import list_languages, read_documents
+from mel.corpora.strings import hash_of
 from mel.types import MelError, Mention, Span, id_order
 from tests.evaluation.hand_made import kb_of
-
-FILE = FILES[0]
 
 MDN = pathlib.Path(__file__).resolve().parents[2].parent / "shared" / "data" / "mdn"
 
@@ -135,30 +137,161 @@ def test_ambiguity_is_that_of_the_lower_cased_form(table):
     assert (table.ambiguity("Lodz"), table.candidates("Lodz")) == ("unseen", ())
 
 
-def test_the_file_is_sorted_and_does_not_depend_on_the_order_of_counting(tmp_path):
+def columns(folder, name="links"):
+    """All lines of `links.npy` and its neighbours, and what the hashes find first, as other programs would read them."""
+    arrays = {path.stem: np.load(path) for path in folder.glob("*.npy")}
+    strings, ends = arrays[name].tobytes(), arrays[f"{name}_ends"].tolist()
+    strings = [strings[start:end].decode() for start, end in itertools.pairwise([0, *ends])]
+    languages = arrays["alias_languages"].tobytes().decode()
+    lines, line_ends = arrays[f"{name}_lines"].tolist(), arrays[f"{name}_line_ends"].tolist()
+    found = {}
+    for string, (start, end) in zip(strings, itertools.pairwise([0, *line_ends]), strict=True):
+        found[string] = [(languages[2 * number : 2 * number + 2], *rest) for number, *rest in lines[start:end]]
+    hashes = arrays[f"{name}_hashes"].tolist()
+    assert hashes == sorted(hashes)
+    assert [hash_of(strings[row].lower()) for row in arrays[f"{name}_rows"]] == hashes
+    return found
+
+
+def test_the_columns_are_sorted_and_do_not_depend_on_the_order_of_counting(tmp_path):
     for name, counts in [("a", COUNTS), ("b", dict(reversed(COUNTS.items())))]:
         (tmp_path / name).mkdir()
         write(tmp_path / name, counted(counts))
-    assert (tmp_path / "a" / FILE).read_text(encoding="utf-8") == (
-        '{"surface_form":"PARIS","language":"en","entities":[90],"counts":[1]}\n'
-        '{"surface_form":"Paris","language":"en","entities":[90,167],"counts":[6,2]}\n'
-        '{"surface_form":"Paris","language":"fr","entities":[167,90],"counts":[3,1]}\n'
-        '{"surface_form":"paris","language":"fr","entities":[300],"counts":[4]}\n'
-        '{"surface_form":"tie","language":"de","entities":[9],"counts":[1]}\n'
-        '{"surface_form":"tie","language":"en","entities":[7,8],"counts":[1,1]}\n'
-        '{"surface_form":"Łódź","language":"pl","entities":[580],"counts":[2]}\n'
-    )
-    assert (tmp_path / "a" / FILE).read_bytes() == (tmp_path / "b" / FILE).read_bytes()
+    assert list(columns(tmp_path / "a").items()) == [
+        ("PARIS", [("en", 90, 1)]),
+        ("Paris", [("en", 90, 6), ("en", 167, 2), ("fr", 167, 3), ("fr", 90, 1)]),
+        ("paris", [("fr", 300, 4)]),
+        ("tie", [("de", 9, 1), ("en", 7, 1), ("en", 8, 1)]),
+        ("Łódź", [("pl", 580, 2)]),
+    ]
+    assert np.load(tmp_path / "a" / "linked.npy").tolist() == [7, 8, 9, 90, 167, 300, 580]
+    for file in (tmp_path / "a").iterdir():
+        assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes()
 
 
 def test_a_missing_or_damaged_file_is_refused(tmp_path):
-    with pytest.raises(MelError, match="cannot be read"):
+    with pytest.raises(MelError, match=r"The alias table .* cannot be read: No such file"):
         AliasTable.read(tmp_path)
     write(tmp_path, counted(COUNTS))
-    with open(tmp_path / FILE, "a") as file:
-        file.write('{"surface_form": "x"')
-    with pytest.raises(MelError, match=f"{FILE}:8 is damaged"):
+    (tmp_path / "links_lines.npy").write_bytes(b"x")
+    with pytest.raises(MelError, match=f"{tmp_path} is damaged"):
         AliasTable.read(tmp_path)
+    np.save(tmp_path / "links_lines.npy", np.zeros(7))
+    with pytest.raises(MelError, match=f"{tmp_path} is damaged .the columns do not belong together"):
+        AliasTable.read(tmp_path)
+
+
+def test_an_empty_table_knows_nothing(tmp_path):
+    write(tmp_path, counted({}))
+    table = AliasTable.read(tmp_path)
+    assert table.candidates("a") == () and table.prior("a", "de") == ({}, 0.0) and table.ambiguity("a") == "unseen"
+    assert table.surface_forms(with_names=True) == [] and table.aliases_in("de") == {}
+    assert table.is_linked([0, 3]).tolist() == [False, False]
+
+
+def test_which_entities_were_linked(table):
+    assert table.is_linked(np.array([90, 91, 580, 581, 0, 7])).tolist() == [True, False, True, False, False, True]
+
+
+def test_nothing_but_what_is_asked_for_is_read(tmp_path):
+    """The strings of forms that nobody asked for are never decoded, whatever they hold."""
+    write(tmp_path, counted(COUNTS))
+    table = AliasTable.read(tmp_path)
+    strings = np.load(tmp_path / "links.npy")
+    start = strings.tobytes().index("Łódź".encode())
+    strings[start:] = 0xFF  # no UTF-8
+    np.save(tmp_path / "links.npy", strings)
+    table = AliasTable.read(tmp_path)
+    assert table.candidates("Paris")[0].entity == 90 and table.ambiguity("nobody") == "unseen"
+    with pytest.raises(UnicodeDecodeError):
+        table.candidates("Łódź")
+
+
+class Dictionaries:
+    """What the table answered when it stood in dictionaries: the answers that the columns have to give."""
+
+    def __init__(self, counts, titles):
+        self.links, self.lemmas, self.names = ({} for _ in range(3))
+        for rows, count in zip((self.links, self.lemmas, self.names), counts, strict=True):
+            for (string, language, entity), n in sorted(
+                count.items(), key=lambda item: (*item[0][:2], -item[1], item[0])
+            ):
+                rows.setdefault(string, []).append((language, entity, n))
+        for entity, language, title in titles:
+            self.names.setdefault(title, []).append((language, entity, 1))
+
+    @staticmethod
+    def exact(rows, string, language=None):
+        counts = Counter()
+        for of_row, entity, n in rows.get(string, []):
+            counts.update({entity: n} if language in (None, of_row) else {})
+        return counts
+
+    def lower(self, rows, string, language=None):
+        strings = [each for each in rows if each.lower() == string.lower()]
+        return sum((self.exact(rows, each, language) for each in strings), Counter())
+
+    def candidates(self, string, language, lemma):
+        counts = self.exact(self.links, string, language) or self.lower(self.links, string, language)
+        counts = counts or self.lower(self.lemmas, lemma, language)
+        best = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+        return tuple((entity, count / counts.total()) for entity, count in best)
+
+    def prior(self, string, language, lemma, with_names, outside):
+        names = self.exact(self.names, string) or self.lower(self.names, string) if with_names else Counter()
+        levels = [names, self.lower(self.lemmas, lemma), self.lower(self.links, string), self.exact(self.links, string)]
+        prior = {}
+        for counts in (*levels, self.exact(self.links, string, language)):
+            prior = {e: (counts[e] + prior.get(e, outside)) / (counts.total() + 1) for e in prior | counts}
+            outside /= counts.total() + 1
+        return prior, outside
+
+    def aliases_in(self, language):
+        found = {}
+        for string in sorted({*self.links, *self.names}):
+            links, names = (self.exact(rows, string, language) for rows in (self.links, self.names))
+            if links or names:
+                found[string] = sorted(links | names, key=lambda entity: (-links[entity], entity))
+        return found
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_columns_answer_as_dictionaries_do(tmp_path, seed):
+    draw = random.Random(seed)
+    letters = ["a", "A", "ß", "SS", "İ", "i̇", "ﬁ", "FI", "🦊", "Σ", "ς", ""]
+    strings = ["".join(draw.choices(letters, k=2)) for _ in range(25)]
+    languages = ["de", "en", "zh", "tr"]
+
+    def drawn(how_many):
+        keys = [(draw.choice(strings), draw.choice(languages), draw.randrange(1, 9)) for _ in range(how_many)]
+        return Counter({key: draw.randrange(1, 5) for key in keys})
+
+    counts = Counts(drawn(60), drawn(20), drawn(20))
+    titles = [(draw.randrange(1, 9), language, draw.choice(strings)) for language in languages[:2] for _ in range(9)]
+    titles = list({title[:2]: title for title in titles}.values())
+    write(tmp_path, counts)
+    table, expected = AliasTable.read(tmp_path), Dictionaries(counts, titles)
+    table.add_titles(kb_of(*titles))
+    for string in [*strings, "aa", "nobody"]:
+        for language in (*languages, "xx"):
+            lemma, outside = draw.choice(strings), draw.choice([0.0, 0.01])
+            assert table.candidates(string, language, lemma) == expected.candidates(string, language, lemma)
+            assert table.candidates(string, None, lemma) == expected.candidates(string, None, lemma)
+            for with_names in (False, True):
+                asked = string, language, lemma, with_names, outside
+                found, other = table.prior(*asked)
+                assert (list(found.items()), other) == (
+                    list(expected.prior(*asked)[0].items()),
+                    expected.prior(*asked)[1],
+                )
+        seen = len(expected.lower(expected.links, string))
+        assert table.ambiguity(string) == ("unseen", "unambiguous", "ambiguous")[min(seen, 2)]
+    for language in (*languages, "xx"):
+        assert list(table.aliases_in(language).items()) == list(expected.aliases_in(language).items())
+    assert table.surface_forms() == sorted(expected.links)
+    assert table.surface_forms(with_names=True) == sorted({*expected.links, *expected.names})
+    linked = {entity for _, _, entity in counts.links}
+    assert [n for n in range(20) if table.is_linked([n])[0]] == sorted(linked)
 
 
 @pytest.mark.skipif(not MDN.exists(), reason=f"there is no MDN collection at {MDN}")

@@ -1,6 +1,10 @@
 """Columns of strings, in memory and on disk."""
 
-from mel.corpora.strings import Strings
+import numpy as np
+
+from mel.corpora import columns, strings
+from mel.corpora.columns import ColumnWriter, read_column
+from mel.corpora.strings import Hashes, Strings, StringsWriter, hash_of
 
 TITLES = ["Paris", "", "パリ", "Pärís 🦊"]
 
@@ -19,3 +23,47 @@ def test_strings_survive_the_disk(tmp_path):
 
 def test_no_strings():
     assert list(Strings.of([])) == [] and len(Strings.of([])) == 0
+
+
+def test_strings_written_one_by_one_are_the_same_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(strings, "STRINGS_AT_ONCE", 3)
+    Strings.of(TITLES).write(tmp_path, "whole")
+    writer = StringsWriter(tmp_path, "each")
+    for title in TITLES:
+        writer.add(title)
+    writer.close()
+    for end in (".npy", "_ends.npy"):
+        assert (tmp_path / f"each{end}").read_bytes() == (tmp_path / f"whole{end}").read_bytes()
+
+
+def test_a_column_is_what_numpy_writes_however_it_came(tmp_path, monkeypatch):
+    monkeypatch.setattr(columns, "BYTES_AT_ONCE", 16)
+    values = np.arange(1, 12, dtype=np.int32) ** 2
+    np.save(tmp_path / "whole.npy", values)
+    writer = ColumnWriter(tmp_path / "each.npy", np.int32)
+    for value in values[:6]:
+        writer.add(value)
+    writer.extend(values[6:10])
+    writer.add(values[10])
+    writer.close()
+    assert writer.length == 11
+    assert (tmp_path / "each.npy").read_bytes() == (tmp_path / "whole.npy").read_bytes()
+    assert read_column(tmp_path / "each.npy").tolist() == values.tolist()
+
+
+def test_an_empty_column(tmp_path):
+    ColumnWriter(tmp_path / "none.npy", np.int64).close()
+    assert read_column(tmp_path / "none.npy").shape == (0,)
+
+
+def test_rows_are_found_by_their_keys(tmp_path):
+    Hashes.of(["b", "a", "b", "", "🦊"]).write(tmp_path, "keys")
+    found = Hashes.read(tmp_path, "keys")
+    assert found.rows_of(["b", "a", "", "🦊", "c"]) == [[0, 2], [1], [3], [4], []] and len(found) == 5
+    assert found.rows("b") == [0, 2]
+    assert Hashes.of([]).rows("b") == []
+
+
+def test_a_hash_is_the_same_everywhere():
+    # From b2sum: printf Paris | b2sum -l 64
+    assert f"{hash_of('Paris'):016x}" == "6be76756dfb79024"

@@ -6,6 +6,7 @@ from mel.corpora.kb import KnowledgeBase
 from mel.corpora.mentions import MentionLine
 from mel.evaluation import breakdowns
 from mel.evaluation.evaluation_set import EvaluationSet
+from mel.evaluation.fusion import Pool
 from mel.evaluation.ranking import Ranking
 from mel.reports.report import Evaluation, Report, measure
 from mel.shards.rows import TokenRows
@@ -38,6 +39,11 @@ def ranking_of(entities) -> Ranking:
     """Candidates in this order, 0 where there are no more."""
     entities = np.asarray(entities, np.int64)
     return Ranking(entities, np.where(entities > 0, -np.arange(entities.shape[1], dtype=np.float32), -np.inf))
+
+
+def pool_of(entities, cosines, priors) -> Pool:
+    """A pool of these candidates, their cosines and probabilities."""
+    return Pool(np.array(entities), np.array(cosines, np.float32), np.log(np.array(priors, np.float32)))
 
 
 def about(**changes) -> Report:

@@ -12,7 +12,8 @@ import orjson
 from rdflib import Graph
 from rdflib.namespace import RDF
 
-from mel.linking.formats import DOCUMENT, HIPE_COLUMNS, ITSRDF, NIF, TEXTS, WIKIDATA, Format
+from mel.linking.formats import DOCUMENT, HIPE_COLUMNS, WIKIDATA, Format
+from mel.linking.nif import ITSRDF, NIF, TEXTS
 from mel.types import NIL_ID, EntityId, Span
 
 

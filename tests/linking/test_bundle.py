@@ -1,6 +1,7 @@
 """A bundle stands alone, loads elsewhere, and refuses what is not whole."""
 
 import json
+import math
 import shutil
 
 import numpy as np
@@ -11,102 +12,125 @@ from mel.bin import export
 from mel.corpora.kb import KnowledgeBase, read_entities
 from mel.encoder import pretrained
 from mel.evaluation.calibration import Calibration
+from mel.evaluation.evaluation_set import read_prepared
 from mel.linking.bundle import open_bundle
 from mel.shards.rows import TokenRows
+from mel.systems.system import SystemConfig, open_system
 from mel.text.marking import mark_mention
 from mel.text.tokenizer import MARKER, Tokenizer
 from mel.types import NIL_ID, MelError, Mention, Span
 
 
-@pytest.fixture(scope="module")
-def work(untrained, tmp_path_factory) -> Workdir:
-    """A working directory with a bundle of the untrained encoder."""
-    work = Workdir(shutil.copytree(untrained.path, tmp_path_factory.mktemp("bundled") / "run"))
-    export.main(export.Config(workdir=str(work.path), round=START))
-    return work
-
-
-def test_every_row_has_its_title_and_qid(work):
-    bundle = open_bundle(work.bundle)
-    entities = list(read_entities(work.kb))
+def test_every_row_has_what_the_kb_says_of_it(exported):
+    bundle = open_bundle(exported.bundle)
+    entities = list(read_entities(exported.kb))
     assert list(bundle.kb.titles) == [entity.title for entity in entities]
     assert [bundle.kb.ids[number] for number in bundle.kb.entities_E] == [entity.entity_id for entity in entities]
+    assert list(bundle.descriptions) == [entity.description for entity in entities]
+    languages = [bundle.kb.languages[number] for number in bundle.kb.languages_E]
+    assert languages == [entity.language for entity in entities]
 
 
-def test_it_moves_and_needs_no_working_directory(work, tmp_path):
-    before = open_bundle(work.bundle)
-    away = shutil.copytree(work.path, tmp_path / "copy")
+def test_it_moves_and_needs_no_working_directory(exported, tmp_path):
+    before = open_bundle(exported.bundle)
+    away = shutil.copytree(exported.path, tmp_path / "copy")
     shutil.move(away / "bundle", tmp_path / "bundle")
     shutil.rmtree(away)
     after = open_bundle(tmp_path / "bundle")
     queries_QD = np.eye(3, before.encoder.config.hidden_size, dtype=np.float32)
-    for one, other in zip(before.index.search(queries_QD, 5), after.index.search(queries_QD, 5)):
+    for one, other in zip(*(bundle.evidence.index.search(queries_QD, 5) for bundle in (before, after)), strict=True):
         np.testing.assert_array_equal(one, other)
     assert (after.max_tokens, after.title_in_window) == (32, True)
-    assert all(str(work.path) not in path.read_text() for path in tmp_path.glob("bundle/**/config.json"))
+    assert all(str(exported.path) not in path.read_text() for path in tmp_path.glob("bundle/**/config.json"))
 
 
-def test_the_encoder_loads_by_itself(work):
-    config, _ = pretrained.load(work.bundle / "encoder")
-    tokenizer = Tokenizer.load(work.bundle / "encoder")
+def test_the_encoder_loads_by_itself(exported):
+    config, _ = pretrained.load(exported.bundle / "encoder")
+    tokenizer = Tokenizer.load(exported.bundle / "encoder")
     assert config.vocab_size == tokenizer.vocab_size
-    assert open_artifact(work.bundle, "bundle").facts["marker"] == MARKER
+    assert open_artifact(exported.bundle, "bundle").facts["marker"] == MARKER
 
 
-def test_the_modules_of_sentence_transformers_are_there(work):
-    modules = json.loads((work.bundle / "modules.json").read_text())
+def test_the_modules_of_sentence_transformers_are_there(exported):
+    modules = json.loads((exported.bundle / "modules.json").read_text())
     assert [(module["path"], module["type"].split(".")[-1]) for module in modules] == [
         ("encoder", "Transformer"), ("1_Pooling", "Pooling"), ("2_Dense", "Dense"), ("3_Normalize", "Normalize"),
     ]  # fmt: skip
-    assert json.loads((work.bundle / "1_Pooling" / "config.json").read_text())["pooling_mode_cls_token"]
+    assert json.loads((exported.bundle / "1_Pooling" / "config.json").read_text())["pooling_mode_cls_token"]
 
 
 @pytest.mark.slow
-def test_sentence_transformers_gives_the_same_embedding(work):
+def test_sentence_transformers_gives_the_same_embedding(exported):
     sentence_transformers = pytest.importorskip(
         "sentence_transformers", reason="sentence-transformers (and torch) are not installed"
     )
-    bundle = open_bundle(work.bundle)
+    bundle = open_bundle(exported.bundle)
     mention = Mention("1", "ru", "Старая мельница (mill) у реки.", Span(7, 15), NIL_ID)
     rows = TokenRows.from_rows(bundle.tokenizer.rows([mark_mention(mention, False)], bundle.max_tokens))
-    model = sentence_transformers.SentenceTransformer(str(work.bundle), device="cpu")
+    model = sentence_transformers.SentenceTransformer(str(exported.bundle), device="cpu")
     found_1D = model.encode([f"Старая {MARKER} мельница {MARKER} (mill) у реки."])
     np.testing.assert_allclose(found_1D, bundle.encoder.embed(rows), atol=1e-5)
 
 
-def test_exported_once(work):
-    manifest = (work.bundle / "manifest.json").read_bytes()
-    export.main(export.Config(workdir=str(work.path), round=START))
-    assert (work.bundle / "manifest.json").read_bytes() == manifest
+def test_exported_once(exported):
+    manifest = (exported.bundle / "manifest.json").read_bytes()
+    export.main(export.Config(workdir=str(exported.path), round=START))
+    assert (exported.bundle / "manifest.json").read_bytes() == manifest
 
 
-def test_a_bundle_of_another_index_is_refused(work):
-    with pytest.raises(MelError, match=r"is a bundle of round -1 with another checkpoint, index \(exact\)"):
-        export.main(export.Config(workdir=str(work.path), round=START, index="scann"))
+def test_a_bundle_of_another_index_is_refused(exported):
+    with pytest.raises(MelError, match="was made with --index=exact, not scann: move it away"):
+        export.main(export.Config(workdir=str(exported.path), round=START, index="scann"))
 
 
-def test_a_round_that_was_not_trained_is_refused(work):
+def test_a_round_that_was_not_trained_is_refused(exported):
     with pytest.raises(MelError, match="Round 3 of .* has no checkpoint"):
-        export.main(export.Config(workdir=str(work.path), round=3))
+        export.main(export.Config(workdir=str(exported.path), round=3))
 
 
-def test_a_calibration_is_part_of_the_bundle(calibrated, work):
+def test_a_calibration_is_part_of_the_bundle(calibrated, exported):
     bundle = open_bundle(calibrated.bundle)
-    assert open_bundle(work.bundle).calibration is None
+    assert open_bundle(exported.bundle).calibration is None
     mentions = open_artifact(calibrated.mentions("mewsli"), "mentions")
     assert bundle.calibration["split"] == "mewsli" and bundle.calibration["mentions"] == mentions.facts["rows"]
     assert bundle.calibration["inputs"]["mentions"] == mentions.digest
     assert Calibration.from_json(bundle.calibration).temperature > 0
 
 
-def test_a_bundle_of_another_calibration_is_refused(calibrated, work):
+def test_a_bundle_that_another_command_made_is_refused(calibrated, exported):
     before = (calibrated.bundle / "manifest.json").read_bytes()
-    with pytest.raises(MelError, match=r"or calibration \(mewsli\)"):
-        export.main(export.Config(workdir=str(calibrated.path), round=START))
-    with pytest.raises(MelError, match=r"or calibration \(none\)"):
-        export.main(export.Config(workdir=str(work.path), round=START, calibrate_on="mewsli"))
+    for work, options, message in (
+        (calibrated, {}, "--calibrate_on=mewsli, not : move"),
+        (exported, {"calibrate_on": "mewsli"}, "--calibrate_on=, not mewsli"),
+        (exported, {"fusion_weight": 0.0}, "--fusion_weight=-1.0, not 0.0"),
+        (exported, {"contexts": True}, "--contexts=False, not True"),
+    ):
+        with pytest.raises(MelError, match=f"was made with {message}"):
+            export.main(export.Config(workdir=str(work.path), round=START, **options))
     export.main(export.Config(workdir=str(calibrated.path), round=START, calibrate_on="mewsli"))
     assert (calibrated.bundle / "manifest.json").read_bytes() == before
+
+
+def test_the_weight_is_fitted_where_there_is_a_split_and_stated_where_there_is_none(calibrated, exported, untrained):
+    kb = open_bundle(exported.bundle).kb
+    assert open_bundle(exported.bundle).fusion_weight == export.USUAL_WEIGHT
+    system, _ = open_system(SystemConfig(model="fusion", round=START), untrained, kb)
+    _, tuned = system.rank(read_prepared(untrained, "mewsli", kb))
+    fitted = open_bundle(calibrated.bundle)
+    assert fitted.fusion_weight == fitted.calibration["fusion_weight"] == tuned["fusion_weight"] > 0
+
+
+def test_without_a_prior_there_is_no_alias_table(untrained, tmp_path):
+    work = Workdir(shutil.copytree(untrained.path, tmp_path / "run"))
+    export.main(export.Config(workdir=str(work.path), round=START, fusion_weight=0.0))
+    bundle = open_bundle(work.bundle)
+    assert bundle.evidence.table is None and bundle.fusion_weight == 0 and not (work.bundle / "alias_table").exists()
+
+
+@pytest.mark.parametrize("weights", [{"fusion_weight": -2.0}, {"fusion_weight": math.inf}, {"context_weight": 0.0}])
+def test_what_is_no_weight_is_refused(weights):
+    with pytest.raises(MelError, match="is no weight: state"):
+        export.Config(workdir="W", **weights)
 
 
 SPLITS = {"train": "more probable than they are", "absent": "There is no mentions at"}
@@ -120,22 +144,28 @@ def test_a_split_that_cannot_be_calibrated_on_is_refused(untrained, tmp_path, sp
     assert not [path for path in work.path.iterdir() if "bundle" in path.name]
 
 
-PARTS = ["encoder/model.safetensors", "encoder/tokenizer.json", "index/embeddings.npy", "titles.npy"]
+PARTS = ["encoder/model.safetensors", "encoder/tokenizer.json", "index/embeddings.npy", "titles.npy", "ids.npy"]
+    "encoder/model.safetensors",
+    "encoder/tokenizer.json",
+    "index/embeddings.npy",
+    "titles.npy",
+    "descriptions.npy",
+]
 
 
 @pytest.mark.parametrize("name", PARTS)
-def test_an_incomplete_bundle_is_refused(work, tmp_path, name):
-    broken = shutil.copytree(work.bundle, tmp_path / "bundle")
+def test_an_incomplete_bundle_is_refused(exported, tmp_path, name):
+    broken = shutil.copytree(exported.bundle, tmp_path / "bundle")
     (broken / name).unlink()
     with pytest.raises(MelError, match=f"{name} is missing"):
         open_bundle(broken)
 
 
-def test_a_folder_that_is_no_bundle_is_refused(work, tmp_path):
+def test_a_folder_that_is_no_bundle_is_refused(exported, tmp_path):
     with pytest.raises(MelError, match="There is no bundle at"):
         open_bundle(tmp_path)
     with pytest.raises(MelError, match="holds kb, not bundle"):
-        open_bundle(work.kb)
+        open_bundle(exported.kb)
 
 
 def test_a_crash_while_exporting_leaves_nothing(untrained, tmp_path, monkeypatch):

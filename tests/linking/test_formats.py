@@ -9,9 +9,9 @@ import urllib.parse
 import pytest
 import rdflib
 
-from mel.linking import formats
+from mel.linking import formats, nif
 from mel.linking.formats import LinkedText
-from mel.types import NIL, NIL_ID, Link, Mention, NamedCandidate, Span
+from mel.types import NIL, NIL_ID, Link, NamedCandidate, Span
 from tests.linking.formats_reader import Prediction, read
 
 FORMS = ("elevant", "nif", "hipe", "tac")
@@ -22,9 +22,8 @@ def name(number):
 
 
 def link(text, start, end, number, probability=None):
-    mention = Mention("id", "en", text, Span(start, end), NIL_ID)
-    candidates = NamedCandidate(name(number or 5), "", 0.9), NamedCandidate("Q7", "", 0.5)
-    return Link(mention, candidates, name(number), probability)
+    candidates = NamedCandidate(name(number or 5), "", "", 0.9), NamedCandidate("Q7", "", "", 0.5)
+    return Link.of(Span(start, end), text[start:end], candidates, probability, withheld=not number)
 
 
 def linked(text_id, text, *links, language="en"):
@@ -43,7 +42,7 @@ def read_back(tmp_path, form, *texts):
 def expected(form, *texts):
     """What `read` must give back of texts."""
     found = [
-        Prediction(str(number if form == "elevant" else text.text_id), each.mention.span, each.entity_id)
+        Prediction(str(number if form == "elevant" else text.text_id), Span(each.start, each.end), each.id)
         for number, text in enumerate(texts)
         for each in text.links
     ]
@@ -112,7 +111,7 @@ def test_nif_by_hand():
         "http://www.wikidata.org/entity/Q830149", "0.750000",
     ]  # fmt: skip
     assert second[1:4] == ["Texas", "12", "17"] and second[5:] == [None, None]
-    assert "nonNegativeInteger" in graph.value(rdflib.URIRef(first[0]), formats.NIF.beginIndex).datatype
+    assert "nonNegativeInteger" in graph.value(rdflib.URIRef(first[0]), nif.NIF.beginIndex).datatype
 
 
 HARD = {
@@ -151,10 +150,10 @@ def test_no_texts(tmp_path, form):
 @pytest.mark.parametrize("text", HARD.values(), ids=HARD.keys())
 def test_nif_keeps_the_text_and_the_surface_forms(text):
     graph = rdflib.Graph().parse(data=written("nif", text), format="turtle")
-    (found,) = graph.objects(None, formats.NIF.isString)
+    (found,) = graph.objects(None, nif.NIF.isString)
     assert str(found) == text.text
-    surface_forms = {str(surface_form) for surface_form in graph.objects(None, formats.NIF.anchorOf)}
-    assert surface_forms == {each.mention.surface_form for each in text.links}
+    surface_forms = {str(surface_form) for surface_form in graph.objects(None, nif.NIF.anchorOf)}
+    assert surface_forms == {each.surface_form for each in text.links}
 
 
 @pytest.mark.parametrize("text", HARD.values(), ids=HARD.keys())
@@ -197,5 +196,5 @@ def test_tac_has_eight_columns_whatever_the_text():
 def test_ids_of_ones_own_survive_every_format(tmp_path, form):
     own = "MESH:D 001/ä"
     text = linked("m", "Fever", (0, 5, 1))
-    text = text._replace(links=tuple(dataclasses.replace(each, entity_id=own) for each in text.links))
+    text = text._replace(links=tuple(dataclasses.replace(each, id=own) for each in text.links))
     assert [urllib.parse.unquote(found.entity_id) for found in read_back(tmp_path, form, text)] == [own]

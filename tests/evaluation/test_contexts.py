@@ -5,13 +5,14 @@ import math
 import numpy as np
 import pytest
 
+from mel.evaluation import contexts, nearest
+from mel.evaluation.contexts import Contexts, add_contexts, known_entities
+from mel.evaluation.nearest import rank_by_embeddings
 from mel.evaluation.ranking import DEPTH, Ranking
 from mel.retrieval.exact import ExactIndex
-from mel.systems import contexts, nearest
-from mel.systems.contexts import add_contexts
-from mel.systems.nearest import rank_by_embeddings
+from tests.evaluation.hand_made import kb_of
 
-ENTITIES_E = np.array([7, 5, 6, 7])
+KB = kb_of((7, "de", ""), (5, "de", ""), (6, "de", ""), (7, "en", ""))
 EMBEDDINGS_ED = np.array([[1, 0], [0, 1], [-1, 0], [0.6, 0.8]], np.float32)
 QUERY_QD = np.array([[0.8, 0.6]], np.float32)  # cosines .96 with 7, .6 with 5, -.8 with 6
 
@@ -20,10 +21,13 @@ LOGIT_SCALE = 10.0
 
 
 def heard(context_entities, contexts_MD, weight, queries_QD=QUERY_QD):
-    described = rank_by_embeddings(queries_QD, ExactIndex(EMBEDDINGS_ED), ENTITIES_E)
+    described = rank_by_embeddings(queries_QD, ExactIndex(EMBEDDINGS_ED), KB.entities_E)
+    return add_contexts(described, queries_QD, contexts_of(context_entities, contexts_MD, weight), EMBEDDINGS_ED, KB)
+
+
+def contexts_of(entities, contexts_MD, weight):
     index = ExactIndex(np.array(contexts_MD, np.float32))
-    known = index, np.array(context_entities), EMBEDDINGS_ED, ENTITIES_E
-    return add_contexts(described, queries_QD, *known, weight, LOGIT_SCALE)
+    return Contexts(index, known_entities(np.array(entities), KB), weight, LOGIT_SCALE)
 
 
 def mixed(description, context, weight):
@@ -44,9 +48,7 @@ def test_the_nearest_training_mention_speaks_for_its_entity(weight, best):
 def test_an_entity_that_no_description_found_is_scored_by_its_own_too():
     described = Ranking.empty(1)
     described.entities_QK[0, 0], described.scores_QK[0, 0] = 5, 0.6
-    index = ExactIndex(np.array([[0.8, 0.6]], np.float32))
-    known = index, np.array([7]), EMBEDDINGS_ED, ENTITIES_E
-    ranking = add_contexts(described, QUERY_QD, *known, 0.5, LOGIT_SCALE)
+    ranking = add_contexts(described, QUERY_QD, contexts_of([7], [[0.8, 0.6]], 0.5), EMBEDDINGS_ED, KB)
     assert ranking.entities_QK[0, :3].tolist() == [7, 5, 0]
     np.testing.assert_allclose(ranking.scores_QK[0, :2], [mixed(0.96, 1.0, 0.5), 0.6], atol=1e-6)
 
@@ -70,9 +72,10 @@ def test_blocks_of_mentions_change_nothing(monkeypatch):
 def test_cosines_do_not_depend_on_blocks(monkeypatch):
     rng = np.random.default_rng(0)
     queries_QD, embeddings_ED = rng.normal(size=(4, 3)).astype("f4"), rng.normal(size=(9, 3)).astype("f4")
-    entities_E = rng.integers(1, 5, 9)
-    mention_P, entity_P = rng.integers(0, 4, 20), rng.choice(entities_E, 20)
-    expected = [max(queries_QD[q] @ embeddings_ED[entities_E == entity].T) for q, entity in zip(mention_P, entity_P)]
+    kb = kb_of(*((n, language, "") for n, language in zip([4, 1, 3, 4, 2, 1, 4, 3, 1], "aabbbbccc")))
+    mention_P, entity_P = rng.integers(0, 4, 20), rng.choice(kb.entities_E, 20)
+    expected = [max(queries_QD[q] @ embeddings_ED[kb.entities_E == entity].T) for q, entity in zip(mention_P, entity_P)]
     monkeypatch.setattr(nearest, "PAIRS_AT_ONCE", 3)
-    found = nearest.best_cosines(queries_QD, mention_P, entity_P, embeddings_ED, entities_E)
+    found = nearest.best_cosines(queries_QD, mention_P, entity_P, embeddings_ED, kb)
+    assert np.isneginf(nearest.best_cosines(queries_QD, mention_P, np.full(20, 9), embeddings_ED, kb)).all()
     np.testing.assert_allclose(found, expected, rtol=1e-6)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from mel.corpora.kb import KnowledgeBase
 from mel.evaluation.ranking import DEPTH, Ranking
 from mel.progress import Progress
 from mel.retrieval.index import Index, search_distinct
@@ -12,32 +13,38 @@ MENTIONS_AT_ONCE = 4096
 PAIRS_AT_ONCE = 2**18
 
 
-def rank_by_embeddings(queries_QD: np.ndarray, index: Index, entities_E: np.ndarray) -> Ranking:
-    """The entities nearest to each of Q mentions; `entities_E` are those of the index's rows."""
+def rank_by_embeddings(queries_QD: np.ndarray, index: Index, entities_E: np.ndarray, what: str = "") -> Ranking:
+    """The entities nearest to each of Q mentions.
+
+    Args:
+      queries_QD: their embeddings.
+      index: over the embeddings of E rows.
+      entities_E: the entity of each row.
+      what: names the mentions in a line of progress; none where empty.
+    """
     ranking = Ranking.empty(len(queries_QD))
-    progress = Progress("searching", len(queries_QD), "mentions")
+    progress = Progress(f"searching {what}", len(queries_QD), "mentions") if what else None
     for start in range(0, len(queries_QD), MENTIONS_AT_ONCE):
         block = slice(start, start + MENTIONS_AT_ONCE)
         nearest = search_distinct(index, queries_QD[block], entities_E, DEPTH)
         ranking.entities_QK[block], ranking.scores_QK[block], _ = nearest
-        progress.add(len(queries_QD[block]))
-    progress.close()
+        if progress:
+            progress.add(len(queries_QD[block]))
+    if progress:
+        progress.close()
     return ranking
 
 
 def best_cosines(
-    queries_QD: np.ndarray, mention_P: np.ndarray, entity_P: np.ndarray, embeddings_ED: np.ndarray,
-    entities_E: np.ndarray,
-) -> np.ndarray:  # fmt: skip
+    queries_QD: np.ndarray, mention_P: np.ndarray, entity_P: np.ndarray, embeddings_ED: np.ndarray, kb: KnowledgeBase
+) -> np.ndarray:
     """The cosine of P pairs of a mention and an entity: the greatest over the entity's rows, -inf where it has none."""
-    order_E = np.argsort(entities_E, kind="stable")
-    sorted_E = entities_E[order_E]
-    first_P, end_P = (np.searchsorted(sorted_E, entity_P, side) for side in ("left", "right"))
+    first_P, end_P = kb.places_of(entity_P)
     cosines_P = np.full(len(entity_P), -np.inf, np.float32)
     for offset in range(int((end_P - first_P).max(initial=0))):  # an entity has a row in each of its languages
         pairs = np.flatnonzero(first_P + offset < end_P)
         for pair_p in np.array_split(pairs, -(-len(pairs) // PAIRS_AT_ONCE)):
-            rows_pD = embeddings_ED[order_E[first_P[pair_p] + offset]]
+            rows_pD = embeddings_ED[kb.row_order_E[first_P[pair_p] + offset]]
             cosines_p = np.einsum("pd,pd->p", queries_QD[mention_P[pair_p]], rows_pD)
             cosines_P[pair_p] = np.maximum(cosines_P[pair_p], cosines_p)
     return cosines_P

@@ -1,0 +1,200 @@
+"""Files of texts to files of links: what mel-link reads and writes."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import os
+import pathlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, BinaryIO, Literal, NamedTuple
+
+import orjson
+
+from mel.checks import CHECKS
+from mel.corpora.lines import open_file, read_lines
+from mel.corpora.malformed import MAX_SHARE, Malformed
+from mel.corpora.names import shown
+from mel.linking import formats
+from mel.linking.formats import LinkedText
+from mel.linking.linker import Linker, Text
+from mel.locks import claim
+from mel.progress import Progress
+from mel.types import Link, MelError, NamedCandidate, Span
+
+MENTIONS_AT_ONCE = 4096
+SCORE_DIGITS = 6
+MAX_ID_CHARACTERS = 1000
+Format = Literal["jsonl", formats.Format]
+KINDS = {"id": (str, int), "language": str, "text": str, "spans": list, "title": str}
+
+
+@dataclasses.dataclass(frozen=True)
+class Answers:
+    """How spans are answered: see `Linker.link`."""
+
+    top_k: int = 10
+    nil_precision: float = 0.0
+    min_probability: float = 0.0
+
+
+class NamedText(NamedTuple):
+    """A text of a file, and what it is called there."""
+
+    text_id: str | int
+    text: Text
+
+
+def link_file(
+    linker: Linker,
+    source: pathlib.Path,
+    target: pathlib.Path,
+    answers: Answers = Answers(),
+    file_format: Format = "jsonl",
+    max_malformed: int = 0,
+    max_malformed_share: float = MAX_SHARE,
+) -> tuple[int, Malformed]:
+    """Links a file of JSON lines into another file, which appears when it is whole.
+
+    Args:
+      linker: with a bundle.
+      source: lines {"id", "language", "text", "spans": [[start, end], ...]} and, where known, "title".
+      target: the links of each text, in the same order.
+      answers: how spans are answered.
+      file_format: of the target; "jsonl" is our own.
+      max_malformed: most lines and spans to skip as unusable.
+      max_malformed_share: the same as a share of all lines and spans.
+
+    Returns:
+      How many mentions were linked, and what was skipped.
+
+    Raises:
+      MelError: `source` cannot be read, too much of it is malformed, or `target` cannot be written.
+    """
+    malformed, progress = Malformed(max_malformed, max_malformed_share), Progress("linking", 0, "mentions")
+    linked = 0
+
+    def linked_texts() -> Iterator[LinkedText]:
+        nonlocal linked
+        for block in _blocks(read_texts(source, malformed, keep_places=file_format in formats.WITHOUT_IDS)):
+            links = linker.link_batch((text for _, text in block), **dataclasses.asdict(answers))
+            for (text_id, text), of_text in zip(block, links, strict=True):
+                yield LinkedText(text_id, text.language or "", text.text, tuple(of_text))
+            count = sum(map(len, links))
+            linked += count
+            progress.add(count)
+
+    with _whole_file(target) as file:
+        if file_format == "jsonl":
+            file.writelines(_json_line(text) for text in linked_texts())
+        else:
+            file.writelines(formats.write(linked_texts(), file_format))
+    progress.close()
+    return linked, malformed
+
+
+def read_texts(path: pathlib.Path, malformed: Malformed, keep_places: bool = False) -> Iterator[NamedText]:
+    """Yields the usable texts of a file of JSON lines, each with its usable spans; see `link_file`.
+
+    Args:
+      path: the file.
+      malformed: where lines and spans that cannot be used are reported.
+      keep_places: yields a text without anything for each line that is blank or cannot be used, so
+        that the n-th text is that of the n-th line.
+
+    Raises:
+      MelError: it cannot be read, or too many of its lines and spans are malformed.
+    """
+    place, nothing = str(path), [NamedText("", Text("", ()))] if keep_places else []
+    with open_file(path) as file:
+        for number, line in read_lines(file, place, lambda line, reason: malformed.add(place, line, reason)):
+            if not line.strip():
+                yield from nothing
+                continue
+            try:
+                text = _text(orjson.loads(line), lambda reason: malformed.add(place, number, reason))
+            except ValueError as error:  # orjson's errors are ValueErrors too
+                malformed.add(place, number, str(error))
+                yield from nothing
+            else:
+                malformed.well_formed += 1 + len(text.text.spans or ())
+                yield text
+    malformed.finish(place)
+
+
+def _text(record: Any, skip: Callable[[str], None]) -> NamedText:
+    """Raises ValueError if the record cannot be used; calls `skip` with the reason for each span that cannot."""
+    if not isinstance(record, dict):
+        raise ValueError("it is no JSON object")
+    record = {"title": "", **record}
+    for name, kind in KINDS.items():
+        if not isinstance(record.get(name), kind):
+            raise ValueError(f"{name} is {'of the wrong type' if name in record else 'missing'}")
+    text_id, language, text, title = (record[name] for name in ("id", "language", "text", "title"))
+    if len(str(text_id)) > MAX_ID_CHARACTERS or len(language) > MAX_ID_CHARACTERS:
+        raise ValueError(f"its id {shown(str(text_id))} or its language {shown(language)} is too long")
+    spans = []
+    for span in record["spans"]:
+        try:
+            start, end = span
+            if type(start) is not int or type(end) is not int:
+                raise ValueError
+            Span(start, end).of(text)
+            spans.append(Span(start, end))
+        except MelError as error:
+            skip(str(error))
+        except (TypeError, ValueError):
+            skip(f"span {span!r} is no pair of whole numbers")
+    return NamedText(text_id, Text(text, spans, language, title))
+
+
+def _blocks(texts: Iterable[NamedText]) -> Iterator[list[NamedText]]:
+    """Texts in groups of about `MENTIONS_AT_ONCE` mentions, or texts."""
+    block, size = [], 0
+    for text in texts:
+        block.append(text)
+        size += max(1, len(text.text.spans or ()))
+        if size >= MENTIONS_AT_ONCE:
+            yield block
+            block, size = [], 0
+    if block:
+        yield block
+
+
+def _json_line(text: LinkedText) -> bytes:
+    record = {"id": text.text_id, "language": text.language, "links": [_record(link) for link in text.links]}
+    return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _record(link: Link) -> dict[str, Any]:
+    record = {"start": link.start, "end": link.end, "surface_form": link.surface_form}
+    record |= _named(link)
+    if link.probability is not None:
+        record["probability"] = round(link.probability, SCORE_DIGITS)
+    return record | {"candidates": [_named(candidate) for candidate in link.candidates]}
+
+
+def _named(link: Link | NamedCandidate) -> dict[str, Any]:
+    return {"id": link.id, "title": link.title, "score": round(link.score, SCORE_DIGITS)}
+
+
+@contextlib.contextmanager
+def _whole_file(path: pathlib.Path) -> Iterator[BinaryIO]:
+    """A draft beside `path` that takes its place when the block ends without error."""
+    draft = path.with_name(f".draft-{path.name}")
+    try:
+        with claim(path):
+            try:
+                with open(draft, "wb") as file:
+                    yield file
+                    file.flush()
+                    os.fsync(file.fileno())
+                CHECKS.settle()  # nobody sees what was made from a damaged bundle
+                os.replace(draft, path)
+            except BaseException:
+                draft.unlink(missing_ok=True)
+                raise
+    except OSError as error:
+        full = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror
+        raise MelError(f"--output={path} cannot be written: {full}; nothing of it was kept.") from error
