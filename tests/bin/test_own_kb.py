@@ -93,7 +93,7 @@ def test_it_is_exported_calibrated_and_linked_against(without_links, tmp_path):
     bundle, texts = str(without_links.bundle), str(EXAMPLE / "texts.jsonl")
     link.main(link.Config(bundle=bundle, input=texts, output=str(output)))
     linked = [link for line in output.read_text("utf-8").splitlines() for link in json.loads(line)["links"]]
-    assert len(linked) == 14 and all(link["qid"].startswith("orrin:") for link in linked)
+    assert len(linked) == 14 and all(link["id"].startswith("orrin:") for link in linked)
 
 
 @pytest.mark.slow
