@@ -12,7 +12,7 @@ import numpy as np
 
 from mel.corpora.alias_table import AliasTable
 from mel.corpora.kb import KnowledgeBase
-from mel.corpora.similarity import similarity_prior
+from mel.corpora.similarity import Prior, similarity_prior
 from mel.evaluation.contexts import Contexts, add_contexts
 from mel.evaluation.fusion import Pool, pool_candidates
 from mel.evaluation.nearest import rank_by_embeddings
@@ -62,7 +62,17 @@ class Evidence:
         Raises:
           MelError: there is no alias table.
         """
+        return pool_candidates(lookups, ranking, self.prior(lookups), queries_QD, self.embeddings_ED, self.kb)
+
+    def prior(self, lookups: Sequence[tuple[str, str, str]]) -> Prior:
+        """How probable entities are before the context is read.
+
+        Args:
+          lookups: surface form, language and lemma of all that it will be asked for.
+
+        Raises:
+          MelError: there is no alias table.
+        """
         if self.table is None:
             raise MelError("Nothing is known before the context is read: there is no alias table to fuse with.")
-        prior = similarity_prior(self.table, lookups, outside=1 / self.kb.num_entities)
-        return pool_candidates(lookups, ranking, prior, queries_QD, self.embeddings_ED, self.kb)
+        return similarity_prior(self.table, lookups, outside=1 / self.kb.num_entities)

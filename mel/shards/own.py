@@ -38,15 +38,18 @@ def survey_own(archives: Archives, malformed: Malformed) -> Iterator[Survey]:
     config, files = archives.config, archives.own
     entities = own.read_entities(files.entities, malformed, config.languages, archives.redirects)
     for group in grouped(entities, RECORDS_AT_ONCE):
-        yield Survey([each.entity for each in group], [], _counts(group), 0, malformed)
+        yield Survey([each.entity for each in group], [], count_names(group), 0, malformed)
     mentions = own.read_mentions(files.mentions, malformed, archives.redirects)
     for group in grouped(mentions, RECORDS_AT_ONCE):
         linked = [each for each in group if each.gold != NIL_ID and not is_held_out(each.document, config.held_out)]
         yield Survey([], [], alias_table.Counts(alias_table.count_aliases(linked), Counter(), Counter()), 0, malformed)
 
 
-def _counts(entities: Sequence[own.OwnEntity]) -> alias_table.Counts:
-    """A name counts once, and once more for each link of its entity; titles are read from the knowledge base."""
+def count_names(entities: Sequence[own.OwnEntity]) -> alias_table.Counts:
+    """What own entities are called, and linked by.
+
+    A name counts once, and once more for each link of its entity; a title's first one is that in the knowledge base.
+    """
     links, names = Counter(), Counter()
     for each in entities:
         key = each.entity.language, each.entity.entity_id
