@@ -135,6 +135,26 @@ class Linker:
         """The embeddings of what a language says of entities, float32 [N, D], of unit length."""
         return self._embed([mark_entity(entity) for entity in entities], self.bundle.entity_tokens)
 
+    def render(self, text: str, span: Span | tuple[int, int], title: str = "") -> str:
+        """The text that other programs must be given to embed a mention as this one does.
+
+        It is cut to the window and marked, with the title of the page and the prefix of mentions where the encoder was
+        trained with them. transformers, sentence-transformers and the like put their special tokens around it.
+
+        Raises:
+          MelError: the span leaves the text, or no text gives others the same tokens.
+        """
+        (mention,) = self._mentions(Text(text, [span], title=title))
+        return self.bundle.tokenizer.render(self._marked(mention), self.bundle.max_tokens)
+
+    def render_entity(self, title: str, description: str) -> str:
+        """The same for an entity.
+
+        Raises:
+          MelError: the title is empty, or no text gives others the same tokens.
+        """
+        return self.bundle.tokenizer.render(mark_entity(Entity("", "", title, description)), self.bundle.entity_tokens)
+
     def threshold(self, nil_precision: float | None, min_probability: float | None) -> float:
         """The probability that an answer must reach, or be withheld; see `link`.
 

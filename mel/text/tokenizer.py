@@ -17,7 +17,7 @@ import itertools
 import json
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -26,7 +26,7 @@ import tokenizers
 
 from mel.text.canonical import State, digest, lowers_case, with_space, without_names
 from mel.text.pieces import spell
-from mel.text.windows import Page
+from mel.text.windows import Cut, Page, Piece
 from mel.types import MarkedText, MelError
 
 MARKER = "[M]"
@@ -49,6 +49,16 @@ class Special(NamedTuple):
     sep: str
     pad: str
     unk: str | None
+
+
+class _Window(NamedTuple):
+    """What of a marked text is in a row."""
+
+    text: MarkedText
+    header: Cut
+    left: Cut
+    focus: Cut
+    right: Cut
 
 
 class Tokenizer:
@@ -123,19 +133,37 @@ class Tokenizer:
         Raises:
           MelError: `max_tokens` leaves no room for a focus.
         """
+        return [self._row(window) for window in self._windows(texts, max_tokens)]
+
+    def _windows(self, texts: Sequence[MarkedText], max_tokens: int) -> Iterator[_Window]:
         least = MIN_TOKENS + max(map(len, self._prefix_ids.values()))
         if max_tokens < least:
             raise MelError(f"{max_tokens} tokens a row leave no room for a focus: {least} is the least.")
         pages = [list(group) for _, group in itertools.groupby(texts, key=lambda text: id(text.text))]
-        rows = []
         for first in range(0, len(pages), PAGES_AT_ONCE):
             some = pages[first : first + PAGES_AT_ONCE]
             encodings = self._backend.encode_batch([page[0].text for page in some], add_special_tokens=False)
             for marked, encoding in zip(some, encodings, strict=True):
                 page = Page(marked[0].text, encoding)
-                headers = {header: self._ids(header) for header in {text.header for text in marked}}
-                rows.extend(self._row(page, text, headers[text.header], max_tokens) for text in marked)
-        return rows
+                headers = {header: self._header(header, max_tokens) for header in {text.header for text in marked}}
+                yield from (self._window(page, text, headers[text.header], max_tokens) for text in marked)
+
+    def render(self, text: MarkedText, max_tokens: int) -> str:
+        """The text that other programs must be given to read the row of `rows`, [CLS] and [SEP] around it left to them.
+
+        Raises:
+          MelError: no text gives them the same tokens, as where it holds the name of a special token.
+        """
+        (window,) = self._windows([text], max_tokens)
+        wanted = self.row_ids(self._row(window)).tolist()
+        for rendered in self._spellings(window):
+            if self._as_others.encode(rendered).ids == wanted:
+                return rendered
+        around = text.text[max(text.focus.start - 20, 0) : text.focus.end + 20]
+        raise MelError(
+            f"No text makes other programs read the row of {around!r}, perhaps because it holds the name of a special "
+            "token: give them the ids of its tokens."
+        )
 
     def row_ids(self, ids: np.ndarray) -> np.ndarray:
         """The tokenizer's ids as rows have them, and the other way round: padding and 0 change places."""
@@ -164,18 +192,42 @@ class Tokenizer:
         inside = (np.cumsum(marker) % 2 == 1) & ~marker
         return int((inside & (flat == self.unk_id)).sum()), int(inside.sum())
 
-    def _row(self, page: Page, text: MarkedText, header: np.ndarray, max_tokens: int) -> np.ndarray:
-        start = [[self.cls_id], self._prefix_ids[text.role]]
-        if len(header):
-            start += [header[: max_tokens // 4], [self.sep_id]]
-        room = max_tokens - sum(map(len, start)) - 3  # two markers and the closing [SEP]
-        left, focus, right = page.cut(text.focus, room, self._ids)
-        focus = focus[:room]
-        room -= len(focus)
-        before = min(len(left), max(room // 2, room - len(right)))
-        marker = [self.marker_id]
-        pieces = *start, left[len(left) - before :], marker, focus, marker, right[: room - before], [self.sep_id]
+    def _header(self, header: str, max_tokens: int) -> Cut:
+        encoding = self._encode(header, True)
+        return Page(header, encoding).first_of(Piece.of(encoding), max_tokens // 4, self._encode)
+
+    def _window(self, page: Page, text: MarkedText, header: Cut, max_tokens: int) -> _Window:
+        room = max_tokens - 4 - len(self._prefix_ids[text.role])  # [CLS], two markers and the closing [SEP]
+        room -= len(header.ids_t) + 1 if len(header.ids_t) else 0
+        left, focus, right = page.pieces(text.focus, room, self._encode)
+        in_focus = page.first_of(focus, room, self._encode)
+        room -= len(in_focus.ids_t)
+        before = min(len(left.ids_t), max(room // 2, room - len(right.ids_t)))
+        in_left = page.last_of(left, before, self._encode)
+        return _Window(text, header, in_left, in_focus, page.first_of(right, room - before, self._encode))
+
+    def _row(self, window: _Window) -> np.ndarray:
+        header, marker, sep = window.header.ids_t, [self.marker_id], [self.sep_id]
+        start = [[self.cls_id], self._prefix_ids[window.text.role], *([header, sep] if len(header) else [])]
+        pieces = *start, window.left.ids_t, marker, window.focus.ids_t, marker, window.right.ids_t, sep
         return self.row_ids(np.concatenate([np.asarray(piece, np.int32) for piece in pieces]))
+
+    def _spellings(self, window: _Window) -> Iterator[str]:
+        """Texts for a window, the likeliest first: only trying tells where a tokenizer wants a space before a piece."""
+        text, header = window.text.text, window.text.header[: window.header.end]
+        start = window.left.start if len(window.left.ids_t) else window.text.focus.start
+        end = window.right.end if len(window.right.ids_t) else window.text.focus.end
+        left, space = text[start : window.text.focus.start], ""
+        if stripped := left.rstrip():
+            left, space = stripped, left[len(stripped) :]
+        focus, right = text[window.text.focus.start : window.focus.end], text[window.text.focus.end : end]
+        prefix = self.prefixes._asdict()[window.text.role].rstrip()
+        title = f"{header}{self._special.sep}" if len(window.header.ids_t) else ""
+        begins = (" ", "") if prefix or title else ("", " ")
+        gaps = (" ", "") if prefix else ("",), begins, (space, "") if space else ("", " "), ("", " ")
+        for before, before_left, before_focus, before_right in itertools.product(*gaps):
+            marked = f"{before_left}{left.lstrip()}{MARKER}{before_focus}{focus}{MARKER}{before_right}{right}"
+            yield f"{prefix}{before}{title}{marked}"
 
     def _id(self, token: str) -> int:
         number = self._backend.token_to_id(token)
@@ -185,14 +237,22 @@ class Tokenizer:
 
     def _ids(self, text: str, begins: bool = True) -> np.ndarray:
         """The ids of a text, or of a piece that something stands before."""
+        return np.asarray(self._encode(text, begins).ids, np.int32)
+
+    def _encode(self, text: str, begins: bool) -> tokenizers.Encoding:
         backend = self._backend if begins else self._without_space
-        return np.asarray(backend.encode(text, add_special_tokens=False).ids, np.int32)
+        return backend.encode(text, add_special_tokens=False)
 
     @functools.cached_property
     def _without_space(self) -> tokenizers.Tokenizer:
         """The same, but it puts no space before what it is given."""
         always, never = (with_space(self._state, space) for space in ("always", "never"))
         return self._backend if always == never else _backend(never)
+
+    @functools.cached_property
+    def _as_others(self) -> tokenizers.Tokenizer:
+        """What is saved, as it is loaded by others: names of special tokens in a text are these tokens."""
+        return tokenizers.Tokenizer.from_str(json.dumps(self._state))
 
     def _prefix_length(self, ids: list[int]) -> int:
         lengths = [len(prefix) for prefix in self._prefix_ids.values() if ids[: len(prefix)] == prefix.tolist()]

@@ -145,12 +145,6 @@ def test_a_split_that_cannot_be_calibrated_on_is_refused(untrained, tmp_path, sp
 
 
 PARTS = ["encoder/model.safetensors", "encoder/tokenizer.json", "index/embeddings.npy", "titles.npy", "ids.npy"]
-    "encoder/model.safetensors",
-    "encoder/tokenizer.json",
-    "index/embeddings.npy",
-    "titles.npy",
-    "descriptions.npy",
-]
 
 
 @pytest.mark.parametrize("name", PARTS)

@@ -2,12 +2,15 @@
 
 import concurrent.futures
 import dataclasses
+import pathlib
+import re
 import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+import tokenizers
 
 import mel
 from mel.artifacts import START, Workdir
@@ -18,7 +21,8 @@ from mel.encoder import embed
 from mel.evaluation.evaluation_set import read_prepared
 from mel.linking.linker import Linker, Text
 from mel.systems.system import SystemConfig, open_system
-from mel.types import Entity, Link, MelError, Span
+from mel.text.marking import mark_mention
+from mel.types import NIL_ID, Entity, Link, MelError, Mention, Span
 
 LANGUAGES = ("en", "ru", "ar")
 TEXT = "The red mill stands by the old bridge."
@@ -180,6 +184,18 @@ def test_mentions_are_embedded_as_they_are_searched(linker):
     assert link.score == pytest.approx((evidence.embeddings_ED @ found_ND[1]).max(), abs=1e-5)
 
 
+def test_what_is_rendered_is_what_is_embedded(linker, exported, tiny_world):
+    bundle = linker.bundle
+    others = tokenizers.Tokenizer.from_file(str(exported.bundle / "encoder" / "tokenizer.json"))
+    text = next(text for text in texts_of(tiny_world) if len(text.text) > 300)
+    for span in text.spans:
+        mention = Mention("", "", text.text, span, NIL_ID, title=text.title)
+        (row,) = bundle.tokenizer.rows([mark_mention(mention, bundle.title_in_window)], bundle.max_tokens)
+        rendered = linker.render(text.text, span, text.title)
+        assert others.encode(rendered).ids == row.tolist() and rendered.startswith(f"{text.title}[SEP]")
+    assert linker.render_entity("Mill", "It grinds.").startswith("[M]Mill[M]")
+
+
 WITHOUT = (
     "tensorflow_datasets", "orbax", "optax", "matplotlib", "rdflib", "transformers", "tensorstore", "pyarrow", "scann",
     "requests", "jinja2", "torch", "scipy.optimize",
@@ -198,6 +214,14 @@ print(*[name for name in {WITHOUT!r} if name in sys.modules])
 """
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert found.stdout.split() == []
+
+
+def test_the_first_lines_of_the_readme_run(exported, capsys):
+    readme = (pathlib.Path(mel.__file__).parents[1] / "README.md").read_text("utf-8")
+    program = re.search(r"```python\n(import mel\n.+?)```", readme, re.DOTALL)[1]
+    assert len([line for line in program.splitlines() if line]) <= 5
+    exec(program.replace('"run/bundle"', repr(str(exported.bundle))), {})
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["Paris", "Seine"]
 
 
 def test_the_package_names_what_programs_use():
