@@ -11,7 +11,9 @@ from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 HERE = pathlib.Path(__file__).resolve().parent
-BINARIES = ("prepare_data", "train", "mine_negatives", "run_rounds", "evaluate", "export", "link", "verify")
+BINARIES = (
+    "prepare_data", "train", "mine_negatives", "run_rounds", "evaluate", "export", "link", "update_bundle", "verify",
+)  # fmt: skip
 TRAIN = [
     "array_record>=0.8,<1",
     "jinja2>=3.1,<4",

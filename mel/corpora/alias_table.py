@@ -4,8 +4,8 @@ Beside the links stand the names that the archives give an entity (label, aliase
 say what an entity may be called but not how often, so only `AliasTable.prior` knows them.
 
 links.npy, links_ends.npy         the distinct surface forms, sorted by their code points (`Strings`)
-links_lines.npy                   language, entity and count (`LINE`), the lines of a surface form together: by language,
-                                  the greatest count first, of equal ones the smallest entity
+links_lines.npy                   language, entity and count (`LINE`), the lines of a surface form together: by
+                                  language, the greatest count first, of equal ones the smallest entity
 links_line_ends.npy               where the lines of each surface form end
 links_hashes.npy, links_rows.npy  finds surface forms by how they are lower-cased (`Hashes`)
 lemmas*.npy, names*.npy           the same of the lemmas of links, and of names

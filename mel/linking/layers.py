@@ -80,7 +80,11 @@ def write_later(
     np.save(folder / "languages.npy", rows.languages_M)
     np.save(folder / "hidden.npy", rows.hidden_H)
     np.save(folder / "embeddings.npy", embeddings_MD)
-    for name, strings in (("titles", rows.titles), ("new_ids", rows.new_ids), ("descriptions", Strings.of(descriptions))):
+    for name, strings in (
+        ("titles", rows.titles),
+        ("new_ids", rows.new_ids),
+        ("descriptions", Strings.of(descriptions)),
+    ):
         strings.write(folder, name)
     if counts is not None:
         (folder / "alias_table").mkdir()
@@ -114,7 +118,7 @@ def join_evidence(base: Evidence, later: Later | None) -> Evidence:
     kb = LayeredKnowledgeBase.join(base.kb, later.rows)
     table = None
     if base.table is not None and later.table is not None:
-        table = base.table.joined(later.table, kb, _replaced(base.kb, later.rows))
+        table = base.table.joined(later.table, kb, replaced_names(base.kb, later.rows))
     return LayeredEvidence(
         kb,
         LayeredRows(base.embeddings_ED, later.embeddings_MD),
@@ -169,7 +173,7 @@ class _LaterNames(NamedTuple):
         return sorted({*self.later.surface_forms(with_names), *self.titles})
 
 
-def _replaced(base: KnowledgeBase, later: LaterRows) -> frozenset[tuple[str, int]]:
+def replaced_names(base: KnowledgeBase, later: LaterRows) -> frozenset[tuple[str, int]]:
     """Language and entity of all hidden rows: what the base calls them there is no name of theirs any more."""
     entities_H, languages_H = base.entities_E[later.hidden_H].tolist(), base.languages_E[later.hidden_H].tolist()
     return frozenset((base.languages[place], entity) for entity, place in zip(entities_H, languages_H, strict=True))
