@@ -4,7 +4,7 @@ Reads   --bundle; --add: entities as JSON lines or CSV, as mel-prepare-data take
         one of an id and a language that the bundle has takes the place of that. --remove: ids, one a line, or records
         with an id; their entities are removed in all languages.
 Writes  --output, a bundle: the files of the old one, by links where the file system has them, and beside them what
-        came later. Only entities that are added are embedded, and the score of any other one stays the same, bit for
+        came later. Only entities that are added are embedded; cosine and prior of any other one stay the same, bit for
         bit. The new bundle appears whole; the old one is not changed, and may be deleted.
 
 --compact writes a bundle and what came later as one again. --kb=FILE makes a bundle of the same encoder with these

@@ -11,8 +11,8 @@ alias_table/                  of later rows, where the bundle has one
 The fact "later" names the languages of the bundle and new ones after them, and how many rows came and went.
 
 A search asks both layers, each with its own scores. A later entity is as probable before the context is read as all
-that is known makes it; any other entity is as probable as the bundle said, whatever was added: its score is the same,
-bit for bit. (A bundle that is written as one again counts anew.)
+that is known makes it; any other entity is as probable as the bundle said, whatever was added: its cosine and its
+prior are the same, bit for bit. (A bundle that is written as one again counts anew.)
 """
 
 from __future__ import annotations

@@ -114,7 +114,7 @@ def test_what_was_added_is_found_by_all_its_names_with_its_own_words(updated):
     for name in ("Zorbat", "Zorb", "le zorbat", "Zorbatt"):  # as it is, an alias, in another case, most similar
         (known,) = linker.bundle.kb.numbers_of(["MESH:D1"]).tolist()
         probable, other = linker.bundle.evidence.prior([(name, "en", "")])(name, "en", "")
-        assert probable[known] > 0.25 > 100 * other
+        assert probable[known] > 0.25 > 10 * other
     found = candidates(linker, "Zorbat", "fr")["MESH:D1"]
     assert (found.title, found.description) == ("Le Zorbat", "A tool.")
     bundle, entity = linker.bundle, Entity("MESH:D1", "en", "Zorbat", "A tool.")
