@@ -58,6 +58,11 @@ def parse_id(text: str) -> EntityId:
     return f"Q{match[1]}" if match else text
 
 
+def is_qid(entity_id: EntityId) -> bool:
+    """Whether an id is one of Wikidata's."""
+    return _QID.fullmatch(entity_id) is not None
+
+
 def id_order(entity_id: EntityId) -> tuple[int, int, str]:
     """Sorts ids: QIDs by their number, then all others by their letters."""
     match = _QID.fullmatch(entity_id)

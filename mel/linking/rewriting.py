@@ -84,7 +84,8 @@ def compact_bundle(path: pathlib.Path, output: pathlib.Path, config: Any = None)
                 _write_alias_table(draft / ALIAS_TABLE, layers, numbers_I)
             if CONTEXT_ENTITIES in bundle.files:
                 (draft / CONTEXTS).mkdir()
-                np.save(draft / CONTEXT_ENTITIES, np.maximum(numbers_I[read_column(bundle / CONTEXT_ENTITIES)], NIL))
+                entities_M = np.maximum(numbers_I[read_column(bundle / CONTEXT_ENTITIES)], NIL)
+                np.save(draft / CONTEXT_ENTITIES, entities_M.astype(np.int32))
             for name in bundle.files:
                 if not name.startswith(WRITTEN_ANEW) and not (draft / name).exists():
                     draft.adopts(bundle, name)
