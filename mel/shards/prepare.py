@@ -132,14 +132,17 @@ class _Tally:
         self._outside: dict[str, int] = {}
         self._dropped: dict[str, Counter[str]] = {}
         self._unknown: Counter[EntityId] = Counter()
+        self._unknown_mentions = 0
 
     def add(self, block: MentionBlock, gold_rows_N: np.ndarray) -> None:
         unknown = [block.lines[place].gold for place in np.flatnonzero(gold_rows_N < 0).tolist()]
         self.counts[block.language] = self.counts.get(block.language, 0) + len(block.lines)
         self._outside[block.language] = self._outside.get(block.language, 0) + len(unknown)
         self._dropped.setdefault(block.language, Counter()).update(block.dropped)
+        named = [name for name in unknown if name != NIL_ID]
+        self._unknown_mentions += len(named)
         room = len(self._unknown) < MOST_UNKNOWN
-        self._unknown.update(name for name in unknown if name != NIL_ID and (room or name in self._unknown))
+        self._unknown.update(name for name in named if room or name in self._unknown)
 
     def facts(self) -> dict[str, dict]:
         by_reason = {language: dict(sorted(reasons.items())) for language, reasons in self._dropped.items()}
@@ -155,7 +158,7 @@ class _Tally:
             names = ", ".join(f"{shown(name)} ({count})" for name, count in self._unknown.most_common(UNKNOWN_NAMED))
             logging.warning(
                 "%s: %d mentions mean entities that the KB lacks, such as %s: they are no answers, and nothing is "
-                "learned from them.", path, self._unknown.total(), names,
+                "learned from them.", path, self._unknown_mentions, names,
             )  # fmt: skip
 
 
