@@ -126,11 +126,11 @@ def evaluate(turn: Callable[[dict[str, tuple[float, float]]], None], folder: pat
         step("ids", lambda: kb.numbers_of([f"Q{gold}" for gold in golds_Q]))
         prior = step("similar aliases", lambda: similarity_prior(table, lookups, outside=1 / rows))
         step("similar priors", lambda: [prior(*lookup) for lookup in lookups])
-        step("coverage", lambda: (recall.coverage(golds_Q, kb.entities_E), len(np.unique(kb.entities_E))))
+        step("coverage", lambda: (recall.coverage(golds_Q, kb.entity_rows), kb.entity_rows.count()))
         mention_P = np.repeat(np.arange(len(forms)), CANDIDATES)
         entity_P, embeddings_ED = generator.integers(1, rows, len(mention_P)), np.load(folder / "embeddings.npy", "r")
         queries_QD = np.zeros((len(forms), DIMENSION), np.float32)
-        step("cosines", lambda: best_cosines(queries_QD, mention_P, entity_P, embeddings_ED, kb.entities_E))
+        step("cosines", lambda: best_cosines(queries_QD, mention_P, entity_P, embeddings_ED, kb.entity_rows))
         turn(steps)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import itertools
 import os
 from collections.abc import Callable, Iterable, Sequence
 
@@ -20,7 +19,6 @@ LEAST_SIMILARITY = 0.6  # below it the most similar alias of an MDN dev mention 
 SIMILAR_ALIASES = 10
 # Aliases are compared down to one bound after the other; most surface forms find ten before the last one.
 BOUNDS = (0.9, 0.8, 0.75, 0.7, 0.65, LEAST_SIMILARITY)
-ROUNDING = 1e-6  # more than similarities in float32 are off
 STRINGS_AT_ONCE = 2**16
 
 # Of surface form, language and lemma: {entity: probability}, and the probability of any other entity.
@@ -79,25 +77,18 @@ def similar_aliases(
 def _most_similar(form: str, aliases: Sequence[tuple[Strings, Shapes]]) -> list[tuple[str, float]]:
     """Compares with the aliases that may be most similar first, until no other can be among the best."""
     lowered, best = form.lower(), []
-    at_most = [_most_alike(shapes, form, len(lowered)) for _, shapes in aliases]
-    similarity_of: dict[str, float] = {}
-    for before, bound in itertools.pairwise((np.inf, *BOUNDS)):
-        for (strings, _), similarity_N in zip(aliases, at_most, strict=True):
-            rows = np.flatnonzero((similarity_N >= bound - ROUNDING) & (similarity_N < before - ROUNDING))
+    levels = [shapes.levels(form, BOUNDS) for _, shapes in aliases]
+    for level, bound in enumerate(BOUNDS):
+        similarity_of = dict(best)
+        for (strings, _), levels_N in zip(aliases, levels, strict=True):
+            rows = np.flatnonzero(levels_N == level)
             for start in range(0, len(rows), STRINGS_AT_ONCE):
                 some = rows[start : start + STRINGS_AT_ONCE].tolist()
                 similarity_of |= _similarities(lowered, [strings[row] for row in some])
         best = sorted(similarity_of.items(), key=lambda item: (-item[1], item[0]))[:SIMILAR_ALIASES]
-        similarity_of = dict(best)
         if len(best) == SIMILAR_ALIASES and best[-1][1] >= bound:
             break
     return best
-
-
-def _most_alike(shapes: Shapes, form: str, length: int) -> np.ndarray:
-    """How similar each alias can be at most, float32 [N]."""
-    both_N = np.maximum(shapes.lengths_N.astype(np.float32) + np.float32(length), np.float32(1))
-    return 1 - shapes.least_distances(form) / both_N
 
 
 def _similarities(lowered: str, strings: Sequence[str]) -> dict[str, float]:

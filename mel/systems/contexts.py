@@ -19,6 +19,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from mel.corpora.kb import EntityRows
 from mel.evaluation.ranking import Ranking
 from mel.progress import Progress
 from mel.retrieval.index import Index, first_of_each
@@ -30,7 +31,7 @@ NEAREST = 100  # training mentions that are looked at for each mention
 
 def add_contexts(
     ranking: Ranking, queries_QD: np.ndarray, contexts: Index, context_entities_M: np.ndarray,
-    embeddings_ED: np.ndarray, entities_E: np.ndarray, weight: float, logit_scale: float,
+    embeddings_ED: np.ndarray, rows: EntityRows, weight: float, logit_scale: float,
 ) -> Ranking:  # fmt: skip
     """The answers once training mentions are heard too.
 
@@ -40,18 +41,18 @@ def add_contexts(
       contexts: an index over the embeddings of M training mentions by the same encoder.
       context_entities_M: what they link to.
       embeddings_ED: the embeddings of the entities' rows.
-      entities_E: the entity of each row; one without a row is no candidate.
+      rows: those of entities; one without a row is no candidate.
       weight: of training mentions, above 0.
       logit_scale: that of the encoder's training.
     """
-    context_entities_M = np.where(np.isin(context_entities_M, entities_E), context_entities_M, NIL)
     mix = functools.partial(_mix, weight=weight, logit_scale=logit_scale)
     parts, progress = [], Progress("searching training mentions", len(queries_QD), "mentions")
     for start in range(0, len(queries_QD), MENTIONS_AT_ONCE):
         block = slice(start, start + MENTIONS_AT_ONCE)
         rows_qN, cosines_qN = contexts.search(queries_QD[block], NEAREST)
         entities_qN = np.where(rows_qN < 0, NIL, context_entities_M[rows_qN])
-        parts.append(_join(ranking[block], queries_QD[block], entities_qN, cosines_qN, embeddings_ED, entities_E, mix))
+        entities_qN = np.where(rows.has(entities_qN), entities_qN, NIL)
+        parts.append(_join(ranking[block], queries_QD[block], entities_qN, cosines_qN, embeddings_ED, rows, mix))
         progress.add(len(rows_qN))
     progress.close()
     columns = ([part.entities_QK for part in parts], [part.scores_QK for part in parts])
@@ -60,7 +61,7 @@ def add_contexts(
 
 def _join(
     described: Ranking, queries_qD: np.ndarray, entities_qN: np.ndarray, cosines_qN: np.ndarray,
-    embeddings_ED: np.ndarray, entities_E: np.ndarray, mix: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    embeddings_ED: np.ndarray, rows: EntityRows, mix: Callable[[np.ndarray, np.ndarray], np.ndarray],
 ) -> Ranking:  # fmt: skip
     """The best of both; the training mentions of a line are in order, so the first of an entity is its nearest."""
     first_qN = first_of_each(entities_qN)
@@ -69,7 +70,7 @@ def _join(
     new_qN = first_qN & ~same_qKN.any(axis=1)
     mention_P, place_P = np.nonzero(new_qN)
     scores_qN = np.full(cosines_qN.shape, -np.inf, np.float32)
-    described_P = best_cosines(queries_qD, mention_P, entities_qN[new_qN], embeddings_ED, entities_E)
+    described_P = best_cosines(queries_qD, mention_P, entities_qN[new_qN], embeddings_ED, rows)
     scores_qN[mention_P, place_P] = mix(described_P, cosines_qN[new_qN])
     scores_qC = np.concatenate([mix(described.scores_QK, heard_qK), scores_qN], axis=1)
     entities_qC = np.concatenate([described.entities_QK, np.where(new_qN, entities_qN, NIL)], axis=1)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from mel.corpora.kb import EntityRows
 from mel.corpora.similarity import Prior
 from mel.evaluation.ranking import DEPTH, Ranking
 from mel.systems.nearest import best_cosines
@@ -40,7 +41,7 @@ class Pool:
 
 def pool_candidates(
     lookups: Sequence[tuple[str, str, str]], ranking: Ranking, prior: Prior, queries_QD: np.ndarray,
-    embeddings_ED: np.ndarray, entities_E: np.ndarray,
+    embeddings_ED: np.ndarray, rows: EntityRows,
 ) -> Pool:  # fmt: skip
     """Joins the encoder's candidates and the 100 most probable before the context is read, all with exact cosines.
 
@@ -50,14 +51,14 @@ def pool_candidates(
       prior: how probable entities are before the context is read, none of them impossible.
       queries_QD: the embeddings of the mentions.
       embeddings_ED: the embeddings of the entities' rows.
-      entities_E: the entity of each row; one without a row is no candidate.
+      rows: those of entities; one without a row is no candidate.
     """
     prior, added = functools.cache(prior), []
     entities_QC = np.pad(ranking.entities_QK, ((0, 0), (0, DEPTH)))
     cosines_QC = np.pad(ranking.scores_QK, ((0, 0), (0, DEPTH)), constant_values=-np.inf)
     log_priors_QC = np.zeros(entities_QC.shape, np.float32)
     probable_n = np.array(sorted({entity for lookup in lookups for entity in prior(*lookup)[0]}), np.int64)
-    known = set(probable_n[np.isin(probable_n, entities_E)].tolist())
+    known = set(probable_n[rows.has(probable_n)].tolist())
     for mention, lookup in enumerate(lookups):
         probable, other = prior(*lookup)
         encoded = set(entities_QC[mention, :DEPTH].tolist())
@@ -68,7 +69,7 @@ def pool_candidates(
     if added:
         mention_P, column_P = np.array(added).T
         cosines_QC[mention_P, column_P] = best_cosines(
-            queries_QD, mention_P, entities_QC[mention_P, column_P], embeddings_ED, entities_E
+            queries_QD, mention_P, entities_QC[mention_P, column_P], embeddings_ED, rows
         )
     return Pool(entities_QC, cosines_QC, log_priors_QC)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from mel.corpora.kb import EntityRows
 from mel.evaluation.ranking import DEPTH, Ranking
 from mel.progress import Progress
 from mel.retrieval.index import Index, search_distinct
@@ -26,18 +27,15 @@ def rank_by_embeddings(queries_QD: np.ndarray, index: Index, entities_E: np.ndar
 
 
 def best_cosines(
-    queries_QD: np.ndarray, mention_P: np.ndarray, entity_P: np.ndarray, embeddings_ED: np.ndarray,
-    entities_E: np.ndarray,
-) -> np.ndarray:  # fmt: skip
+    queries_QD: np.ndarray, mention_P: np.ndarray, entity_P: np.ndarray, embeddings_ED: np.ndarray, rows: EntityRows
+) -> np.ndarray:
     """The cosine of P pairs of a mention and an entity: the greatest over the entity's rows, -inf where it has none."""
-    order_E = np.argsort(entities_E, kind="stable")
-    sorted_E = entities_E[order_E]
-    first_P, end_P = (np.searchsorted(sorted_E, entity_P, side) for side in ("left", "right"))
+    first_P, end_P = rows.ranges(entity_P)
     cosines_P = np.full(len(entity_P), -np.inf, np.float32)
     for offset in range(int((end_P - first_P).max(initial=0))):  # an entity has a row in each of its languages
         pairs = np.flatnonzero(first_P + offset < end_P)
         for pair_p in np.array_split(pairs, -(-len(pairs) // PAIRS_AT_ONCE)):
-            rows_pD = embeddings_ED[order_E[first_P[pair_p] + offset]]
+            rows_pD = embeddings_ED[rows.order_E[first_P[pair_p] + offset]]
             cosines_p = np.einsum("pd,pd->p", queries_QD[mention_P[pair_p]], rows_pD)
             cosines_P[pair_p] = np.maximum(cosines_P[pair_p], cosines_p)
     return cosines_P

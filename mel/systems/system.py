@@ -144,13 +144,13 @@ def _rank_by_encoder(
     if config.context_weight:
         _, contexts = trained.mention_index(config.index)
         ranking = add_contexts(
-            ranking, queries_QD, contexts, trained.mentions.entities_N, embeddings_ED, kb.entities_E,
+            ranking, queries_QD, contexts, trained.mentions.entities_N, embeddings_ED, kb.entity_rows,
             config.context_weight, trained.checkpoint.logit_scale,
         )  # fmt: skip
     if config.model == "checkpoint":
         return ranking, {}
-    prior = similarity_prior(table(), mentions.lookups, outside=1 / len(np.unique(kb.entities_E)))
-    pool = fusion.pool_candidates(mentions.lookups, ranking, prior, queries_QD, embeddings_ED, kb.entities_E)
+    prior = similarity_prior(table(), mentions.lookups, outside=1 / kb.entity_rows.count())
+    pool = fusion.pool_candidates(mentions.lookups, ranking, prior, queries_QD, embeddings_ED, kb.entity_rows)
     if config.fusion_weight == FITTED:
         return fusion.fuse_cross_fitted(pool, mentions.gold_Q, mentions.clusters)
     return fusion.fuse(pool, np.full(len(mentions), config.fusion_weight)), {}

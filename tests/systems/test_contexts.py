@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from mel.corpora.kb import EntityRows
 from mel.evaluation.ranking import DEPTH, Ranking
 from mel.retrieval.exact import ExactIndex
 from mel.systems import contexts, nearest
@@ -22,7 +23,7 @@ LOGIT_SCALE = 10.0
 def heard(context_entities, contexts_MD, weight, queries_QD=QUERY_QD):
     described = rank_by_embeddings(queries_QD, ExactIndex(EMBEDDINGS_ED), ENTITIES_E)
     index = ExactIndex(np.array(contexts_MD, np.float32))
-    known = index, np.array(context_entities), EMBEDDINGS_ED, ENTITIES_E
+    known = index, np.array(context_entities), EMBEDDINGS_ED, EntityRows.of(ENTITIES_E)
     return add_contexts(described, queries_QD, *known, weight, LOGIT_SCALE)
 
 
@@ -45,7 +46,7 @@ def test_an_entity_that_no_description_found_is_scored_by_its_own_too():
     described = Ranking.empty(1)
     described.entities_QK[0, 0], described.scores_QK[0, 0] = 5, 0.6
     index = ExactIndex(np.array([[0.8, 0.6]], np.float32))
-    known = index, np.array([7]), EMBEDDINGS_ED, ENTITIES_E
+    known = index, np.array([7]), EMBEDDINGS_ED, EntityRows.of(ENTITIES_E)
     ranking = add_contexts(described, QUERY_QD, *known, 0.5, LOGIT_SCALE)
     assert ranking.entities_QK[0, :3].tolist() == [7, 5, 0]
     np.testing.assert_allclose(ranking.scores_QK[0, :2], [mixed(0.96, 1.0, 0.5), 0.6], atol=1e-6)
@@ -74,5 +75,5 @@ def test_cosines_do_not_depend_on_blocks(monkeypatch):
     mention_P, entity_P = rng.integers(0, 4, 20), rng.choice(entities_E, 20)
     expected = [max(queries_QD[q] @ embeddings_ED[entities_E == entity].T) for q, entity in zip(mention_P, entity_P)]
     monkeypatch.setattr(nearest, "PAIRS_AT_ONCE", 3)
-    found = nearest.best_cosines(queries_QD, mention_P, entity_P, embeddings_ED, entities_E)
+    found = nearest.best_cosines(queries_QD, mention_P, entity_P, embeddings_ED, EntityRows.of(entities_E))
     np.testing.assert_allclose(found, expected, rtol=1e-6)

@@ -5,6 +5,7 @@ import zlib
 import numpy as np
 import pytest
 
+from mel.corpora.kb import EntityRows
 from mel.evaluation.ranking import DEPTH, Ranking
 from mel.systems import fusion
 from mel.systems.fusion import Pool
@@ -34,7 +35,8 @@ def test_a_pool_by_hand():
     def prior(surface_form, language, lemma):
         return {7: 0.5, 6: 0.2, 99: 0.2}, 0.1
 
-    pool = fusion.pool_candidates(mentions_of([7, 5]).lookups, ranking, prior, queries_QD, EMBEDDINGS_ED, ENTITIES_E)
+    lookups, rows = mentions_of([7, 5]).lookups, EntityRows.of(ENTITIES_E)
+    pool = fusion.pool_candidates(lookups, ranking, prior, queries_QD, EMBEDDINGS_ED, rows)
     assert pool.entities_QC[:, :2].tolist() == [[5, 0], [5, 7]]
     assert pool.entities_QC[:, DEPTH : DEPTH + 3].tolist() == [[7, 6, 0], [6, 0, 0]]  # the KB has no 99
     # Entity 7 has two rows, and the nearer one counts.
