@@ -94,6 +94,7 @@ setup(
             "sentence-transformers>=6.2,<7",
             "torch==2.13.0",
         ],
+        "onnx": ["onnx>=1.18,<2", "onnxruntime>=1.22,<2"],
         "cuda": ["jax[cuda13]>=0.10.2"],
     },
     entry_points={

@@ -30,7 +30,7 @@ from mel.corpora.malformed import Malformed
 from mel.encoder.config import EncoderConfig
 from mel.encoder.embed import Encoder
 from mel.encoder.transformer import init_params
-from mel.linking.bundle import ALIAS_TABLE, KIND, write_encoder, write_entities
+from mel.linking.bundle import ALIAS_TABLE, KIND, write_encoder, write_entity_columns
 from mel.linking.rewriting import compact_bundle
 from mel.linking.update import embed, update_bundle
 from mel.retrieval import embeddings
@@ -96,7 +96,7 @@ def make_bundle(folder: pathlib.Path, rows: int) -> None:
         }  # fmt: skip
         write_encoder(draft.path, tokenizer, Encoder(config, init_params(config, 0)), TOKENS)
         vectors = open_artifact(folder / "embeddings", embeddings.KIND)
-        write_entities(draft.path, kb, map(description, range(rows)), "exact", vectors)
+        write_entity_columns(draft.path, kb, map(description, range(rows)), "exact", vectors)
         names = Counter({(f"alias {title(number)}", "en", name): 1 for number, name in enumerate(ids)})
         (draft / ALIAS_TABLE).mkdir()
         numbers = {name: number for number, name in enumerate(kb.ids)}

@@ -16,8 +16,14 @@ probable enough (--nil_precision of mel-link). Weight and probabilities hold for
 split; it should be one that was neither trained nor selected on. Lemmas, where the split has them, are not
 looked at, because texts that are linked have none.
 
-Example:
-  mel-export --workdir=run --round=2 --calibrate_on=mewsli
+For other programs there is a card (README.md): how texts are written, the licence, the data, the reports of this
+round, and code. --onnx adds the encoder as a graph (encoder.onnx, opset 17, tried in onnxruntime) and
+--entities_file all entities in one file (entities.safetensors). --noindex exports the encoder alone. A bundle or
+an encoder can be given to mel-train as --encoder and to mel-prepare-data as --tokenizer.
+
+Examples:
+  mel-export --workdir=run --round=best --calibrate_on=mewsli
+  mel-export --workdir=run --round=2 --output=run/bundles/small --onnx
   mel-link --bundle=run/bundle --input=texts.jsonl --output=links.jsonl
 """
 
@@ -26,6 +32,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -36,26 +44,48 @@ from mel.bin.launch import launch
 from mel.config import REQUIRED, flag, group
 from mel.corpora.kb import KnowledgeBase
 from mel.encoder.backend import ComputeConfig, keep_compiled
+from mel.encoder.graph import check_onnx, require_onnx, write_onnx
 from mel.evaluation.calibration import calibrate
 from mel.evaluation.contexts import known_entities
 from mel.evaluation.evaluation_set import EvaluationSet, read_prepared
 from mel.evaluation.evidence import Evidence
 from mel.evaluation.fusion import fuse
 from mel.evaluation.ranking import Ranking
-from mel.linking.bundle import KIND, Ingredients, Measured, publish_bundle
+from mel.linking.bundle import (
+    ENCODER_KIND,
+    KIND,
+    Ingredients,
+    Measured,
+    publish_bundle,
+    publish_encoder,
+    read_evidence,
+)
+from mel.linking.card import About, data_of, start_of, write_card
+from mel.linking.entities import write_entities
+from mel.reports.rounds import best_round, results
 from mel.retrieval.index import IndexKind
 from mel.systems.fusion import fuse_cross_fitted
 from mel.systems.system import FITTED
 from mel.systems.trained import LAST, Trained, open_trained
+from mel.text.tokenizer import Tokenizer
 from mel.types import MelError
 
 USUAL_WEIGHT = 0.01  # among what collections asked for so far, .005 to .02
+BEST = "best"
+ONLY_LINKING = ("calibrate_on", "contexts", "entities_file")
+GRAPH = "encoder.onnx"
+ROWS_TRIED = 16  # of entities, in onnxruntime
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     workdir: str = flag(REQUIRED, "Folder that the rounds are in.")
-    round: int = flag(LAST, "Round whose checkpoint is exported; -1 is the untrained encoder, -2 the last round.")
+    round: str = flag(
+        str(LAST),
+        "Round whose checkpoint is exported; -1 is the untrained encoder, -2 the last round, "
+        f"{BEST} the one of the highest R@1 in the reports of the held-out split.",
+    )
+    output: str = flag("", "Folder that is published; that of the name bundle in --workdir if empty.")
     index: IndexKind = flag("exact", "How the linker searches neighbours.")
     calibrate_on: str = flag("", "Prepared split that the probabilities of answers are fitted on; none if empty.")
     fusion_weight: float = flag(
@@ -65,6 +95,10 @@ class Config:
     )
     contexts: bool = flag(False, "Whether the training mentions nearest to a mention speak for their entities, too.")
     context_weight: float = flag(0.2, "Their weight beside descriptions.")
+    noindex: bool = flag(False, "Export the encoder alone, which links nothing.")
+    onnx: bool = flag(False, "Add the encoder as an ONNX graph.")
+    entities_file: bool = flag(False, "Add the embeddings, ids and titles of all entities in one file.")
+    license: str = flag("", "Licence that the card names, as the Hugging Face hub calls it; none is stated if empty.")
     compute: ComputeConfig = group(ComputeConfig)
 
     def __post_init__(self):
@@ -74,34 +108,76 @@ class Config:
             raise MelError(f"--context_weight={self.context_weight} is no weight: state one above 0.")
         if self.calibrate_on == "train":
             raise MelError("--calibrate_on=train would call answers more probable than they are: choose another split.")
+        if self.noindex and (useless := [name for name in ONLY_LINKING if getattr(self, name)]):
+            raise MelError(
+                f"--{useless[0]} is for a bundle that links, and --noindex exports none: leave one of them out."
+            )
 
     def settings(self) -> dict[str, Any]:
         """What decides what a bundle of the same checkpoint holds."""
-        names = ("index", "calibrate_on", "fusion_weight", "contexts", *(["context_weight"] if self.contexts else []))
+        names = ["onnx", "license"]
+        if not self.noindex:
+            names += ["index", "fusion_weight", *ONLY_LINKING, *(["context_weight"] if self.contexts else [])]
         return {name: getattr(self, name) for name in names}
 
 
 def main(config: Config) -> None:
     """Publishes the bundle, or finds it published."""
     work = Workdir(config.workdir)
+    if config.onnx:
+        require_onnx()
     keep_compiled(config.compute.compilation_cache)
-    trained = open_trained(work, config.round, config.compute.precision)
-    if exists(work.bundle):
-        _require_same(open_artifact(work.bundle, KIND), trained.checkpoint.artifact, config)
-        logging.info("Exported already: %s", work.bundle)
+    trained = open_trained(work, _round(config, work), config.compute.precision)
+    path, checkpoint = pathlib.Path(config.output or work.bundle), trained.artifact
+    if exists(path):
+        _require_same(open_artifact(path, ENCODER_KIND if config.noindex else KIND), checkpoint, config)
+        logging.info("Exported already: %s", path)
         return
-    ingredients = _ingredients(config, work, trained)
+    shared = {"settings": config.settings(), "config": config}
+    shared["add_files"] = functools.partial(_add_files, config, work, trained)
+    if config.noindex:
+        publish_encoder(path, work, checkpoint, trained.encoder, **shared)
+        logging.info("Published %s: the encoder of round %d", path, trained.round)
+        return
     measure = functools.partial(_measure, config, work, trained)
-    bundle = publish_bundle(work.bundle, work, ingredients, measure, config.settings(), config)
-    logging.info(
-        "Published %s: round %d, %s index, weight of the prior %g",
-        bundle.path, trained.round, config.index, bundle.facts["fusion_weight"],
+    bundle = publish_bundle(path, work, _ingredients(config, work, trained), measure, **shared)
+    weight = bundle.facts["fusion_weight"]
+    logging.info("Published %s: round %d, %s index, weight of the prior %g", path, trained.round, config.index, weight)
+
+
+def _round(config: Config, work: Workdir) -> int:
+    if config.round == BEST:
+        number = best_round(work)
+        logging.info("Of the held-out split, round %d has the highest R@1.", number)
+        return number
+    try:
+        return int(config.round)
+    except ValueError:
+        raise MelError(f"--round={config.round} is no round: give its number, or {BEST}.") from None
+
+
+def _add_files(config: Config, work: Workdir, trained: Trained, folder: pathlib.Path, facts: Mapping[str, Any]) -> None:
+    """Writes what is for other programs."""
+    tokenizer = Tokenizer.load(folder / "encoder")
+    if config.onnx:
+        encoder, rows = trained.encoder, trained.entities.rows
+        some = np.arange(min(ROWS_TRIED, len(rows)))
+        write_onnx(folder / GRAPH, encoder.config, folder / "encoder")
+        tokens_NL = rows.gather(some, int(rows.take(some).lengths_N.max()))
+        check_onnx(folder / GRAPH, encoder.config, encoder.params, tokens_NL, tokenizer.row_ids)
+    if config.entities_file:
+        write_entities(folder, read_evidence(folder, facts))
+    checkpoint = trained.artifact
+    about = About(
+        config.license, data_of(work), results(work, checkpoint), start_of(work), not config.noindex, config.onnx,
+        config.entities_file,
     )  # fmt: skip
+    write_card(folder, facts, tokenizer.prefixes, about)
 
 
 def _ingredients(config: Config, work: Workdir, trained: Trained) -> Ingredients:
     ingredients = Ingredients(
-        trained.checkpoint.artifact, trained.encoder, trained.entity_embeddings[0], config.index,
+        trained.artifact, trained.encoder, trained.entity_embeddings[0], config.index,
         with_prior=config.fusion_weight != 0,
     )  # fmt: skip
     if not config.contexts:
@@ -133,7 +209,8 @@ def _answers(config: Config, trained: Trained, evidence: Evidence, mentions: Eva
     ranking = evidence.ranking(queries_QD, "mentions")
     if evidence.table is None:
         return ranking, 0.0
-    pool = evidence.pool(queries_QD, ranking, [(form, language, "") for form, language, _ in mentions.lookups])
+    lookups = [(form, language, "") for form, language, _ in mentions.lookups]
+    pool = evidence.pool(queries_QD, ranking, lookups, "mentions")
     if config.fusion_weight == FITTED:
         ranking, tuned = fuse_cross_fitted(pool, mentions.gold_Q, mentions.clusters)
         return ranking, tuned["fusion_weight"]

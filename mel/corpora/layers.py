@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mel.corpora.kb import KnowledgeBase
+from mel.corpora.kb import EntityRows, KnowledgeBase
+from mel.corpora.shapes import Shapes
 from mel.corpora.strings import Hashes, Strings
 from mel.types import NIL
 
@@ -63,6 +64,18 @@ class LayeredHashes(Hashes):
         ]
 
 
+class LayeredShapes(Shapes):
+    """The shapes of both layers, of which only `levels` can be asked."""
+
+    def __new__(cls, base: Shapes, more: Shapes):
+        shapes = super().__new__(cls, *more)
+        shapes.layers = base, more
+        return shapes
+
+    def levels(self, string: str, bounds: Sequence[float]) -> np.ndarray:
+        return np.concatenate([layer.levels(string, bounds) for layer in self.layers])
+
+
 class LaterRows(NamedTuple):
     """What came after a knowledge base of E rows was made.
 
@@ -104,7 +117,8 @@ class LayeredKnowledgeBase(KnowledgeBase):
         entities_E = np.concatenate([base.entities_E, later.entities_M]).astype(np.int32)
         entities_E[later.hidden_H] = NIL
         languages_E = np.concatenate([base.languages_E, later.languages_M]).astype(np.int32)
-        order_E = np.asarray(base.row_order_E)[~_isin(base.row_order_E, later.hidden_H)]
+        order_E = base.entity_rows.order_E
+        order_E = order_E[~_isin(order_E, later.hidden_H)]
         order_E = np.concatenate([order_E, len(base) + np.arange(len(later.entities_M), dtype=np.int32)])
         keys_E = entities_E[order_E].astype(np.int64) * len(later.languages) + languages_E[order_E]
         sorted_E = np.argsort(keys_E, kind="stable")  # the base's are sorted already, so this only merges
@@ -116,7 +130,9 @@ class LayeredKnowledgeBase(KnowledgeBase):
             LayeredStrings(base.titles, later.titles),
             LayeredHashes(base.by_id, Hashes.of(later.new_ids), len(base.ids)),
             LayeredHashes(base.by_title, by_title, len(base), hidden.__contains__),
-            keys_E[sorted_E], order_E[sorted_E], base,
+            LayeredShapes(base.title_shapes, Shapes.of(later.titles)),
+            EntityRows(keys_E[sorted_E], order_E[sorted_E], len(later.languages)),
+            base,
         )  # fmt: skip
 
 
@@ -129,6 +145,10 @@ class JoinedLookup:
     @property
     def strings(self) -> Iterable[str]:
         return itertools.chain.from_iterable(lookup.strings for lookup in self.lookups)
+
+    def shaped(self) -> list[tuple[Strings, Shapes]]:
+        """The strings of each, with their shapes."""
+        return [(lookup.strings, lookup.shapes) for lookup in self.lookups]
 
     def spellings(self, string: str) -> Spellings:
         found: Spellings = {}
@@ -149,8 +169,12 @@ class LookupWithout:
     replaced: Collection[tuple[str, int]]
 
     @property
-    def strings(self) -> Iterable[str]:
+    def strings(self) -> Strings:
         return self.lookup.strings
+
+    @property
+    def shapes(self) -> Shapes:
+        return self.lookup.shapes
 
     def spellings(self, string: str) -> Spellings:
         return {spelling: self._kept(lines) for spelling, lines in self.lookup.spellings(string).items()}

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-import safetensors.numpy
 from absl import logging
 
 from mel.encoder.config import EncoderConfig, Pooling
+from mel.encoder.weights import write_weights
 from mel.types import MelError
 
 MODULES, PROMPTS = "modules.json", "config_sentence_transformers.json"
@@ -96,7 +96,7 @@ def write_modules(
         write_json(folder / "2_Dense" / "config.json", dense)
         kernel, bias = (np.asarray(params["pooler"][name], np.float32) for name in ("kernel", "bias"))
         weights = {"linear.weight": np.ascontiguousarray(kernel.T), "linear.bias": bias}
-        safetensors.numpy.save_file(weights, folder / "2_Dense" / "model.safetensors", metadata={"format": "pt"})
+        write_weights(folder / "2_Dense" / "model.safetensors", weights, format="pt")
     if any(prompts.values()):
         write_json(folder / PROMPTS, {"prompts": dict(prompts), "default_prompt_name": None})
 

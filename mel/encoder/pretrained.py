@@ -14,13 +14,12 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import flax.traverse_util
 import numpy as np
-import safetensors.numpy
 from absl import logging
 
 from mel.encoder.config import EncoderConfig, Pooling
 from mel.encoder.modules import MODULES, Modules, read_json, read_modules, write_json, write_modules
 from mel.encoder.transformer import PAD_ID, TOKEN_TABLE, Params, parameter_shapes
-from mel.encoder.weights import FILES, encoder_weights, read_weights, weight_file
+from mel.encoder.weights import FILES, encoder_weights, read_weights, weight_file, write_weights
 from mel.text import foreign
 from mel.types import MelError
 
@@ -102,7 +101,7 @@ def save(
         weight = np.asarray(leaves[path], np.float32)
         weight = weight if layer is None else weight[layer]
         weights[name] = np.ascontiguousarray(weight.T if path[-1] == "kernel" else weight)
-    safetensors.numpy.save_file(weights, folder / transformer / "model.safetensors", metadata={"format": "pt"})
+    write_weights(folder / transformer / "model.safetensors", weights, format="pt")
     write_modules(folder, config, params, transformer, max_tokens or config.max_positions, prompts)
 
 

@@ -72,6 +72,12 @@ def read_weights(file: pathlib.Path) -> dict[str, np.ndarray]:
         raise MelError(f"{file} is damaged or no weights file ({reason}): fetch it again.") from error
 
 
+def write_weights(file: pathlib.Path, weights: Mapping[str, np.ndarray], **metadata: str) -> None:
+    """Writes a safetensors file, for whoever may read the folder: the library's own is for its writer alone."""
+    safetensors.numpy.save_file(dict(weights), file, metadata=metadata or None)
+    file.chmod(file.parent.stat().st_mode & 0o666)
+
+
 def encoder_weights(weights: Mapping[str, np.ndarray], file: pathlib.Path) -> dict[str, np.ndarray]:
     """The weights of the encoder in a model, under plain names; the others keep theirs.
 

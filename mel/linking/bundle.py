@@ -18,6 +18,10 @@ contexts/index/, contexts/entities.npy
 calibration.json
               where the bundle was calibrated: what turns scores into probabilities, and thresholds
 later/        entities that were added, changed or removed since (`mel.linking.layers` writes and reads it)
+README.md, encoder.onnx, entities.safetensors
+              for other programs: the card, and where asked for the encoder as a graph and all entities in one file
+
+An encoder that is exported alone is a folder of another kind: encoder/, the modules and what is for other programs.
 
 All columns are mapped into memory: opening makes no Python object a row. Facts of its manifest:
 
@@ -63,10 +67,12 @@ from mel.retrieval.index import IndexKind, open_index, publish_index
 from mel.shards.blocks import Windows
 from mel.text.tokenizer import MARKER, Tokenizer
 
-KIND = "bundle"
+KIND, ENCODER_KIND = "bundle", "encoder"
 CALIBRATION = "calibration.json"
 ALIAS_TABLE, CONTEXTS, CONTEXT_ENTITIES = "alias_table", "contexts", "contexts/entities.npy"
 DESCRIPTIONS = "descriptions"
+
+AddFiles = Callable[[pathlib.Path, Mapping[str, Any]], None]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -132,7 +138,7 @@ class Measured(NamedTuple):
 
 def publish_bundle(
     path: pathlib.Path, work: Workdir, ingredients: Ingredients, measure: Callable[[Evidence], Measured],
-    settings: Mapping[str, Any], config: Any = None,
+    settings: Mapping[str, Any], config: Any = None, add_files: AddFiles = lambda folder, facts: None,
 ) -> Artifact:  # fmt: skip
     """Publishes a bundle.
 
@@ -143,6 +149,7 @@ def publish_bundle(
       measure: finds the weight of the prior and a calibration with what the bundle knows.
       settings: what was asked for.
       config: the config that made it.
+      add_files: writes what is for other programs into the folder, of which it is told the facts.
 
     Raises:
       MelError: there is one already, or the index cannot be built.
@@ -155,7 +162,7 @@ def publish_bundle(
         write_encoder(draft.path, Tokenizer.load(tokenizer.path), ingredients.encoder, draft.facts["max_tokens"])
         known, described = KnowledgeBase.read(kb.path, kb.facts["languages"]), read_entities(kb.path)
         descriptions = (entity.description for entity in described)
-        write_entities(draft.path, known, descriptions, ingredients.index, ingredients.embeddings)
+        write_entity_columns(draft.path, known, descriptions, ingredients.index, ingredients.embeddings)
         if ingredients.with_prior:
             inputs["alias_table"] = open_artifact(work.alias_table, "alias table", {"kb": kb})
             copy_files(inputs["alias_table"], draft / ALIAS_TABLE)
@@ -165,11 +172,28 @@ def publish_bundle(
             np.save(draft / CONTEXT_ENTITIES, ingredients.context_entities_M)
         for name, artifact in inputs.items():
             draft.reads(name, artifact)
-        measured = measure(_read_evidence(draft.path, draft.facts))
+        measured = measure(read_evidence(draft.path, draft.facts))
         draft.facts["fusion_weight"] = measured.fusion_weight
         if measured.calibration is not None:
             (draft / CALIBRATION).write_text(json.dumps(measured.calibration, indent=1) + "\n")
+        add_files(draft.path, draft.facts)
     return open_artifact(path, KIND)
+
+
+def publish_encoder(
+    path: pathlib.Path, work: Workdir, checkpoint: Artifact, encoder: Encoder, settings: Mapping[str, Any],
+    config: Any = None, add_files: AddFiles = lambda folder, facts: None,
+) -> Artifact:  # fmt: skip
+    """Publishes an encoder alone, for other programs or to train on; see `publish_bundle`."""
+    kb, tokenizer = open_artifact(work.kb, "kb"), open_artifact(work.tokenizer, "tokenizer")
+    with publish(path, ENCODER_KIND, config) as draft:
+        draft.reads("checkpoint", checkpoint)
+        draft.reads("tokenizer", tokenizer)
+        draft.facts = _encoder_facts(work, checkpoint, encoder) | {"languages": kb.facts["languages"]}
+        draft.facts |= {"settings": dict(settings)}
+        write_encoder(draft.path, Tokenizer.load(tokenizer.path), encoder, draft.facts["max_tokens"])
+        add_files(draft.path, draft.facts)
+    return open_artifact(path, ENCODER_KIND)
 
 
 def open_bundle(path: str | os.PathLike, precision: Precision = "auto") -> Bundle:
@@ -187,7 +211,7 @@ def open_bundle(path: str | os.PathLike, precision: Precision = "auto") -> Bundl
         title_in_window=facts["title_in_window"],
         entity_tokens=facts["entity_tokens"],
         encoder=read_encoder(artifact, precision),
-        evidence=join_evidence(_read_evidence(artifact.path, facts), later),
+        evidence=join_evidence(read_evidence(artifact.path, facts), later),
         descriptions=join_descriptions(Strings.read(artifact.path, DESCRIPTIONS), later),
         fusion_weight=facts["fusion_weight"],
         calibration=read_calibration(artifact),
@@ -207,19 +231,24 @@ def read_calibration(bundle: Artifact) -> Mapping[str, Any] | None:
 
 def _facts(work: Workdir, kb: Artifact, ingredients: Ingredients) -> dict[str, Any]:
     """What is known before anything is measured."""
-    windows, checkpoint = Windows.of(work), ingredients.checkpoint
+    return _encoder_facts(work, ingredients.checkpoint, ingredients.encoder) | {
+        "index": ingredients.index,
+        "languages": kb.facts["languages"],
+        "context_weight": ingredients.context_weight,
+        "logit_scale": ingredients.checkpoint.facts["settings"]["logit_scale"],
+    }
+
+
+def _encoder_facts(work: Workdir, checkpoint: Artifact, encoder: Encoder) -> dict[str, Any]:
+    windows = Windows.of(work)
     return {
         "round": checkpoint.facts["round"],
         "step": checkpoint.facts["step"],
-        "encoder": ingredients.encoder.config.to_json(),
+        "encoder": encoder.config.to_json(),
         "marker": MARKER,
         "max_tokens": windows.max_tokens,
         "title_in_window": windows.title_in_window,
         "entity_tokens": open_artifact(work.entity_tokens, "tokens").facts["max_tokens"],
-        "index": ingredients.index,
-        "languages": kb.facts["languages"],
-        "context_weight": ingredients.context_weight,
-        "logit_scale": checkpoint.facts["settings"]["logit_scale"],
     }
 
 
@@ -232,7 +261,7 @@ def write_encoder(folder: pathlib.Path, tokenizer: Tokenizer, encoder: Encoder, 
     )
 
 
-def write_entities(
+def write_entity_columns(
     folder: pathlib.Path, kb: KnowledgeBase, descriptions: Iterable[str], index: IndexKind, embeddings: Artifact
 ) -> None:
     """Writes what a bundle holds of each row: its vector in an index, its entity, language, title and description."""
@@ -254,7 +283,7 @@ def copy_files(artifact: Artifact, folder: pathlib.Path) -> None:
         shutil.copyfile(artifact / name, target)
 
 
-def _read_evidence(folder: pathlib.Path, facts: Mapping[str, Any]) -> Evidence:
+def read_evidence(folder: pathlib.Path, facts: Mapping[str, Any]) -> Evidence:
     """What the bundle in `folder` knows, all of it mapped into memory but for what the index holds there."""
     kb = KnowledgeBase.read(folder, facts["languages"])
     held_in = folder / "index" if facts["index"] == "exact" else folder

@@ -29,6 +29,7 @@ from mel.corpora.alias_table import AliasTable
 from mel.corpora.columns import read_column
 from mel.corpora.kb import KnowledgeBase
 from mel.corpora.layers import LaterRows, LayeredKnowledgeBase, LayeredStrings
+from mel.corpora.shapes import Shapes
 from mel.corpora.similarity import Prior, similarity_prior
 from mel.corpora.strings import Strings
 from mel.evaluation.contexts import Contexts
@@ -142,14 +143,19 @@ class LayeredEvidence(Evidence):
     base: Evidence
     later: Later
 
-    def prior(self, lookups: Sequence[tuple[str, str, str]]) -> Prior:
+    @property
+    def outside(self) -> float:
+        """As it was."""
+        return self.base.outside
+
+    def prior(self, lookups: Sequence[tuple[str, str, str]], what: str = "") -> Prior:
         """See `Evidence.prior`; only later entities have another probability than they had in the base."""
-        before = self.base.prior(lookups)
+        before = self.base.prior(lookups, what)
         if self.table is None or self.later.table is None:
             return before
         later_entities = frozenset(self.later.rows.entities_M.tolist())
         names = _LaterNames(self.table, self.later.table, self.later.rows.titles)
-        now = similarity_prior(names, lookups, outside=1 / self.base.kb.num_entities)  # pyright: ignore[reportArgumentType]
+        now = similarity_prior(names, lookups, self.outside)  # pyright: ignore[reportArgumentType]
 
         def prior(form: str, language: str, lemma: str) -> tuple[dict[int, float], float]:
             (old, outside), (new, _) = before(form, language, lemma), now(form, language, lemma)
@@ -169,8 +175,8 @@ class _LaterNames(NamedTuple):
     def prior(self, *lookup: Any, **options: Any) -> tuple[dict[int, float], float]:
         return self.table.prior(*lookup, **options)
 
-    def surface_forms(self, with_names: bool = False) -> list[str]:
-        return sorted({*self.later.surface_forms(with_names), *self.titles})
+    def shaped(self) -> list[tuple[Strings, Shapes]]:
+        return [*self.later.shaped(), (self.titles, Shapes.of(self.titles))]
 
 
 def replaced_names(base: KnowledgeBase, later: LaterRows) -> frozenset[tuple[str, int]]:
@@ -184,5 +190,5 @@ def _still_known(contexts: Contexts | None, kb: LayeredKnowledgeBase, later: Lat
     if contexts is None or not len(later.hidden_H):
         return contexts
     hidden_H = np.unique(kb.base.entities_E[later.hidden_H])
-    gone = hidden_H[~kb.has_rows(hidden_H)]
+    gone = hidden_H[~kb.entity_rows.has(hidden_H)]
     return contexts._replace(entities_M=np.where(np.isin(contexts.entities_M, gone), NIL, contexts.entities_M))

@@ -22,6 +22,7 @@ from mel.corpora.redirects import Redirects
 from mel.corpora.strings import Strings
 from mel.encoder.backend import Precision
 from mel.files import DRAFT
+from mel.linking import card, entities
 from mel.linking.bundle import (
     ALIAS_TABLE,
     CALIBRATION,
@@ -31,11 +32,12 @@ from mel.linking.bundle import (
     KIND,
     copy_files,
     read_encoder,
+    read_evidence,
     write_encoder,
-    write_entities,
+    write_entity_columns,
 )
 from mel.linking.layers import FACT, FOLDER, join_descriptions, replaced_names
-from mel.linking.update import Layers
+from mel.linking.update import Layers, has_entities_file
 from mel.locks import claim
 from mel.progress import Progress
 from mel.retrieval import embeddings
@@ -78,7 +80,7 @@ def compact_bundle(path: pathlib.Path, output: pathlib.Path, config: Any = None)
             draft.reads("bundle", bundle)
             draft.facts = {name: value for name, value in facts.items() if name != FACT}
             draft.facts["languages"] = list(kb.languages)
-            write_entities(draft.path, kb, (every[row] for row in rows.tolist()), facts["index"], vectors)
+            write_entity_columns(draft.path, kb, (every[row] for row in rows.tolist()), facts["index"], vectors)
             numbers_I = kb.numbers_of(list(layers.kb.ids))
             if f"{ALIAS_TABLE}/links.npy" in bundle.files:
                 _write_alias_table(draft / ALIAS_TABLE, layers, numbers_I)
@@ -86,6 +88,9 @@ def compact_bundle(path: pathlib.Path, output: pathlib.Path, config: Any = None)
                 (draft / CONTEXTS).mkdir()
                 entities_M = np.maximum(numbers_I[read_column(bundle / CONTEXT_ENTITIES)], NIL)
                 np.save(draft / CONTEXT_ENTITIES, entities_M.astype(np.int32))
+            if has_entities_file(facts):
+                entities.write_entities(draft.path, read_evidence(draft.path, draft.facts))
+            card.write_changed_card(draft.path, bundle, f"Its entities are {len(kb):,} rows now.")
             for name in bundle.files:
                 if not name.startswith(WRITTEN_ANEW) and not (draft / name).exists():
                     draft.adopts(bundle, name)
@@ -127,9 +132,14 @@ def replace_kb(
             encoder = read_encoder(bundle, precision)
             write_encoder(draft.path, Tokenizer.load(bundle / "encoder"), encoder, bundle.facts["max_tokens"])
             descriptions = (entity.description for entity in read_entities(kb.path))
-            write_entities(draft.path, known, descriptions, bundle.facts["index"], vectors)
+            write_entity_columns(draft.path, known, descriptions, bundle.facts["index"], vectors)
             if f"{ALIAS_TABLE}/links.npy" in bundle.files:
                 copy_files(aliases, draft / ALIAS_TABLE)
+            if has_entities_file(bundle.facts):
+                entities.write_entities(draft.path, read_evidence(draft.path, draft.facts))
+            card.write_changed_card(draft.path, bundle, f"Its entities are others: {len(known):,} rows.")
+            for name in set(bundle.files) & {"encoder.onnx"}:
+                draft.adopts(bundle, name)
     lost = [
         what for what, name in (("calibration", CALIBRATION), ("contexts", CONTEXT_ENTITIES)) if name in bundle.files
     ]
@@ -157,7 +167,7 @@ def _renumbered(layers: Layers, rows_n: np.ndarray) -> KnowledgeBase:
     """The knowledge base of some rows; entities that links alone know keep a number."""
     kb, hidden_H = layers.kb, layers.later.rows.hidden_H
     once = np.unique(np.concatenate([layers.base.entities_E[hidden_H], np.arange(len(layers.base.ids), len(kb.ids))]))
-    gone = set(once[~kb.has_rows(once)].tolist())
+    gone = set(once[~kb.entity_rows.has(once)].tolist())
     linked: Iterable[EntityId] = (name for number, name in enumerate(kb.ids) if number not in gone)
     pairs = zip(kb.entities_E[rows_n].tolist(), kb.languages_E[rows_n].tolist(), strict=True)
     titles = (kb.titles[row] for row in rows_n.tolist())

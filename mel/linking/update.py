@@ -26,6 +26,7 @@ from mel.corpora.own import OwnEntity, read_entities
 from mel.corpora.records import FORMATS, read_records
 from mel.corpora.strings import Strings
 from mel.encoder.backend import Precision
+from mel.linking import card, entities
 from mel.linking.bundle import ALIAS_TABLE, KIND, read_encoder
 from mel.linking.layers import FACT, FOLDER, Later, read_later, write_later
 from mel.locks import claim
@@ -92,9 +93,10 @@ def update_bundle(
             draft.inputs |= layers.bundle.inputs
             draft.reads("bundle", layers.bundle)
             for name in layers.bundle.files:
-                if not name.startswith(f"{FOLDER}/"):
+                if not name.startswith(f"{FOLDER}/") and name not in (card.FILE, entities.FILE):
                     draft.adopts(layers.bundle, name)
             draft.facts = {**layers.bundle.facts, FACT: _write(draft.path, layers, plan, added, vectors_AD)}
+            card.write_changed_card(draft.path, layers.bundle, _change(draft.facts))
         logging.info(
             "Published %s: %d rows added or changed, %d entities removed; %d later rows and %d hidden ones in all.",
             output, len(added), len(removed), len(plan.rows.entities_M), len(plan.rows.hidden_H),
@@ -118,11 +120,11 @@ def read_ids(paths: Iterable[str], malformed: Malformed) -> dict[EntityId, str]:
     return found
 
 
-def embed(bundle: Artifact, entities: Sequence[Entity], precision: Precision = "auto") -> np.ndarray:
+def embed(bundle: Artifact, described: Sequence[Entity], precision: Precision = "auto") -> np.ndarray:
     """The embeddings of entities by the encoder of a bundle, float32 [N, D]."""
-    if not entities:
+    if not described:
         return np.zeros((0, bundle.facts["encoder"]["hidden_size"]), np.float32)
-    marked = [mark_entity(entity) for entity in entities]
+    marked = [mark_entity(entity) for entity in described]
     rows = TokenRows.from_rows(Tokenizer.load(bundle / "encoder").rows(marked, bundle.facts["entity_tokens"]))
     return read_encoder(bundle, precision).embed(rows, "entities")
 
@@ -179,23 +181,23 @@ def _rows_in(kb: KnowledgeBase, entities_n: np.ndarray, languages_n: np.ndarray)
     """The rows that entities have in languages; none for what is not there."""
     there_n = languages_n < len(kb.languages)
     keys_n = entities_n[there_n].astype(np.int64) * len(kb.languages) + languages_n[there_n]
-    places_n = np.searchsorted(kb.row_keys_E, keys_n)
+    places_n = np.searchsorted(kb.entity_rows.keys_E, keys_n)
     found_n = np.zeros(len(keys_n), bool)
-    inside_n = places_n < len(kb.row_keys_E)
-    found_n[inside_n] = kb.row_keys_E[places_n[inside_n]] == keys_n[inside_n]
-    return kb.row_order_E[places_n[found_n]].astype(np.int64)
+    inside_n = places_n < len(kb.entity_rows.keys_E)
+    found_n[inside_n] = kb.entity_rows.keys_E[places_n[inside_n]] == keys_n[inside_n]
+    return kb.entity_rows.order_E[places_n[found_n]].astype(np.int64)
 
 
 def _rows_of(kb: KnowledgeBase, entities_n: np.ndarray) -> np.ndarray:
     """All rows of entities."""
-    first_n, end_n = kb.places_of(entities_n)
+    first_n, end_n = kb.entity_rows.ranges(entities_n)
     places = [np.arange(first, end) for first, end in zip(first_n.tolist(), end_n.tolist(), strict=True)]
-    return kb.row_order_E[np.concatenate([np.zeros(0, np.int64), *places])].astype(np.int64)
+    return kb.entity_rows.order_E[np.concatenate([np.zeros(0, np.int64), *places])].astype(np.int64)
 
 
 def _check_removed(kb: KnowledgeBase, removed: Mapping[EntityId, str], added: Collection[EntityId]) -> None:
     ids = list(removed)
-    there_n = kb.has_rows(kb.numbers_of(ids)).tolist()
+    there_n = kb.entity_rows.has(kb.numbers_of(ids)).tolist()
     if missing := [name for name, there in zip(ids, there_n, strict=True) if not there]:
         names = ", ".join(f"{shown(name)} ({removed[name]})" for name in missing[:NAMED])
         more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
@@ -207,6 +209,17 @@ def _check_removed(kb: KnowledgeBase, removed: Mapping[EntityId, str], added: Co
         raise MelError(
             f"{shown(both[0])} is to be added and to be removed ({removed[both[0]]}): leave it out of one of the two."
         )
+
+
+def _change(facts: Mapping[str, Any]) -> str:
+    rows, hidden = facts[FACT]["rows"], facts[FACT]["hidden"]
+    left_out = f" {entities.FILE} is left out: compacting the bundle writes it." if has_entities_file(facts) else ""
+    return f"{rows:,} rows of entities came later, and {hidden:,} of those that there were are no more.{left_out}"
+
+
+def has_entities_file(facts: Mapping[str, Any]) -> bool:
+    """Whether a bundle was asked to hold all entities in one file for other programs."""
+    return bool(facts["settings"].get("entities_file"))
 
 
 def _write(

@@ -32,7 +32,7 @@ def test_rows_of_both_layers_are_found(kb):
     assert len(kb) == 8 and kb.entities_E.tolist() == [1, NIL, NIL, 4, 1, 5, 5, 3]
     numbers = kb.numbers_of(["Q1", "Q2", "MESH:B", "Q5", "nobody"])
     assert numbers.tolist() == [1, 2, 5, 3, OUTSIDE]
-    assert kb.has_rows(numbers).tolist() == [True, False, True, True, False]
+    assert kb.entity_rows.has(numbers).tolist() == [True, False, True, True, False]
     assert kb.rows_of(numbers, "de").tolist() == [4, -1, 6, 7, -1]
     assert kb.rows_of(numbers, "fr").tolist() == [0, -1, 5, 7, -1]
     assert [kb.titles_of(number) for number in (1, 2, 5)] == [["One", "Ein"], [], ["Bee", "Bé"]]
@@ -46,8 +46,10 @@ def test_rows_of_both_layers_are_found(kb):
 
 def test_nothing_that_came_later_is_nothing(kb):
     same = LayeredKnowledgeBase.join(BASE, LaterRows.none(BASE))
-    for name in ("entities_E", "languages_E", "row_keys_E", "row_order_E"):
+    for name in ("entities_E", "languages_E"):
         np.testing.assert_array_equal(getattr(same, name), getattr(BASE, name))
+    np.testing.assert_array_equal(same.entity_rows.keys_E, BASE.entity_rows.keys_E)
+    np.testing.assert_array_equal(same.entity_rows.order_E, BASE.entity_rows.order_E)
     assert same.languages == BASE.languages and [*same.ids] == [*BASE.ids]
 
 

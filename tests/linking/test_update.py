@@ -7,6 +7,7 @@ import threading
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from mel.artifacts import START, Workdir, open_artifact
 from mel.bin import export, link, update_bundle, verify
@@ -127,7 +128,7 @@ def test_what_was_added_is_found_by_all_its_names_with_its_own_words(updated):
 def test_what_changed_has_its_new_name_in_that_language_and_its_old_ones_in_others(before, updated, touched):
     old, new = before.bundle.kb, Linker.load(updated).bundle.kb
     (number,) = old.numbers_of(touched[:1])
-    assert new.numbers_of(touched[:1]).tolist() == [number] and new.has_rows(np.array([number])).all()
+    assert new.numbers_of(touched[:1]).tolist() == [number] and new.entity_rows.has(np.array([number])).all()
     titles = dict(zip([old.languages[place] for place in old.languages_E[old.entities_E == number]],
                       [old.titles[row] for row in np.flatnonzero(old.entities_E == number)], strict=True))  # fmt: skip
     assert sorted(new.titles_of(int(number))) == sorted(titles | {"en": "Other title"} and [
@@ -161,7 +162,7 @@ def test_of_two_updates_the_second_sees_the_first(exported, updated, before, men
     kb = after.bundle.kb
     (number,) = kb.numbers_of(["MESH:D1"]).tolist()
     assert sorted(kb.titles_of(number)) == ["Le Zorbat", "Zorbat II"]
-    assert not kb.has_rows(kb.numbers_of(touched)).any() and kb.has_rows(kb.numbers_of(["Q42"])).all()
+    assert not kb.entity_rows.has(kb.numbers_of(touched)).any() and kb.entity_rows.has(kb.numbers_of(["Q42"])).all()
     prior = {name: list(after.bundle.evidence.table.prior(name, "en")[0]) for name in ("Zorb", "Zorb II", "Zorbat")}
     assert prior == {"Zorb": [], "Zorb II": [number], "Zorbat": []}
     old, new = scores(before, mentions), scores(after, mentions)
@@ -311,3 +312,21 @@ def test_the_last_entity_cannot_go_and_ids_come_as_records_too(exported, tmp_pat
     after = update(exported.bundle, tmp_path / "new", remove=(str(tmp_path / "gone.csv"),))
     mention = Mention("1", "en", "Anything", Span(0, 8), "NIL")
     assert {name for _, name in scores(after, [mention])} == {everything[0]} and len(ids) > 3
+
+
+def test_what_is_for_other_programs_says_what_changed_or_is_left_out_until_all_is_written_anew(
+    untrained, tmp_path, touched
+):
+    work = Workdir(shutil.copytree(untrained.path, tmp_path / "run"))
+    export.main(export.Config(workdir=str(work.path), round=START, entities_file=True))
+    assert (work.bundle / "entities.safetensors").is_file()
+    update(work.bundle, tmp_path / "new", remove=write(tmp_path, "gone.txt", touched[1]))
+    card = (tmp_path / "new" / "README.md").read_text("utf-8")
+    assert not (tmp_path / "new" / "entities.safetensors").exists()
+    assert "entities.safetensors is left out: compacting the bundle writes it." in card
+    whole = update(tmp_path / "new", tmp_path / "whole", compact=True)
+    columns = safetensors.numpy.load_file(tmp_path / "whole" / "entities.safetensors")
+    np.testing.assert_array_equal(columns["embeddings"], whole.bundle.evidence.embeddings_ED)
+    after = (tmp_path / "whole" / "README.md").read_text("utf-8")
+    assert after.startswith((work.bundle / "README.md").read_text("utf-8")) and "left out" not in after
+    assert f"Its entities are {len(whole.bundle.kb):,} rows now." in after
