@@ -82,7 +82,7 @@ setup(
     ],
     extras_require={
         "train": [*TRAIN],
-        "test": [*TRAIN, "pytest>=8.4,<10", "pytrec-eval-terrier>=0.5.11,<1"],
+        "test": [*TRAIN, "pytest>=8.4,<10", "pytest-xdist>=3.8,<4", "pytrec-eval-terrier>=0.5.11,<1"],
         "bench": [
             *TRAIN,
             "accelerate>=1.10,<2",
