@@ -250,6 +250,22 @@ def test_a_text_is_written_whole_and_leaves_nothing_behind(tmp_path, monkeypatch
     assert (tmp_path / "a").read_text() == "one"
 
 
+def test_what_another_published_before_the_lock_was_had_is_found_before_the_work(tmp_path, monkeypatch):
+    claim, worked = artifacts.claim, []
+
+    @contextlib.contextmanager
+    def late(path, **options):
+        (tmp_path / "a").mkdir(exist_ok=True)  # by who held the lock until now
+        with claim(path, **options):
+            yield
+
+    monkeypatch.setattr(artifacts, "claim", late)
+    with pytest.raises(MelError, match="a has just been published by another process: run the same command again"):
+        with publish(tmp_path / "a", "thing"):
+            worked.append("all for nothing")
+    assert not worked
+
+
 def test_of_what_was_removed_the_manifest_tells_what_it_was(tmp_path):
     source, path = put(tmp_path / "source"), tmp_path / "a"
     with publish(path, "thing") as draft:
@@ -290,19 +306,3 @@ def test_removing_that_was_ended_in_the_middle_is_finished(tmp_path, monkeypatch
     assert not exists(tmp_path / "a") and (tmp_path / "a" / "file.txt").exists()
     remove_files(tmp_path / "a")
     assert not (tmp_path / "a" / "file.txt").exists() and recorded(tmp_path / "a", "thing", {}).removed
-
-
-def test_what_another_published_before_the_lock_was_had_is_found_before_the_work(tmp_path, monkeypatch):
-    claim, worked = artifacts.claim, []
-
-    @contextlib.contextmanager
-    def late(path, **options):
-        (tmp_path / "a").mkdir(exist_ok=True)  # by who held the lock until now
-        with claim(path, **options):
-            yield
-
-    monkeypatch.setattr(artifacts, "claim", late)
-    with pytest.raises(MelError, match="a has just been published by another process: run the same command again"):
-        with publish(tmp_path / "a", "thing"):
-            worked.append("all for nothing")
-    assert not worked

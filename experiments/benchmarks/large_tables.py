@@ -29,7 +29,7 @@ from mel.corpora.shapes import ShapesWriter
 from mel.corpora.similarity import similarity_prior
 from mel.corpora.strings import Hashes, StringsWriter
 from mel.evaluation import recall
-from mel.systems.nearest import best_cosines
+from mel.evaluation.nearest import best_cosines
 
 TARGET = Target(passes=60.0, stretch=20.0, at_least=False)
 MENTIONS, UNSEEN, CANDIDATES, DIMENSION = 2_000, 0.1, 10, 128

@@ -5,6 +5,9 @@ Reads   --damuel: a folder of damuel_1.0_<language>.tar (or untarred folders), s
         With --download, the archives of --languages that are not in --damuel are fetched into it.
 Writes  into --workdir: kb, alias_table, mentions/<split>, tokens/entities, tokens/mentions/<split>.
         Splits: train and, with --held_out, held_out from DaMuEL; mewsli from the tree.
+        With --detector also detector: which surface forms the pages link, of those that they hold, so that a
+        bundle can find mentions in plain text. The archives are read once more for it. Pages of --held_out say
+        how far it can be trusted.
 
 What is published already is skipped, so the same command goes on after a crash. What was made from
 something else than what is given now (other flags, another part in an archive, another tree or
@@ -27,6 +30,7 @@ from mel.config import REQUIRED, flag, group
 from mel.corpora.download import Download, fetch_archives
 from mel.corpora.redirects import Redirects
 from mel.cost import record_cost
+from mel.linking.page_counts import ensure_detector
 from mel.shards.blocks import Archives, ArchivesConfig, WindowsConfig
 from mel.shards.preparation import prepare_all
 from mel.shards.summary import summary
@@ -36,6 +40,7 @@ from mel.shards.summary import summary
 class Config:
     workdir: str = flag(REQUIRED, "Folder that everything is published into.")
     mewsli: str = flag("", "Mewsli-9 tree to evaluate on; none if empty.")
+    detector: bool = flag(False, "Learn from the pages where the mentions of a plain text are.")
     redo: bool = flag(False, "Make again what was made from something else than what is given now.")
     archives: ArchivesConfig = group(ArchivesConfig)
     windows: WindowsConfig = group(WindowsConfig)
@@ -52,6 +57,8 @@ def main(config: Config) -> None:
     tree = pathlib.Path(config.mewsli) if config.mewsli else None
     with record_cost(work.path, "prepare data"):
         prepare_all(work, archives, config.windows, tree, config.redo)
+        if config.detector:
+            ensure_detector(work, archives, config.redo, config)
     print(summary(work))
 
 

@@ -13,6 +13,7 @@ from mel.artifacts import START, Workdir, open_artifact, seal
 from mel.bin import evaluate, train
 from mel.corpora.alias_table import AliasTable
 from mel.corpora.kb import KnowledgeBase
+from mel.evaluation import evidence
 from mel.evaluation.breakdowns import IN_TRAINING
 from mel.evaluation.evaluation_set import read_prepared
 from mel.evaluation.recall import METRICS
@@ -170,7 +171,7 @@ def test_two_working_directories_give_the_same_report(work, tmp_path):
 def test_the_same_evaluation_is_not_done_twice(work, capsys, monkeypatch):
     evaluated(work, "once", round=START)
     first = capsys.readouterr().out
-    monkeypatch.setattr(system, "rank_by_embeddings", None)
+    monkeypatch.setattr(system, "Evidence", None)
     evaluated(work, "once", round=START)
     assert capsys.readouterr().out == first and "| micro |" in first
     evaluated(work, "once", round=START, dataset="the same by another name")
@@ -244,7 +245,7 @@ def test_a_calibration_and_a_fitted_weight_put_translations_of_a_page_into_one_h
         monkeypatch.setattr(module, name, told)
 
     listen(evaluation, "calibrate")
-    listen(system.fusion, "fuse_cross_fitted")
+    listen(system, "fuse_cross_fitted")
     evaluated(work, "pairs", model="fusion", round=START, clusters=str(tmp_path / "clusters.tsv"))
     wanted = [pairs[name] for name in documents]
     assert asked == {"calibrate": wanted, "fuse_cross_fitted": wanted}
@@ -255,7 +256,7 @@ def test_contexts_are_mixed_at_the_scale_of_training(untrained, tmp_path, monkey
     train.main(
         train.Config(workdir=str(work.path), round=START, encoder="random:1x32x2", loss=LossConfig(logit_scale=7.0))
     )
-    real, asked = system.add_contexts, []
-    monkeypatch.setattr(system, "add_contexts", lambda *given: asked.append(given[-2:]) or real(*given))
+    real, asked = evidence.add_contexts, []
+    monkeypatch.setattr(evidence, "add_contexts", lambda *given: asked.append(given[2]) or real(*given))
     evaluated(work, "heard", round=START, context_weight=0.5)
-    assert asked == [(0.5, 7.0)]
+    assert [(contexts.weight, contexts.logit_scale) for contexts in asked] == [(0.5, 7.0)]
