@@ -12,8 +12,10 @@ from setuptools.command.build_py import build_py
 
 HERE = pathlib.Path(__file__).resolve().parent
 BINARIES = (
-    "prepare_data", "train", "mine_negatives", "run_rounds", "evaluate", "export", "link", "update_bundle", "verify",
+    "prepare_data", "train", "mine_negatives", "run_rounds", "evaluate", "export", "link", "serve", "update_bundle",
+    "verify",
 )  # fmt: skip
+SERVE = ["prometheus-client>=0.21,<1", "starlette>=1,<2", "uvicorn>=0.34,<1"]
 TRAIN = [
     "array_record>=0.8,<1",
     "jinja2>=3.1,<4",
@@ -64,7 +66,11 @@ setup(
     ],
     cmdclass={"build_py": BuildWithRecipes},
     packages=find_packages(include=["mel", "mel.*"]),
-    package_data={"mel": ["py.typed"], "mel.reports": ["*.css", "*.html", "*.js", "published_mewsli9.json"]},
+    package_data={
+        "mel": ["py.typed"],
+        "mel.reports": ["*.css", "*.html", "*.js", "published_mewsli9.json"],
+        "mel.serving": ["*.html"],
+    },
     # ScaNN has no wheel for 3.14; jax 0.10.2 is the last that runs on 3.11.
     python_requires=">=3.11,<3.14",
     install_requires=[
@@ -73,6 +79,7 @@ setup(
         "flax>=0.12.8",
         "huggingface_hub>=1,<3",
         "jax>=0.10.2",
+        "marisa-trie>=1.2,<2",
         "numpy>=2,<3",
         "orjson>=3.10,<4",
         "rapidfuzz>=3.14,<4",
@@ -83,8 +90,16 @@ setup(
         "tokenizers>=0.22,<1",
     ],
     extras_require={
+        "serve": [*SERVE],
         "train": [*TRAIN],
-        "test": [*TRAIN, "pytest>=8.4,<10", "pytrec-eval-terrier>=0.5.11,<1"],
+        "test": [
+            *SERVE,
+            *TRAIN,
+            "httpx2>=2,<3",
+            "pytest>=8.4,<10",
+            "pytest-xdist>=3.8,<4",
+            "pytrec-eval-terrier>=0.5.11,<1",
+        ],
         "bench": [
             *TRAIN,
             "accelerate>=1.10,<2",

@@ -17,6 +17,7 @@ START = -1  # the round whose checkpoint is the encoder before training
 # The command that publishes a kind again where it was deleted. Any command that needs the others makes them.
 MADE_BY = {
     **dict.fromkeys(("kb", "alias table", "tokenizer", "mentions", "tokens"), "mel-prepare-data"),
+    "detector": "mel-prepare-data --detector",
     "negatives": "mel-mine-negatives",
     "checkpoint": "mel-train",
     "report": "mel-evaluate",
@@ -27,6 +28,7 @@ MADE_BY = {
 PLACES = {
     "kb": "kb",
     "alias_table": "alias table",
+    "detector": "detector",
     "mentions/*": "mentions",
     "tokens/tokenizer": "tokenizer",
     "tokens/entities": "tokens",
@@ -68,6 +70,10 @@ class Workdir:
     @property
     def alias_table(self) -> pathlib.Path:
         return self.path / "alias_table"
+
+    @property
+    def detector(self) -> pathlib.Path:
+        return self.path / "detector"
 
     @property
     def bundle(self) -> pathlib.Path:

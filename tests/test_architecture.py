@@ -19,7 +19,7 @@ FLOORS = {
     "training": 3, "retrieval": 3,
     "evaluation": 4,
     "systems": 5, "linking": 5,
-    "reports": 6,
+    "reports": 6, "serving": 6,
     "bin": 7,
 }  # fmt: skip
 # Where a library may be imported: packages, or single modules.
@@ -29,6 +29,8 @@ HOMES = {
     "flax": {"encoder"},
     "orbax": {"training"},
     "scann": {"retrieval"},
+    "starlette": {"serving"},
+    "uvicorn": {"serving"},
     "tensorflow_datasets": {"shards"},
     "tokenizers": {"text", "encoder.pretrained"},
     "transformers": {"text", "encoder.pretrained"},

@@ -1,5 +1,6 @@
 """An artefact exists if and only if it is complete, and a reader refuses what does not fit, in a sentence."""
 
+import contextlib
 import errno
 import json
 import os
@@ -208,7 +209,8 @@ def test_what_stands_in_another_artefact_is_made_again_with_it(tmp_path):
         with publish(draft / "index", "index") as inner:
             (inner / "file").write_text("hello")
     (tmp_path / "bundle" / "index" / "file").write_text("hullo")
-    with pytest.raises(MelError, match=f"file is damaged, .*: delete {tmp_path}/bundle and run mel-export or mel-update-bundle again."):
+    way_out = f"delete {tmp_path}/bundle and run mel-export or mel-update-bundle again."
+    with pytest.raises(MelError, match=f"file is damaged, .*: {way_out}"):
         open_artifact(tmp_path / "bundle" / "index", "index")
 
 
@@ -273,6 +275,22 @@ def test_what_is_damaged_is_not_taken_over(tmp_path):
     with pytest.raises(MelError, match="old/a is damaged"), publish(tmp_path / "new", "kb") as draft:
         draft.adopts(open_artifact(tmp_path / "old", "kb"), "a")
     assert not (tmp_path / "new").exists()
+
+
+def test_what_another_published_before_the_lock_was_had_is_found_before_the_work(tmp_path, monkeypatch):
+    claim, worked = artifacts.claim, []
+
+    @contextlib.contextmanager
+    def late(path, **options):
+        (tmp_path / "a").mkdir(exist_ok=True)  # by who held the lock until now
+        with claim(path, **options):
+            yield
+
+    monkeypatch.setattr(artifacts, "claim", late)
+    with pytest.raises(MelError, match="a has just been published by another process: run the same command again"):
+        with publish(tmp_path / "a", "thing"):
+            worked.append("all for nothing")
+    assert not worked
 
 
 def test_of_what_was_removed_the_manifest_tells_what_it_was(tmp_path):

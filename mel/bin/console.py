@@ -10,6 +10,7 @@ import functools
 import importlib
 import os
 import pathlib
+import signal
 import sys
 from collections.abc import Callable, Sequence
 
@@ -18,6 +19,7 @@ import mel
 PACKAGE = pathlib.Path(mel.__file__).resolve().parent
 PLACES = (PACKAGE / "recipes", PACKAGE.parent)  # of a wheel, which setup.py puts them into; of a checkout
 FLAGFILE = "--flagfile="
+EXTRAS = {"serve": ("serve", "serving needs"), "": ("train", "preparing, training and evaluating need")}
 
 
 def __getattr__(binary: str) -> Callable[[], None]:
@@ -32,15 +34,18 @@ def start(binary: str) -> None:
         print(f"{os.path.basename(sys.argv[0])} {mel.__version__}")
         return
     sys.argv[:] = with_recipes(sys.argv)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing is begun while modules are imported: end without a word
     try:
         importlib.import_module(f"mel.bin.{binary}").console()
     except ModuleNotFoundError as error:
         missing = (error.name or "mel").partition(".")[0]
         if missing == "mel":
             raise
+        extra, what = EXTRAS.get(binary, EXTRAS[""])
         sys.exit(
             f"{os.path.basename(sys.argv[0])}: the package {missing} is not installed: "
-            'pip install "mel-linker[train]" brings what preparing, training and evaluating need.'
+            f'pip install "mel-linker[{extra}]" brings what {what}.'
         )
 
 

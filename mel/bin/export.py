@@ -3,8 +3,9 @@
 Reads   rounds/K/checkpoint, kb, alias_table, tokens; with --calibrate_on the mentions of a split and their
         tokens, with --contexts the training mentions' tokens.
 Writes  bundle: the encoder for transformers and sentence-transformers, its tokenizer, an index of all
-        entities, their ids, titles, languages and descriptions, and the alias table. It can be moved to
-        another machine; nothing else is needed there. rounds/K/embeddings are published where they are missing.
+        entities, their ids, titles, languages and descriptions, the alias table, and the detector of mentions if
+        the data was prepared with mel-prepare-data --detector. It can be moved to another machine; nothing else is
+        needed there. rounds/K/embeddings are published where they are missing.
 
 The bundle answers as `mel-evaluate --model=fusion` does: score = cosine + weight · log prior, with the prior
 of the alias table and one weight. --calibrate_on=SPLIT fits the weight; --fusion_weight states it, and 0
@@ -61,6 +62,7 @@ from mel.linking.bundle import (
     read_evidence,
 )
 from mel.linking.card import About, data_of, start_of, write_card
+from mel.linking.detection import KIND as DETECTOR_KIND
 from mel.linking.entities import write_entities
 from mel.reports.rounds import best_round, results
 from mel.retrieval.index import IndexKind
@@ -130,7 +132,10 @@ def main(config: Config) -> None:
     trained = open_trained(work, _round(config, work), config.compute.precision)
     path, checkpoint = pathlib.Path(config.output or work.bundle), trained.artifact
     if exists(path):
-        _require_same(open_artifact(path, ENCODER_KIND if config.noindex else KIND), checkpoint, config)
+        bundle = open_artifact(path, ENCODER_KIND if config.noindex else KIND)
+        _require_same(bundle, checkpoint, config)
+        if not config.noindex and exists(work.detector):
+            _require_detector(bundle, open_artifact(work.detector, DETECTOR_KIND, reads=()))
         logging.info("Exported already: %s", path)
         return
     shared = {"settings": config.settings(), "config": config}
@@ -226,6 +231,12 @@ def _require_same(bundle: Artifact, checkpoint: Artifact, config: Config) -> Non
     for name, value in config.settings().items():
         if made_with.get(name) != value:
             raise MelError(f"{bundle.path} was made with --{name}={made_with.get(name)}, not {value}: {way_out}")
+
+
+def _require_detector(bundle: Artifact, detector: Artifact) -> None:
+    """Refuses a bundle that was made before the detector was."""
+    if bundle.inputs.get("detector") != detector.digest:
+        raise MelError(f"{bundle.path} was made without the detector at {detector.path}: move it away or delete it.")
 
 
 def console() -> None:

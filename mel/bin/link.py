@@ -3,6 +3,8 @@
 Reads   --input, JSON lines, the spans as half-open ranges of characters (code points); a title, if
         there is one, is that of the page:
           {"id": "1", "language": "de", "text": "Paris liegt an der Seine.", "spans": [[0, 5], [19, 24]]}
+        Without "spans", or with null, the mentions are those that the bundle's detector finds, which is there if
+        the data was prepared with mel-prepare-data --detector; --detection_precision=0.8 finds fewer and surer ones.
 Writes  --output, a JSON line for each, in the same order:
           {"id": "1", "language": "de", "links": [{"start": 0, "end": 5, "surface_form": "Paris",
             "id": "Q90", "title": "Paris", "score": 0.83, "candidates": [{"id", "title", "score"}, ...]},
@@ -24,6 +26,7 @@ The input is streamed, and the output appears when it is whole.
 
 Examples:
   mel-link --bundle=run/bundle --input=texts.jsonl --output=links.jsonl --top_k=5
+  mel-link --bundle=run/bundle --input=plain.jsonl --output=links.jsonl --detection_precision=0.8
   mel-link --bundle=run/bundle --input=texts.jsonl --output=links.ttl --format=nif --nil_precision=0.95
 """
 
@@ -53,6 +56,9 @@ class Config:
     format: Format = flag("jsonl", "What is written; jsonl is our own.")
     nil_precision: float = flag(0.0, "Share of right links to reach by withholding others; 0 withholds none.")
     min_probability: float = flag(0.0, "Withhold links that are less probable than this; 0 withholds none.")
+    detection_precision: float = flag(
+        0.0, "Share of detected mentions to be linked on pages like those held out; 0 for the best F1 there."
+    )
     max_malformed: int = flag(1000, "Most malformed lines and spans to skip before stopping.")
     max_malformed_share: float = flag(MAX_SHARE, "The same as a share of all lines and spans.")
     compute: ComputeConfig = group(ComputeConfig)
@@ -72,7 +78,9 @@ def main(config: Config) -> None:
     keep_compiled(config.compute.compilation_cache)
     linker = Linker.load(config.bundle, config.compute.precision)
     linker.threshold(config.nil_precision, config.min_probability)  # refused before anything is read
-    answers = Answers(config.top_k, config.nil_precision, config.min_probability)
+    if config.detection_precision:
+        linker.detection_threshold(config.detection_precision)
+    answers = Answers(config.top_k, config.nil_precision, config.min_probability, config.detection_precision)
     linked, malformed = link_file(
         linker, source, target, answers, config.format, config.max_malformed, config.max_malformed_share
     )

@@ -7,6 +7,9 @@ Reads   --damuel: a folder of damuel_1.0_<language>.tar (or untarred folders), s
 Writes  into --workdir: kb, alias_table, mentions/<split>, tokens/entities, tokens/mentions/<split>.
         Splits: train and, with --held_out, held_out from DaMuEL and --mentions; mewsli from the tree; own from
         --evaluate_mentions.
+        With --detector also detector: which surface forms the pages link, of those that they hold, so that a
+        bundle can find mentions in plain text. The archives are read once more for it. Pages of --held_out say
+        how far it can be trusted.
 
 Own files are JSON lines (.jsonl) or CSV (.csv), compressed or not; README.md has their columns. An own entity
 stands in place of the archives' one of the same id and language. Without mentions nothing can be trained, but
@@ -35,6 +38,7 @@ from mel.corpora.download import Download, fetch_archives
 from mel.corpora.own import OwnConfig
 from mel.corpora.redirects import Redirects
 from mel.cost import record_cost
+from mel.linking.page_counts import ensure_detector
 from mel.shards.archives import Archives, ArchivesConfig
 from mel.shards.blocks import WindowsConfig
 from mel.shards.preparation import prepare_all
@@ -46,6 +50,7 @@ from mel.types import MelError
 class Config:
     workdir: str = flag(REQUIRED, "Folder that everything is published into.")
     mewsli: str = flag("", "Mewsli-9 tree to evaluate on; none if empty.")
+    detector: bool = flag(False, "Learn from the pages where the mentions of a plain text are.")
     redo: bool = flag(False, "Make again what was made from something else than what is given now.")
     archives: ArchivesConfig = group(ArchivesConfig)
     own: OwnConfig = group(OwnConfig)
@@ -65,6 +70,8 @@ def main(config: Config) -> None:
     tree = pathlib.Path(config.mewsli) if config.mewsli else None
     with record_cost(work.path, "prepare data"):
         prepare_all(work, archives, config.windows, tree, config.redo)
+        if config.detector:
+            ensure_detector(work, archives, config.redo, config)
     print(summary(work))
 
 

@@ -13,6 +13,7 @@ descriptions*.npy
               the description of each row (`Strings`)
 alias_table/  what surface forms were linked to, where the bundle knows more than the context says
               (`mel.corpora.alias_table` writes and reads it; the titles above join its names)
+detector/     what finds mentions in plain text, where the working directory had one (`mel.linking.detection`)
 contexts/index/, contexts/entities.npy
               an index of training mentions and the entity number of each, where the bundle hears them
 calibration.json
@@ -50,7 +51,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mel.artifacts import Artifact, Workdir, open_artifact, publish
+from mel.artifacts import Artifact, Workdir, exists, open_artifact, publish
 from mel.corpora.alias_table import AliasTable
 from mel.corpora.columns import read_column
 from mel.corpora.kb import KnowledgeBase, read_entities
@@ -61,6 +62,8 @@ from mel.encoder.config import EncoderConfig
 from mel.encoder.embed import Encoder
 from mel.evaluation.contexts import Contexts
 from mel.evaluation.evidence import Evidence
+from mel.linking import detection
+from mel.linking.detection import Detector
 from mel.linking.layers import join_descriptions, join_evidence, read_later
 from mel.retrieval.embeddings import EMBEDDINGS
 from mel.retrieval.index import IndexKind, open_index, publish_index
@@ -71,6 +74,7 @@ KIND, ENCODER_KIND = "bundle", "encoder"
 CALIBRATION = "calibration.json"
 ALIAS_TABLE, CONTEXTS, CONTEXT_ENTITIES = "alias_table", "contexts", "contexts/entities.npy"
 DESCRIPTIONS = "descriptions"
+DETECTOR = "detector"
 
 AddFiles = Callable[[pathlib.Path, Mapping[str, Any]], None]
 
@@ -87,6 +91,7 @@ class Bundle:
       descriptions: of each row.
       fusion_weight: of the prior in a score, 0 for none.
       calibration: the values of its calibration, None where it has none.
+      detector: finds the mentions of a plain text; None where it has none.
     """
 
     tokenizer: Tokenizer
@@ -98,6 +103,7 @@ class Bundle:
     descriptions: Strings
     fusion_weight: float = 0.0
     calibration: Mapping[str, Any] | None = None
+    detector: Detector | None = None
 
     @property
     def kb(self) -> KnowledgeBase:
@@ -144,7 +150,7 @@ def publish_bundle(
 
     Args:
       path: where.
-      work: its knowledge base, tokenizer, alias table and windows go into the bundle.
+      work: its knowledge base, tokenizer, alias table, windows and detector go into the bundle.
       ingredients: what else does.
       measure: finds the weight of the prior and a calibration with what the bundle knows.
       settings: what was asked for.
@@ -166,6 +172,9 @@ def publish_bundle(
         if ingredients.with_prior:
             inputs["alias_table"] = open_artifact(work.alias_table, "alias table", {"kb": kb})
             copy_files(inputs["alias_table"], draft / ALIAS_TABLE)
+        if exists(work.detector):
+            inputs["detector"] = open_artifact(work.detector, detection.KIND, {"kb": kb})
+            copy_files(inputs["detector"], draft / DETECTOR)
         if ingredients.context_embeddings is not None:
             inputs["context_embeddings"] = ingredients.context_embeddings
             publish_index(draft / CONTEXTS / "index", ingredients.index, ingredients.context_embeddings)
@@ -215,6 +224,7 @@ def open_bundle(path: str | os.PathLike, precision: Precision = "auto") -> Bundl
         descriptions=join_descriptions(Strings.read(artifact.path, DESCRIPTIONS), later),
         fusion_weight=facts["fusion_weight"],
         calibration=read_calibration(artifact),
+        detector=Detector.read(artifact / DETECTOR) if (artifact / DETECTOR).is_dir() else None,
     )
 
 

@@ -16,6 +16,7 @@ from mel.evaluation.calibration import Calibration, threshold_of
 from mel.evaluation.fusion import fuse
 from mel.evaluation.ranking import DEPTH, Ranking
 from mel.linking.bundle import Bundle, open_bundle
+from mel.linking.detection import surest
 from mel.shards.rows import TokenRows
 from mel.text.marking import mark_entity, mark_mention
 from mel.types import NIL, NIL_ID, Entity, Link, MarkedText, MelError, Mention, NamedCandidate, Span
@@ -72,6 +73,7 @@ class Linker:
     def link(
         self, text: str, spans: Sequence[Span | tuple[int, int]] | None = None, language: str | None = None,
         title: str = "", top_k: int = 5, nil_precision: float | None = None, min_probability: float | None = None,
+        detection_precision: float | None = None,
     ) -> list[Link]:  # fmt: skip
         """Links the spans of one text.
 
@@ -81,19 +83,23 @@ class Linker:
           nil_precision: withholds the least probable answers so that so many of the others are right, on mentions
             like those that the bundle was calibrated on.
           min_probability: withholds answers that are less probable.
+          detection_precision: detects so surely that so many of the detected forms are linked on pages like those
+            that were held out; None for the best F1 there.
 
         Returns:
-          a link for each span, in their order.
+          a link for each span, in their order. Detected ones do not overlap: of two that would, the one stays that
+          is more probably a mention and rightly linked.
 
         Raises:
           MelError: a span leaves the text, a number is out of its range, or the bundle lacks what is asked of it:
             a calibration, or a detector where there are no spans.
         """
-        return self.link_batch([Text(text, spans, language, title)], top_k, nil_precision, min_probability)[0]
+        asked = top_k, nil_precision, min_probability, detection_precision
+        return self.link_batch([Text(text, spans, language, title)], *asked)[0]
 
     def link_batch(
         self, texts: Iterable[str | Text], top_k: int = 5, nil_precision: float | None = None,
-        min_probability: float | None = None,
+        min_probability: float | None = None, detection_precision: float | None = None,
     ) -> list[list[Link]]:  # fmt: skip
         """Links many texts, faster than one by one; see `link`.
 
@@ -103,11 +109,13 @@ class Linker:
         if not 1 <= top_k <= DEPTH:
             raise MelError(f"A top_k of {top_k} is not possible: 1 to {DEPTH} candidates can be given.")
         threshold = self.threshold(nil_precision, min_probability)
-        mentions_of = [self._mentions(text) for text in texts]
+        found = [self._detected(text, detection_precision) for text in texts]
+        mentions_of = [self._mentions(text) for text, _ in found]
         mentions = [mention for of_text in mentions_of for mention in of_text]
         blocks = (mentions[start : start + MENTIONS_AT_ONCE] for start in range(0, len(mentions), MENTIONS_AT_ONCE))
         links = itertools.chain.from_iterable(self._link(block, top_k, threshold) for block in blocks)
-        return [list(itertools.islice(links, len(of_text))) for of_text in mentions_of]
+        links_of = [list(itertools.islice(links, len(of_text))) for of_text in mentions_of]
+        return [surest(*both) for both in zip(links_of, (surely for _, surely in found), strict=True)]
 
     def rank(self, mentions: Sequence[Mention]) -> Ranking:
         """The best candidates of each mention by all that the bundle knows; their golds are not looked at.
@@ -128,7 +136,7 @@ class Linker:
 
     def embed_mentions(self, texts: Iterable[Text]) -> np.ndarray:
         """The embeddings of the spans of texts, in their order, float32 [N, D], of unit length."""
-        marked = [self._marked(mention) for text in texts for mention in self._mentions(text)]
+        marked = [self._marked(mention) for text in texts for mention in self._mentions(self._detected(text, None)[0])]
         return self._embed(marked, self.bundle.max_tokens)
 
     def embed_entities(self, entities: Iterable[Entity]) -> np.ndarray:
@@ -177,6 +185,19 @@ class Linker:
         except MelError as error:
             raise MelError(f"{error} Ask for less nil_precision, or for a min_probability.") from None
 
+    def detection_threshold(self, precision: float | None) -> float | None:
+        """The probability from which on spans are detected, None for the detector's own; see `link`.
+
+        Raises:
+          MelError: the bundle has no detector, or the precision is out of its reach.
+        """
+        if self.bundle.detector is None:
+            raise MelError(
+                "This bundle has no detector, which would find the spans to link: give spans, or export a bundle after "
+                "mel-prepare-data --detector."
+            )
+        return self.bundle.detector.threshold_for(precision) if precision else None
+
     def _link(self, mentions: Sequence[Mention], top_k: int, threshold: float) -> Iterator[Link]:
         ranking = self.rank(mentions)
         probabilities: Sequence[float | None] = [None] * len(mentions)
@@ -198,12 +219,19 @@ class Linker:
             for entity, row, score in zip(entities_k.tolist(), rows, scores, strict=False)
         )
 
-    def _mentions(self, text: str | Text) -> list[Mention]:
+    def _detected(self, text: str | Text, precision: float | None) -> tuple[Text, list[float] | None]:
+        """The text with its spans, and if these were detected how probable it is that each is a mention."""
         text = Text(text) if isinstance(text, str) else text
-        if text.spans is None:
-            raise MelError("This bundle has no detector, which would find the spans to link: give spans.")
+        if text.spans is not None:
+            return text, None
+        threshold = self.detection_threshold(precision)
+        assert self.bundle.detector is not None
+        found = self.bundle.detector.candidates(text.text, text.language, threshold)
+        return text._replace(spans=[span for span, _ in found]), [probability for _, probability in found]
+
+    def _mentions(self, text: Text) -> list[Mention]:
         language = text.language or ""
-        return [Mention("", language, text.text, _span(span), NIL_ID, title=text.title) for span in text.spans]
+        return [Mention("", language, text.text, _span(span), NIL_ID, title=text.title) for span in text.spans or ()]
 
     def _marked(self, mention: Mention) -> MarkedText:
         return mark_mention(mention, self.bundle.title_in_window)

@@ -29,6 +29,7 @@ from mel.linking.bundle import (
     CONTEXT_ENTITIES,
     CONTEXTS,
     DESCRIPTIONS,
+    DETECTOR,
     KIND,
     copy_files,
     read_encoder,
@@ -140,9 +141,8 @@ def replace_kb(
             card.write_changed_card(draft.path, bundle, f"Its entities are others: {len(known):,} rows.")
             for name in set(bundle.files) & {"encoder.onnx"}:
                 draft.adopts(bundle, name)
-    lost = [
-        what for what, name in (("calibration", CALIBRATION), ("contexts", CONTEXT_ENTITIES)) if name in bundle.files
-    ]
+    parts = {"calibration": CALIBRATION, "contexts": CONTEXTS, "detector": DETECTOR}
+    lost = [what for what, name in parts.items() if (path / name).exists()]
     if lost:
         logging.warning("%s has no %s: those of %s are of other entities.", output, " and no ".join(lost), path)
     logging.info("Published %s: %d rows of %s.", output, len(known), ", ".join(files))

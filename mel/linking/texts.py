@@ -24,6 +24,7 @@ from mel.progress import Progress
 from mel.types import Link, MelError, NamedCandidate, Span
 
 MENTIONS_AT_ONCE = 4096
+CHARACTERS_A_MENTION = 100  # where nobody has looked yet
 SCORE_DIGITS = 6
 MAX_ID_CHARACTERS = 1000
 Format = Literal["jsonl", formats.Format]
@@ -37,6 +38,7 @@ class Answers:
     top_k: int = 10
     nil_precision: float = 0.0
     min_probability: float = 0.0
+    detection_precision: float = 0.0
 
 
 class NamedText(NamedTuple):
@@ -59,7 +61,8 @@ def link_file(
 
     Args:
       linker: with a bundle.
-      source: lines {"id", "language", "text", "spans": [[start, end], ...]} and, where known, "title".
+      source: lines {"id", "language", "text", "spans": [[start, end], ...]} and, where known, "title"; a text without
+        spans, or with null, is one whose mentions the bundle's detector finds.
       target: the links of each text, in the same order.
       answers: how spans are answered.
       file_format: of the target; "jsonl" is our own.
@@ -77,7 +80,8 @@ def link_file(
 
     def linked_texts() -> Iterator[LinkedText]:
         nonlocal linked
-        for block in _blocks(read_texts(source, malformed, keep_places=file_format in formats.WITHOUT_IDS)):
+        keep_places, detects = file_format in formats.WITHOUT_IDS, linker.bundle.detector is not None
+        for block in _blocks(read_texts(source, malformed, keep_places, detects)):
             links = linker.link_batch((text for _, text in block), **dataclasses.asdict(answers))
             for (text_id, text), of_text in zip(block, links, strict=True):
                 yield LinkedText(text_id, text.language or "", text.text, tuple(of_text))
@@ -94,7 +98,9 @@ def link_file(
     return linked, malformed
 
 
-def read_texts(path: pathlib.Path, malformed: Malformed, keep_places: bool = False) -> Iterator[NamedText]:
+def read_texts(
+    path: pathlib.Path, malformed: Malformed, keep_places: bool = False, detects: bool = False
+) -> Iterator[NamedText]:
     """Yields the usable texts of a file of JSON lines, each with its usable spans; see `link_file`.
 
     Args:
@@ -102,6 +108,7 @@ def read_texts(path: pathlib.Path, malformed: Malformed, keep_places: bool = Fal
       malformed: where lines and spans that cannot be used are reported.
       keep_places: yields a text without anything for each line that is blank or cannot be used, so
         that the n-th text is that of the n-th line.
+      detects: whether a text may come without spans.
 
     Raises:
       MelError: it cannot be read, or too many of its lines and spans are malformed.
@@ -113,7 +120,7 @@ def read_texts(path: pathlib.Path, malformed: Malformed, keep_places: bool = Fal
                 yield from nothing
                 continue
             try:
-                text = _text(orjson.loads(line), lambda reason: malformed.add(place, number, reason))
+                text = _text(orjson.loads(line), lambda reason: malformed.add(place, number, reason), detects)
             except ValueError as error:  # orjson's errors are ValueErrors too
                 malformed.add(place, number, str(error))
                 yield from nothing
@@ -123,17 +130,24 @@ def read_texts(path: pathlib.Path, malformed: Malformed, keep_places: bool = Fal
     malformed.finish(place)
 
 
-def _text(record: Any, skip: Callable[[str], None]) -> NamedText:
+def _text(record: Any, skip: Callable[[str], None], detects: bool) -> NamedText:
     """Raises ValueError if the record cannot be used; calls `skip` with the reason for each span that cannot."""
     if not isinstance(record, dict):
         raise ValueError("it is no JSON object")
     record = {"title": "", **record}
+    is_plain = record.get("spans") is None
+    if is_plain and not detects:
+        raise ValueError("spans is missing, and the bundle has no detector to find them")
     for name, kind in KINDS.items():
+        if name == "spans" and is_plain:
+            continue
         if not isinstance(record.get(name), kind):
             raise ValueError(f"{name} is {'of the wrong type' if name in record else 'missing'}")
     text_id, language, text, title = (record[name] for name in ("id", "language", "text", "title"))
     if len(str(text_id)) > MAX_ID_CHARACTERS or len(language) > MAX_ID_CHARACTERS:
         raise ValueError(f"its id {shown(str(text_id))} or its language {shown(language)} is too long")
+    if is_plain:
+        return NamedText(text_id, Text(text, None, language, title))
     spans = []
     for span in record["spans"]:
         try:
@@ -154,7 +168,8 @@ def _blocks(texts: Iterable[NamedText]) -> Iterator[list[NamedText]]:
     block, size = [], 0
     for text in texts:
         block.append(text)
-        size += max(1, len(text.text.spans or ()))
+        spans, characters = text.text.spans, len(text.text.text)
+        size += max(1, characters // CHARACTERS_A_MENTION if spans is None else len(spans))
         if size >= MENTIONS_AT_ONCE:
             yield block
             block, size = [], 0

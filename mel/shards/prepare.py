@@ -118,6 +118,7 @@ def publish_mentions(
         facts = {"settings": settings, "languages": list(tally.counts), "rows": rows}
         published.facts |= facts | tally.facts()
         tokens.facts |= facts | {"max_tokens": windows.max_tokens, "title_in_window": windows.title_in_window}
+        tokens.facts["unknown in focus"] = tally.in_focus()
         published.reads("kb", kb)
         tokens.reads("kb", kb)
         tokens.reads("tokenizer", tokenizer)
@@ -131,6 +132,7 @@ class _Tally:
         self.counts: dict[str, int] = {}
         self._outside: dict[str, int] = {}
         self._dropped: dict[str, Counter[str]] = {}
+        self._in_focus: dict[str, np.ndarray] = {}
         self._unknown: Counter[EntityId] = Counter()
         self._unknown_mentions = 0
 
@@ -139,6 +141,7 @@ class _Tally:
         self.counts[block.language] = self.counts.get(block.language, 0) + len(block.lines)
         self._outside[block.language] = self._outside.get(block.language, 0) + len(unknown)
         self._dropped.setdefault(block.language, Counter()).update(block.dropped)
+        self._in_focus[block.language] = self._in_focus.get(block.language, 0) + np.array(block.unknown)
         named = [name for name in unknown if name != NIL_ID]
         self._unknown_mentions += len(named)
         room = len(self._unknown) < MOST_UNKNOWN
@@ -147,6 +150,10 @@ class _Tally:
     def facts(self) -> dict[str, dict]:
         by_reason = {language: dict(sorted(reasons.items())) for language, reasons in self._dropped.items()}
         return {"counts": self.counts, "dropped": by_reason, "gold outside the KB": self._outside}
+
+    def in_focus(self) -> dict[str, list[int]]:
+        """How many tokens of the focuses of each language the vocabulary lacks, and how many there are."""
+        return {language: both.tolist() for language, both in self._in_focus.items()}
 
     def reasons(self) -> str:
         dropped = sum(self._dropped.values(), Counter())

@@ -1,0 +1,178 @@
+"""Where the mentions of a text are: the knowledge base's own surface forms, as far as pages link them.
+
+Of probable spans that overlap, the one stays that may be expected to cover the most characters of mentions: its
+probability times its length. So "New York" stays for a text that has it, though "York" alone may be linked as often.
+"""
+
+from __future__ import annotations
+
+import bisect
+import dataclasses
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import orjson
+
+from mel.linking.forms import Forms
+from mel.text.folding import folded
+from mel.types import Link, MelError, Span
+
+KIND = "detector"
+FILE = "detection.json"
+PRIOR = 0.5  # of a form where no page was held out to see how often unknown forms are linked
+
+
+class Detected(NamedTuple):
+    """Spans of a text that may be mentions: [n] each, by their starts.
+
+    Attributes:
+      spans: where they are; they may overlap.
+      forms: the number of the form of each.
+      upper: whether each has an upper-case letter.
+    """
+
+    spans: list[Span]
+    forms: list[int]
+    upper: list[bool]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Detector:
+    """Finds mentions in texts.
+
+    Example:
+      detector = Detector.read(work.detector)
+      detector.spans("Paris liegt an der Seine.", "de")  # [(Span(0, 5), 0.9), (Span(19, 24), 0.8)]
+
+    Attributes:
+      forms: what is looked for.
+      prior: the probability before any evidence, of a form that is only linked and of a name.
+      threshold: spans that are at least so probable are detected where nobody asks for anything else: the best F1 on
+        the pages that were held out; 0 where there were none.
+      measured: "precision" and "recall" at each "threshold", rising, on those pages; None where there were none.
+    """
+
+    forms: Forms
+    prior: Sequence[float]
+    threshold: float
+    measured: Mapping[str, Any] | None
+
+    @classmethod
+    def read(cls, folder: pathlib.Path) -> Detector:
+        """Opens what `write` wrote.
+
+        Raises:
+          MelError: it is damaged.
+        """
+        try:
+            values = orjson.loads((folder / FILE).read_bytes())
+            forms = Forms.read(folder, values["languages"])
+            return cls(forms, values["prior"], values["threshold"], values["measured"])
+        except (OSError, ValueError, KeyError) as error:
+            raise MelError(f"{folder} cannot be read as a detector: {error}.") from error
+
+    def write(self, folder: pathlib.Path) -> None:
+        """Writes what `read` reads."""
+        self.forms.write(folder)
+        values = {name: getattr(self, name) for name in ("prior", "threshold", "measured")}
+        values["languages"] = self.forms.languages
+        (folder / FILE).write_bytes(orjson.dumps(values, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+
+    def threshold_for(self, precision: float) -> float:
+        """The least probability from which on so many of the detected forms were linked on the held-out pages.
+
+        A form counts once a page. Pages do not link all that they mention, so more are right than were linked.
+
+        Raises:
+          MelError: no threshold reaches it, or no page was held out.
+        """
+        if not 0 <= precision <= 1:
+            raise MelError(f"A precision of {precision} is no share: choose one from 0 to 1.")
+        if self.measured is None:
+            raise MelError(
+                f"A precision of {precision} of detected mentions is unknown, for no page was held out to measure it: "
+                "run mel-prepare-data with --held_out=0.02 and --detector in another --workdir."
+            )
+        curve = zip(self.measured["threshold"], self.measured["precision"], strict=True)
+        for threshold, reached in curve:
+            if reached >= precision:
+                return threshold
+        most = math.floor(max(self.measured["precision"]) * 1000) / 1000
+        raise MelError(
+            f"A precision of {precision} is not reached on the held-out pages: the most is {most}. Ask for less."
+        )
+
+    def spans(self, text: str, language: str | None = None, threshold: float | None = None) -> list[tuple[Span, float]]:
+        """The mentions of a text with their probabilities, by their starts; they do not overlap.
+
+        Args:
+          text: in any language.
+          language: of the text; None if it is not known.
+          threshold: the least probability; that of the detector if None.
+        """
+        found = self.candidates(text, language, threshold)
+        spans, probabilities = [span for span, _ in found], [probability for _, probability in found]
+        return [found[place] for place in without_overlaps(spans, probabilities)]
+
+    def candidates(
+        self, text: str, language: str | None = None, threshold: float | None = None
+    ) -> list[tuple[Span, float]]:
+        """As `spans`, with all those that overlap."""
+        found = detect(self.forms, text)
+        if not found.spans:
+            return []
+        probability_n = self.forms.link_probability(found.forms, found.upper, language, self.prior)
+        least = self.threshold if threshold is None else threshold
+        pairs = zip(found.spans, probability_n.tolist(), strict=True)
+        return [(span, probability) for span, probability in pairs if probability >= least]
+
+
+def surest(links: list[Link], detected: Sequence[float] | None) -> list[Link]:
+    """The links of a text; of detected spans that overlap the one that is more probably a mention and rightly linked.
+
+    Args:
+      links: of all spans, in their order.
+      detected: how probable it is that each span is a mention; None where spans were given.
+    """
+    if detected is None:
+        return links
+    spans = [Span(link.start, link.end) for link in links]
+    right = (1.0 if link.probability is None else link.probability for link in links)
+    both = [probability * share for probability, share in zip(detected, right, strict=True)]
+    return [links[place] for place in without_overlaps(spans, both)]
+
+
+def detect(forms: Forms, text: str) -> Detected:
+    """All forms in a text, however improbable."""
+    found = Detected([], [], [])
+    in_text = folded(text)
+    for start, end, form in forms.trie.find(in_text):
+        span = in_text.span(start, end)
+        surface_form = text[span.start : span.end]
+        found.spans.append(span)
+        found.forms.append(form)
+        found.upper.append(surface_form != surface_form.lower())
+    return found
+
+
+def without_overlaps(spans: Sequence[Span], probabilities: Sequence[float]) -> list[int]:
+    """The places of the spans that stay, by their starts: of two that overlap, the one of more expected characters.
+
+    Of equal ones the longer one stays, of equally long ones the first.
+    """
+
+    def rank(place: int) -> tuple[float, int, int]:
+        length = spans[place].end - spans[place].start
+        return -probabilities[place] * length, -length, spans[place].start
+
+    starts: list[int] = []
+    kept: list[int] = []
+    for place in sorted(range(len(spans)), key=rank):
+        at = bisect.bisect_left(starts, spans[place].start)
+        free_before = at == 0 or spans[kept[at - 1]].end <= spans[place].start
+        if free_before and (at == len(kept) or spans[place].end <= spans[kept[at]].start):
+            starts.insert(at, spans[place].start)
+            kept.insert(at, place)
+    return kept

@@ -1,0 +1,94 @@
+"""Forms in texts, and the share of the pages that link them."""
+
+import numpy as np
+import pytest
+
+from mel.linking.forms import Forms, FormTrie, PageCounts, folded_forms
+from mel.text.folding import folded
+from mel.types import MelError
+
+
+def trie_of(*strings):
+    return FormTrie.of(folded_forms(strings))
+
+
+def found(trie, text):
+    in_text = folded(text)
+    return [in_text.span(start, end).of(text) for start, end, _ in trie.find(in_text)]
+
+
+def forms_of(trie, named=(), **languages):
+    """`languages`: {form: (linked, linked upper, found, found upper)} of each."""
+    counts = []
+    for language, of_language in languages.items():
+        rows = sorted((trie.number(form), numbers) for form, numbers in of_language.items())
+        pages = np.array([numbers for _, numbers in rows], np.uint32).reshape(-1, 2, 2)
+        counts.append((language, PageCounts(np.array([form for form, _ in rows], np.int64), pages)))
+    named_F = np.zeros(len(trie), bool)
+    named_F[[trie.number(form) for form in named]] = True
+    return Forms.of(trie, named_F, counts)
+
+
+def test_all_forms_are_found_where_words_begin_and_end():
+    trie = trie_of("New York", "York", "york city", "art", "NEW")
+    assert found(trie, "In NEW York City, a newyork party") == ["NEW", "NEW York", "York", "York City"]
+
+
+def test_scripts_without_spaces_have_no_words():
+    assert found(trie_of("京都", "東京", "東京都"), "東京都は") == ["東京", "東京都", "京都"]
+    assert found(trie_of("กรุงเทพ"), "ที่กรุงเทพมหานคร") == ["กรุงเทพ"]
+
+
+def test_particles_follow_hangul():
+    assert found(trie_of("한국", "국"), "한국에서 전국") == ["한국"]
+
+
+def test_what_has_no_letter_is_no_form():
+    assert list(folded_forms(["...", " ", "", "x" * 101, " A ", "C++", "№"])) == ["a", "c++", "no"]
+
+
+def test_the_same_form_in_two_cases_is_one():
+    trie = trie_of("Paris", "PARIS", "paris")
+    assert len(trie) == 1 and trie.number("paris") == 0 and trie.number("London") == -1
+
+
+def test_link_probability_worked_by_hand():
+    trie = trie_of("mill", "storm")
+    forms = forms_of(trie, ["storm"], en={"mill": (0, 3, 4, 4)}, de={"mill": (1, 0, 1, 1)})
+
+    def probability(form, upper, language):
+        return forms.link_probability([trie.number(form)], [upper], language, (0.2, 0.4))[0]
+
+    assert probability("storm", False, "en") == 0.4  # a name without evidence
+    everywhere = (4 + (4 + 0.2) / 11) / 11  # in any case: 4 of 10 pages; without a capital: 1 of 5
+    without = (1 + (4 + 0.2) / 11) / 6
+    assert probability("mill", False, None) == pytest.approx(without)
+    in_english = (0 + (3 + without) / 9) / 5  # 3 of 8 pages, without a capital none of 4
+    assert probability("mill", False, "en") == pytest.approx(in_english)
+    assert probability("mill", False, "fr") == pytest.approx(without)  # a language without pages says nothing
+    assert probability("mill", True, "en") > probability("mill", False, "en") != everywhere
+
+
+def test_what_is_written_is_read(tmp_path):
+    trie = trie_of("mill", "storm", "東京")
+    forms = forms_of(trie, ["storm"], en={"mill": (0, 3, 4, 4)}, ja={"東京": (5, 0, 6, 0), "mill": (1, 0, 2, 0)})
+    forms.write(tmp_path)
+    again = Forms.read(tmp_path, forms.languages)
+    numbers = np.arange(3)
+    assert found(again.trie, "The Mill 東京") == ["Mill", "東京"]
+    for language in (None, "en", "ja"):
+        np.testing.assert_array_equal(again.counts(numbers, language), forms.counts(numbers, language))
+    assert again.counts(np.array([trie.number("mill")])).tolist() == [[[1, 3], [6, 4]]]
+    np.testing.assert_array_equal(again.named_F, forms.named_F)
+
+
+def test_forms_that_no_page_holds(tmp_path):
+    forms = Forms.of(trie_of("mill"), np.ones(1, bool), [])
+    forms.write(tmp_path)
+    assert Forms.read(tmp_path, []).link_probability([0], [True], "en", (0.1, 0.3)).tolist() == [0.3]
+
+
+def test_a_damaged_trie_is_named(tmp_path):
+    (tmp_path / "forms.marisa").write_bytes(b"no trie")
+    with pytest.raises(MelError, match="forms.marisa cannot be read as a trie"):
+        FormTrie.open(tmp_path / "forms.marisa")
