@@ -214,7 +214,8 @@ def _answers(config: Config, trained: Trained, evidence: Evidence, mentions: Eva
     ranking = evidence.ranking(queries_QD, "mentions")
     if evidence.table is None:
         return ranking, 0.0
-    pool = evidence.pool(queries_QD, ranking, [(form, language, "") for form, language, _ in mentions.lookups])
+    lookups = [(form, language, "") for form, language, _ in mentions.lookups]
+    pool = evidence.pool(queries_QD, ranking, lookups, "mentions")
     if config.fusion_weight == FITTED:
         ranking, tuned = fuse_cross_fitted(pool, mentions.gold_Q, mentions.clusters)
         return ranking, tuned["fusion_weight"]

@@ -20,7 +20,7 @@ CLASSES = 64
 SPREAD = np.uint32(0x9E3779B1)  # neighbours among code points fall into different classes
 STRINGS_AT_ONCE = 8192
 SHAPES_AT_ONCE = 1 << 15  # as many as a core's cache holds
-MOST_APART = np.iinfo(np.uint16).max
+ROUNDING = np.float32(0.01)  # of distances, which are whole numbers; more than float32 is off
 COLUMNS = {"once": np.uint64, "twice": np.uint64, "lengths": np.uint32}
 
 
@@ -52,16 +52,22 @@ class Shapes(NamedTuple):
         for file, values in zip(_files(folder, name), self, strict=True):
             np.save(file, values)
 
-    def least_distances(self, string: str) -> np.ndarray:
-        """How far each string is from this one at least; uint16 [N]."""
+    def levels(self, string: str, bounds: Sequence[float]) -> np.ndarray:
+        """Below how many of these similarities each string is from this one for certain; uint8 [N].
+
+        Similarity is 1 - distance / (sum of the lengths). Bounds fall.
+        """
         (once,), (twice,), (length,) = _shapes([string])
-        least_N = np.empty(len(self.lengths_N), np.uint16)
-        for start in range(0, len(least_N), SHAPES_AT_ONCE):
+        levels_N = np.zeros(len(self.lengths_N), np.uint8)
+        for start in range(0, len(levels_N), SHAPES_AT_ONCE):
             some = slice(start, start + SHAPES_AT_ONCE)
             bits_n = np.bitwise_count(self.once_N[some] ^ once) + np.bitwise_count(self.twice_N[some] ^ twice)
-            longer_n = np.abs(self.lengths_N[some].astype(np.int64) - int(length))
-            least_N[some] = np.minimum(np.maximum(longer_n, bits_n), MOST_APART)
-        return least_N
+            lengths_n = self.lengths_N[some].astype(np.float32)
+            least_n = np.maximum(np.abs(lengths_n - np.float32(length)), bits_n)
+            both_n = lengths_n + np.float32(length)
+            for bound in bounds:
+                levels_N[some] += least_n > np.float32(1 - bound) * both_n + ROUNDING
+        return levels_N
 
 
 class ShapesWriter:

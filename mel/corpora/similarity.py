@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import itertools
 import os
 from collections.abc import Callable, Iterable, Sequence
 
@@ -20,14 +19,15 @@ LEAST_SIMILARITY = 0.6  # below it the most similar alias of an MDN dev mention 
 SIMILAR_ALIASES = 10
 # Aliases are compared down to one bound after the other; most surface forms find ten before the last one.
 BOUNDS = (0.9, 0.8, 0.75, 0.7, 0.65, LEAST_SIMILARITY)
-ROUNDING = 1e-6  # more than similarities in float32 are off
 STRINGS_AT_ONCE = 2**16
 
 # Of surface form, language and lemma: {entity: probability}, and the probability of any other entity.
 Prior = Callable[[str, str, str], tuple[dict[int, float], float]]
 
 
-def similarity_prior(table: AliasTable, mentions: Iterable[tuple[str, str, str]], outside: float = 0.0) -> Prior:
+def similarity_prior(
+    table: AliasTable, mentions: Iterable[tuple[str, str, str]], outside: float = 0.0, what: str = ""
+) -> Prior:
     """`AliasTable.prior` with names, and for a surface form that it knows nothing of, the most similar aliases.
 
     There the evidence for an entity is c = its greatest similarity(surface form, alias) · prior(entity | alias),
@@ -37,9 +37,10 @@ def similarity_prior(table: AliasTable, mentions: Iterable[tuple[str, str, str]]
       table: the aliases and names.
       mentions: surface form, language and lemma of all that the prior will be asked for.
       outside: the probability of an entity before any evidence.
+      what: names the mentions in a line of progress; none where empty.
     """
     unseen = sorted({form for form, language, lemma in set(mentions) if not table.prior(form, language, lemma)[0]})
-    similar = similar_aliases(unseen, table.shaped()) if unseen else {}
+    similar = similar_aliases(unseen, table.shaped(), what) if unseen else {}
 
     def prior(form: str, language: str, lemma: str) -> tuple[dict[int, float], float]:
         if not similar.get(form):
@@ -55,7 +56,7 @@ def similarity_prior(table: AliasTable, mentions: Iterable[tuple[str, str, str]]
 
 
 def similar_aliases(
-    surface_forms: Sequence[str], aliases: Sequence[tuple[Strings, Shapes]]
+    surface_forms: Sequence[str], aliases: Sequence[tuple[Strings, Shapes]], what: str = ""
 ) -> dict[str, list[tuple[str, float]]]:
     """The aliases most similar to each surface form, of equals the first by their letters.
 
@@ -66,38 +67,35 @@ def similar_aliases(
     Args:
       surface_forms: distinct.
       aliases: columns of them with their shapes; what stands in several counts once.
+      what: names what they are the forms of in a line of progress; none where empty.
     """
-    progress, most_similar = Progress("comparing surface forms", len(surface_forms), "surface forms"), {}
+    progress = Progress(f"comparing the forms of {what}", len(surface_forms), "surface forms") if what else None
+    most_similar = {}
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         found = pool.map(lambda form: _most_similar(form, aliases), surface_forms)
         for form, most_similar[form] in zip(surface_forms, found, strict=True):
-            progress.add()
-    progress.close()
+            if progress:
+                progress.add()
+    if progress:
+        progress.close()
     return most_similar
 
 
 def _most_similar(form: str, aliases: Sequence[tuple[Strings, Shapes]]) -> list[tuple[str, float]]:
     """Compares with the aliases that may be most similar first, until no other can be among the best."""
     lowered, best = form.lower(), []
-    at_most = [_most_alike(shapes, form, len(lowered)) for _, shapes in aliases]
-    similarity_of: dict[str, float] = {}
-    for before, bound in itertools.pairwise((np.inf, *BOUNDS)):
-        for (strings, _), similarity_N in zip(aliases, at_most, strict=True):
-            rows = np.flatnonzero((similarity_N >= bound - ROUNDING) & (similarity_N < before - ROUNDING))
+    levels = [shapes.levels(form, BOUNDS) for _, shapes in aliases]
+    for level, bound in enumerate(BOUNDS):
+        similarity_of = dict(best)
+        for (strings, _), levels_N in zip(aliases, levels, strict=True):
+            rows = np.flatnonzero(levels_N == level)
             for start in range(0, len(rows), STRINGS_AT_ONCE):
                 some = rows[start : start + STRINGS_AT_ONCE].tolist()
                 similarity_of |= _similarities(lowered, [strings[row] for row in some])
         best = sorted(similarity_of.items(), key=lambda item: (-item[1], item[0]))[:SIMILAR_ALIASES]
-        similarity_of = dict(best)
         if len(best) == SIMILAR_ALIASES and best[-1][1] >= bound:
             break
     return best
-
-
-def _most_alike(shapes: Shapes, form: str, length: int) -> np.ndarray:
-    """How similar each alias can be at most, float32 [N]."""
-    both_N = np.maximum(shapes.lengths_N.astype(np.float32) + np.float32(length), np.float32(1))
-    return 1 - shapes.least_distances(form) / both_N
 
 
 def _similarities(lowered: str, strings: Sequence[str]) -> dict[str, float]:

@@ -28,7 +28,8 @@ from mel.corpora.workers import map_in_order
 from mel.linking.detection import KIND, PRIOR, Detector, detect, without_overlaps
 from mel.linking.forms import TRIE, Forms, FormTrie, PageCounts, folded_forms
 from mel.progress import Progress
-from mel.shards.blocks import Archives, is_held_out
+from mel.shards.archives import Archives
+from mel.shards.blocks import is_held_out
 from mel.text.folding import fold
 from mel.types import MelError, Span
 

@@ -46,7 +46,7 @@ def require_entities(kb: KnowledgeBase, negatives_per_mention: int) -> None:
     Raises:
       MelError: it has too few entities.
     """
-    distinct = len(np.unique(kb.entities_E))
+    distinct = kb.entity_rows.count()
     if distinct <= negatives_per_mention:
         raise MelError(
             f"The KB has {distinct} entities, and --negatives_per_mention={negatives_per_mention} wrong ones of each "

@@ -131,22 +131,22 @@ def _encoder(config: SystemConfig, trained: Trained, kb: KnowledgeBase, table: C
     if config.context_weight:
         facts["context_weight"] = config.context_weight
         inputs |= trained.mention_digests(config.index)
-    return System(functools.partial(_rank_by_encoder, config, trained, kb, table), facts, inputs)
+    return System(functools.partial(_rank_by_evidence, config, trained, kb, table), facts, inputs)
 
 
-def _rank_by_encoder(
+def _rank_by_evidence(
     config: SystemConfig, trained: Trained, kb: KnowledgeBase, table: Callable[[], AliasTable], mentions: EvaluationSet
 ) -> tuple[Ranking, dict[str, Any]]:
     evidence = Evidence(
         kb, trained.entity_embeddings[1], trained.entity_index(config.index)[1],
-        table=table() if config.model == "fusion" else None,
-        contexts=trained.contexts(config.index, kb, config.context_weight) if config.context_weight else None,
+        trained.contexts(config.index, kb, config.context_weight) if config.context_weight else None,
+        table() if config.model == "fusion" else None,
     )  # fmt: skip
     queries_QD = trained.encoder.embed(mentions.rows, "mentions")
     ranking = evidence.ranking(queries_QD, "mentions")
     if config.model == "checkpoint":
         return ranking, {}
-    pool = evidence.pool(queries_QD, ranking, mentions.lookups)
+    pool = evidence.pool(queries_QD, ranking, mentions.lookups, "mentions")
     if config.fusion_weight == FITTED:
         return fuse_cross_fitted(pool, mentions.gold_Q, mentions.clusters)
     return fuse(pool, np.full(len(mentions), config.fusion_weight)), {}

@@ -2,7 +2,6 @@
 
 import random
 
-import numpy as np
 import pytest
 from rapidfuzz.distance import Indel
 
@@ -20,22 +19,23 @@ def test_shapes_by_hand():
     assert [len(each) for each in once] == [2, 0, 2, 1] and once[0] == once[2] and once[3] < once[0]
     assert [len(bits(each)) for each in found.twice_N] == [1, 0, 0, 0] and bits(found.twice_N[0]) == once[0] - once[3]
     assert found.lengths_N.tolist() == [3, 0, 2, 1]
-    assert found.least_distances("ab").tolist() == [1, 2, 0, 1]
-    assert found.least_distances("x" * 70_000).tolist() == [shapes.MOST_APART] * 4
+    # At least 1, 2, 0 and 1 apart, of 5, 2, 4 and 3 characters together.
+    assert found.levels("ab", (1.0, 0.8, 0.7, 0.1)).tolist() == [1, 4, 0, 3]
+    assert found.levels("x" * 70_000, (0.5, 0.0)).tolist() == [1, 1, 1, 1]
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_no_two_strings_are_nearer_than_their_shapes_say(seed, monkeypatch):
+def test_no_two_strings_are_more_similar_than_their_shapes_say(seed, monkeypatch):
     monkeypatch.setattr(shapes, "SHAPES_AT_ONCE", 13)
-    draw = random.Random(seed)
+    draw, bounds = random.Random(seed), (1.0, 0.9, 0.8, 0.75, 2 / 3, 0.6, 0.5, 0.4, 0.0)
     letters = ["abc", "abcdefghijklmnop qrstuvwxyz", "İß🦊ΣςA", "".join(map(chr, range(0x4E00, 0x4F00)))][seed]
     strings = ["".join(draw.choices(letters, k=draw.randrange(0, 12))) for _ in range(200)]
     found = Shapes.of(strings)
     for asked in strings[::10]:
-        least = found.least_distances(asked)
-        apart = np.array([Indel.distance(asked.lower(), string.lower()) for string in strings])
-        assert (least <= apart).all() and least[strings.index(asked)] == 0
-        assert (least > 0).sum() > (seed != 0) * 100
+        levels = found.levels(asked, bounds)
+        for string, level in zip(strings, levels.tolist(), strict=True):
+            assert all(bound > Indel.normalized_similarity(asked.lower(), string.lower()) for bound in bounds[:level])
+        assert levels[strings.index(asked)] == 0 and (levels > 2).sum() > (seed != 0) * 100
 
 
 def test_shapes_written_one_by_one_are_the_same_files(tmp_path, monkeypatch):

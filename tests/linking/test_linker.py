@@ -198,7 +198,7 @@ def test_what_is_rendered_is_what_is_embedded(linker, exported, tiny_world):
 
 WITHOUT = (
     "tensorflow_datasets", "orbax", "optax", "matplotlib", "rdflib", "transformers", "tensorstore", "pyarrow", "scann",
-    "requests", "jinja2", "torch", "scipy.optimize",
+    "requests", "jinja2", "torch", "scipy",
 )  # fmt: skip
 
 
