@@ -33,6 +33,7 @@ from mel.workdir import rerun
 
 FORMAT_VERSION = 3
 MANIFEST = "manifest.json"
+REMOVED = "removed"  # marks the manifest of an artefact whose files are no more
 _opened_at: dict[str, pathlib.Path] = {}  # where this process found what has a digest
 
 
@@ -47,6 +48,7 @@ class Artifact:
       inputs: the digests of what it was made from, by name.
       files: the size and digest of each file.
       places: where its inputs stood, by name, relative to the folder that it stands in; for people.
+      removed: whether its files were removed, because they can be made again; its manifest is what is left.
     """
 
     path: pathlib.Path
@@ -56,6 +58,7 @@ class Artifact:
     inputs: Mapping[str, str]
     files: Mapping[str, Mapping[str, Any]]
     places: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    removed: bool = False
 
     def __truediv__(self, name: str) -> pathlib.Path:
         return self.path / name
@@ -123,10 +126,10 @@ def publish(path: str | os.PathLike, kind: str, config: Any = None) -> Iterator[
         opened is damaged, or the disk is full.
     """
     path = pathlib.Path(path)
-    if path.exists():
+    if path.exists() and not _is_removed(path):
         raise MelError(f"{path} is already published; delete it to make it again.")
     with claim(path):
-        if path.exists():
+        if path.exists() and not _is_removed(path):
             raise MelError(f"{path} has just been published by another process: run the same command again to use it.")
         _sweep(path.parent)
         draft = Draft(path.parent / f"{DRAFT}{path.name}")
@@ -136,6 +139,7 @@ def publish(path: str | os.PathLike, kind: str, config: Any = None) -> Iterator[
             yield draft
             CHECKS.settle()
             files = _write_manifest(draft, kind, config)
+            shutil.rmtree(path, ignore_errors=True)  # what was left of one whose files were removed
             os.rename(draft.path, path)
             sync_folder(path.parent)
         except BaseException as error:
@@ -166,18 +170,39 @@ def open_artifact(
     """
     path = pathlib.Path(path)
     artifact = read_manifest(path, kind)
+    if artifact.removed:
+        raise MelError(f"The files of {path} were removed when nothing needed them: {remedy(path, kind)}.")
     for name, expected in artifact.files.items():
         file = path / name
         size = file.stat().st_size if file.is_file() else None
         if size != expected["bytes"]:
             state = "is missing" if size is None else f"has {size} bytes instead of {expected['bytes']}"
             raise MelError(f"{file} {state}: {remedy(path, kind)}.")
-    for name, wanted in (inputs or {}).items():
-        if artifact.inputs.get(name) != wanted.digest:
-            raise MelError(f"{path} was not made from the {name} at {wanted.path}: {remedy(path, kind)}.")
+    _require_inputs(artifact, inputs or {})
     artifact.check(*reads)
     _opened_at[artifact.digest] = path.absolute()
     return artifact
+
+
+def recorded(path: pathlib.Path, kind: str, inputs: Mapping[str, Artifact]) -> Artifact | None:
+    """What the manifest at `path` says, whether its files are still there or were removed; None if there is none.
+
+    Raises:
+      MelError: it was made from other inputs, or see `read_manifest`.
+    """
+    if not (path / MANIFEST).is_file():
+        return None
+    artifact = read_manifest(path, kind)
+    _require_inputs(artifact, inputs)
+    _opened_at[artifact.digest] = path.absolute()
+    return artifact
+
+
+def _require_inputs(artifact: Artifact, inputs: Mapping[str, Artifact]) -> None:
+    for name, wanted in inputs.items():
+        if artifact.inputs.get(name) != wanted.digest:
+            advice = remedy(artifact.path, artifact.kind)
+            raise MelError(f"{artifact.path} was not made from the {name} at {wanted.path}: {advice}.")
 
 
 def read_manifest(path: pathlib.Path, kind: str) -> Artifact:
@@ -206,7 +231,8 @@ def read_manifest(path: pathlib.Path, kind: str) -> Artifact:
         raise damaged
     if kind and found_kind != kind:
         raise MelError(f"{path} holds {found_kind}, not {kind}.")
-    return Artifact(path, found_kind, *(manifest[name] for name in ("facts", "digest", "inputs", "files", "places")))
+    stated = (manifest[name] for name in ("facts", "digest", "inputs", "files", "places"))
+    return Artifact(path, found_kind, *stated, removed=REMOVED in manifest)
 
 
 def remedy(path: pathlib.Path, kind: str) -> str:
@@ -247,6 +273,34 @@ def discard(path: str | os.PathLike) -> None:
             shutil.rmtree(rubbish, ignore_errors=True)
 
 
+def remove_files(path: str | os.PathLike) -> None:
+    """Removes the files of an artefact that can be made again; its manifest stays, marked so.
+
+    So what was made from it still tells from what. To `exists` and `publish` there is nothing any more.
+
+    Raises:
+      MelError: another process is writing it, or its manifest is damaged.
+    """
+    path = pathlib.Path(path)
+    if not path.is_dir() or [file.name for file in path.iterdir()] == [MANIFEST]:
+        return
+    with claim(path):
+        read_manifest(path, "")
+        CHECKS.forget(path)
+        marked = seal(read_json(path / MANIFEST) | {REMOVED: True})
+        write_text(path / MANIFEST, json.dumps(marked, indent=1, sort_keys=True) + "\n")
+        for file in list(path.iterdir()):
+            if file.name != MANIFEST:
+                shutil.rmtree(file) if file.is_dir() else file.unlink()
+
+
+def _is_removed(path: pathlib.Path) -> bool:
+    try:
+        return REMOVED in read_json(path / MANIFEST)
+    except (MelError, OSError):  # whoever opens it says what is wrong
+        return False
+
+
 def _sweep(folder: pathlib.Path) -> None:
     """Removes what processes that are no more have left of their drafts and locks in `folder`."""
     left = [file for file in folder.iterdir() if file.name.startswith((DRAFT, PREFIX))]
@@ -261,8 +315,9 @@ def _sweep(folder: pathlib.Path) -> None:
 
 
 def exists(path: str | os.PathLike) -> bool:
-    """Whether the artefact at `path` is published, and so complete."""
-    return (pathlib.Path(path) / MANIFEST).is_file()
+    """Whether the artefact at `path` is published, and so complete; not if its files were removed."""
+    path = pathlib.Path(path)
+    return (path / MANIFEST).is_file() and not _is_removed(path)
 
 
 def require_settings(artifact: Artifact, settings: Mapping[str, Any]) -> None:

@@ -21,10 +21,12 @@ class Finding:
 
     Attributes:
       path: relative to the folder that was looked through.
-      kind, digest, size: as its manifest says, the size in bytes; "" and 0 where that is damaged.
+      kind, digest, size: as its manifest says, the size in bytes; "" and 0 where that is damaged, 0 where its files
+        were removed.
       made_from: its inputs, and where they stand.
       amiss: what is wrong with it, as sentences without a full stop; empty if it is sound.
       remedy: what to do if it is not, as a sentence begun.
+      removed: whether its files were removed, and only its manifest is left.
     """
 
     path: str
@@ -34,6 +36,7 @@ class Finding:
     made_from: tuple[str, ...]
     amiss: tuple[str, ...]
     remedy: str
+    removed: bool = False
 
 
 def verify(folder: pathlib.Path) -> list[Finding]:
@@ -60,10 +63,11 @@ def verify(folder: pathlib.Path) -> list[Finding]:
             findings.append(Finding(name, "", "", 0, (), (artifact,), remedy(path, "")))
             continue
         made_from, wrong = _chain(artifact, folder, sound)
-        size = sum(entry["bytes"] for entry in artifact.files.values())
+        size = 0 if artifact.removed else sum(entry["bytes"] for entry in artifact.files.values())
         amiss = (*_damage(artifact, digests), *wrong)
+        advice = remedy(path, artifact.kind)
         findings.append(
-            Finding(name, artifact.kind, artifact.digest, size, made_from, amiss, remedy(path, artifact.kind))
+            Finding(name, artifact.kind, artifact.digest, size, made_from, amiss, advice, artifact.removed)
         )
     return findings
 
@@ -77,7 +81,8 @@ def _artifacts(folder: pathlib.Path) -> Iterable[pathlib.Path]:
 
 def _digests(artifacts: Iterable[Artifact]) -> dict[pathlib.Path, str]:
     """The digest of every file that is listed and there; one that is in two artefacts is read once."""
-    files = {artifact / name: entry["bytes"] for artifact in artifacts for name, entry in artifact.files.items()}
+    there = [artifact for artifact in artifacts if not artifact.removed]
+    files = {artifact / name: entry["bytes"] for artifact in there for name, entry in artifact.files.items()}
     progress = Progress("reading", sum(files.values()) >> 20, "MB")
 
     def digest(file: pathlib.Path) -> str:
@@ -95,15 +100,16 @@ def _digests(artifacts: Iterable[Artifact]) -> dict[pathlib.Path, str]:
 
 
 def _damage(artifact: Artifact, digests: Mapping[pathlib.Path, str]) -> Iterable[str]:
-    for name, entry in artifact.files.items():
+    listed = {} if artifact.removed else artifact.files
+    for name, entry in listed.items():
         if not (artifact / name).is_file():
             yield f"{name} is missing"
         elif digests[artifact / name] != entry["sha256"]:
             yield f"{name} is not as it was published"
     for file in sorted(artifact.path.rglob("*")):
         name = file.relative_to(artifact.path).as_posix()
-        if file.is_file() and name != MANIFEST and name not in artifact.files:
-            yield f"{name} was not published with it"
+        if file.is_file() and name != MANIFEST and name not in listed:
+            yield f"{name} was {'to be removed' if name in artifact.files else 'not published with it'}"
 
 
 def _chain(

@@ -35,6 +35,7 @@ PLACES = {
     "tokens/mentions/*": "tokens",
     "cache/*": "row cache",
     "rounds/*/negatives": "negatives",
+    "rounds/*/mining/*": "mined chunk",
     "rounds/*/checkpoint": "checkpoint",
     "rounds/*/embeddings/*": "embeddings",
     "rounds/*/*index": "index",
@@ -96,6 +97,10 @@ class Workdir:
         """Where the token shards `tokens` stand decoded, for memory mapping."""
         return self.path / "cache" / f"{tokens.path.name}-{tokens.digest[:12]}"
 
+    def twins(self, tokens: Artifact) -> pathlib.Path:
+        """Where it stands which rows of `tokens` read alike."""
+        return self.path / "cache" / f"twins-{tokens.digest[:12]}"
+
     def round(self, number: int) -> Round:
         """Round 0, 1, ...; START is the untrained encoder."""
         return Round(self.path / "rounds" / ("start" if number == START else str(number)))
@@ -132,6 +137,11 @@ class Round:
     @property
     def negatives(self) -> pathlib.Path:
         return self.path / "negatives"
+
+    @property
+    def mining(self) -> pathlib.Path:
+        """Work in progress: chunks of the negatives, until all are there."""
+        return self.path / "mining"
 
     @property
     def training(self) -> pathlib.Path:

@@ -74,7 +74,8 @@ def untrained(tiny_world, tmp_path_factory) -> Workdir:
             workers=1,
         )
     )
-    train.main(train.Config(workdir=path, round=START, encoder="random:1x32x2"))
+    few = {"steps_per_round": 2, "batch_size": 8}  # for those who train or mine with it
+    train.main(train.Config(workdir=path, round=START, encoder="random:1x32x2", **few))
     return Workdir(path)
 
 

@@ -10,7 +10,18 @@ import numpy as np
 import pytest
 
 from mel import artifacts
-from mel.artifacts import Workdir, allocate, discard, exists, open_artifact, publish, require_settings, write_text
+from mel.artifacts import (
+    Workdir,
+    allocate,
+    discard,
+    exists,
+    open_artifact,
+    publish,
+    recorded,
+    remove_files,
+    require_settings,
+    write_text,
+)  # fmt: skip
 from mel.types import MelError
 
 
@@ -236,3 +247,45 @@ def test_a_text_is_written_whole_and_leaves_nothing_behind(tmp_path, monkeypatch
         write_text(tmp_path / "a", "other")
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
     assert (tmp_path / "a").read_text() == "one"
+
+
+def test_of_what_was_removed_the_manifest_tells_what_it_was(tmp_path):
+    source, path = put(tmp_path / "source"), tmp_path / "a"
+    with publish(path, "thing") as draft:
+        draft.reads("source", source)
+        (draft / "folder").mkdir()
+        (draft / "folder" / "file.txt").write_text("hello")
+    before = open_artifact(path, "thing")
+    remove_files(path)
+    assert [file.name for file in path.rglob("*")] == ["manifest.json"] and not exists(path)
+    with pytest.raises(MelError, match=f"The files of {path} were removed when nothing needed them: delete"):
+        open_artifact(path, "thing")
+    found = recorded(path, "thing", {"source": source})
+    assert found.removed and (found.digest, found.inputs) == (before.digest, before.inputs)
+    with pytest.raises(MelError, match="was not made from the source at"):
+        recorded(path, "thing", {"source": put(tmp_path / "other", text="other")})
+    remove_files(path)
+    remove_files(tmp_path / "nothing")
+    assert recorded(tmp_path / "nothing", "thing", {}) is None
+
+
+def test_what_was_removed_is_published_again_in_its_place(tmp_path):
+    before = put(tmp_path / "a")
+    remove_files(tmp_path / "a")
+    with pytest.raises(RuntimeError), publish(tmp_path / "a", "thing"):
+        raise RuntimeError
+    assert recorded(tmp_path / "a", "thing", {}).removed
+    after = put(tmp_path / "a")
+    assert exists(tmp_path / "a") and after.digest == before.digest
+    assert recorded(tmp_path / "a", "thing", {}) == after
+
+
+def test_removing_that_was_ended_in_the_middle_is_finished(tmp_path, monkeypatch):
+    put(tmp_path / "a")
+    with monkeypatch.context() as broken:
+        broken.setattr("pathlib.Path.unlink", None)
+        with pytest.raises(TypeError):
+            remove_files(tmp_path / "a")
+    assert not exists(tmp_path / "a") and (tmp_path / "a" / "file.txt").exists()
+    remove_files(tmp_path / "a")
+    assert not (tmp_path / "a" / "file.txt").exists() and recorded(tmp_path / "a", "thing", {}).removed

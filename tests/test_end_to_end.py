@@ -10,7 +10,7 @@ import shutil
 
 import pytest
 
-from mel.artifacts import START, Workdir, open_artifact
+from mel.artifacts import START, Workdir, exists, open_artifact
 from mel.bin import evaluate, export, link, mine_negatives, prepare_data, run_rounds, train
 from mel.corpora import mewsli
 from mel.corpora.kb import read_entities
@@ -18,6 +18,7 @@ from mel.corpora.malformed import Malformed
 from mel.systems.system import SystemConfig
 from mel.training.state import OptimizerConfig
 from mel.types import MelError
+from mel.verification import verify
 from tests.configs import config_of
 from tests.crash import is_killed_at
 
@@ -102,6 +103,19 @@ def test_a_run_leaves_what_it_promises(finished):
     report = json.loads(found["reports/round-1/report.json"])
     assert set(report["micro"]) == {"r@1", "r@1_interval", "r@10", "r@100", "mrr"}
     assert report["mentions"] == sum(language["mentions"] for language in report["by_language"].values())
+    embedded = {number: exists(Workdir(finished).round(number).entity_embeddings) for number in (START, 0, 1)}
+    assert embedded == {START: False, 0: True, 1: True}  # of rounds before the one that mined they are removed
+    assert not [finding for finding in verify(finished) if finding.amiss]
+
+
+def test_the_same_command_over_what_is_finished_computes_nothing(finished, monkeypatch, capsys):
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("manifest.json")}
+    monkeypatch.setattr("mel.encoder.embed.Encoder.embed", None)
+    monkeypatch.setattr("mel.systems.trained.open_checkpoint", None)
+    monkeypatch.setattr("mel.corpora.alias_table.AliasTable.read", None)
+    run_rounds.main(config_for(finished, index="exact"))
+    assert {path: path.stat().st_mtime_ns for path in finished.rglob("manifest.json")} == before
+    assert "| round-1 |" in capsys.readouterr().out
 
 
 def test_the_same_command_twice_gives_the_same_bytes(finished, prepared, tmp_path):
@@ -114,7 +128,7 @@ def test_the_same_command_twice_gives_the_same_bytes(finished, prepared, tmp_pat
 TRAINING = ("os.mkdir", "rounds/0/training/checkpoints/6")
 STAGES = (
     ("os.rename", "rounds/start/.draft-checkpoint"),
-    ("os.mkdir", "rounds/start/.draft-index"),
+    ("os.mkdir", "rounds/0/mining/.draft-00000"),
     ("os.rename", "rounds/0/.draft-negatives"),
     TRAINING,
     ("os.rename", "rounds/0/.draft-checkpoint"),
@@ -209,13 +223,13 @@ def test_another_recipe_in_the_same_workdir_is_refused_by_flag_and_value(finishe
         run_rounds.main(approximate)
 
 
-def test_an_index_of_another_checkpoint_is_refused(finished, tmp_path):
+def test_embeddings_of_another_checkpoint_are_refused(finished, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(finished, run)
+    shutil.rmtree(run / "rounds/0/embeddings")
+    (run / "rounds/1/embeddings").rename(run / "rounds/0/embeddings")
     shutil.rmtree(run / "rounds/1")
-    shutil.rmtree(run / "rounds/0/index")
-    shutil.copytree(run / "rounds/start/index", run / "rounds/0/index")
-    with pytest.raises(MelError, match="was not made from the embeddings at"):
+    with pytest.raises(MelError, match="was not made from the checkpoint at"):
         run_rounds.main(config_for(run, index="exact"))
 
 

@@ -21,7 +21,7 @@ from experiments.benchmarks.rivals import open_tokens, open_workdir
 from experiments.programs import launch
 from mel.artifacts import Artifact, Draft, Workdir, exists, open_artifact
 from mel.shards.datasets import RowSet, write_rows
-from mel.shards.negatives import open_negatives
+from mel.shards.negatives import Negatives, open_negatives
 
 TARGET = Target(passes=1 / 30, stretch=1 / 60, at_least=False)
 MENTIONS_AT_ONCE = 4096
@@ -41,13 +41,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     negatives = [open_negatives(artifact.path, tokens) for artifact in rounds]
     runs = {
         "row ids": [size(artifact) for artifact in rounds],
-        "tokens": [ragged_bytes(mentions, entities, rows_NK, most) for rows_NK in negatives],
+        "tokens": [ragged_bytes(mentions, entities, each, most) for each in negatives],
     }
     longest = max(tokens.facts["max_tokens"], open_artifact(work.entity_tokens, "tokens").facts["max_tokens"])
     collection = sum(size(open_artifact(path, "tokens")) for path in (work.entity_tokens, tokens.path))
     details = {
-        "negatives a mention": negatives[-1].shape[1],
-        "ours / padded tokens": runs["row ids"][-1] / padded_bytes(negatives[-1], longest),
+        "negatives a mention": negatives[-1].per_mention,
+        "ours / padded tokens": runs["row ids"][-1] / padded_bytes(negatives[-1].rows_nK, longest),
         "ours / token shards of the whole collection": runs["row ids"][-1] / collection,
     }
     runs = {side: [count / 1e6 for count in counts] for side, counts in runs.items()}
@@ -73,14 +73,15 @@ def padded_bytes(rows_NK: np.ndarray, longest: int) -> int:
     return mentions * (2 + negatives) * longest * ITEM_BYTES
 
 
-def ragged_bytes(mentions: RowSet, entities: RowSet, rows_NK: np.ndarray, most: int) -> float:
+def ragged_bytes(mentions: RowSet, entities: RowSet, negatives: Negatives, most: int) -> float:
     """The same tokens without padding in compressed shards, scaled up from the first `most` mentions."""
     with tempfile.TemporaryDirectory() as folder:
         draft = Draft(pathlib.Path(folder) / "tokens")
         draft.path.mkdir()
-        write_rows(draft, texts_of_round(mentions, entities, rows_NK[:most]))
+        ids_n = np.arange(len(negatives)) if negatives.mentions_n is None else negatives.mentions_n
+        write_rows(draft, texts_of_round(mentions.take(ids_n[:most]), entities, negatives.rows_nK[:most]))
         written = sum(file.stat().st_size for file in draft.path.iterdir())
-    return written * len(rows_NK) / len(rows_NK[:most])
+    return written * len(negatives) / len(negatives.rows_nK[:most])
 
 
 def texts_of_round(mentions: RowSet, entities: RowSet, rows_NK: np.ndarray) -> Iterator[RowSet]:

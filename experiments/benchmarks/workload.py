@@ -26,6 +26,7 @@ from experiments.benchmarks.harness import Run, child
 from mel.encoder.config import EncoderConfig
 from mel.shards.batches import BatchSource
 from mel.shards.datasets import RowSet
+from mel.shards.negatives import Negatives
 from mel.shards.rows import TokenRows
 from mel.types import NIL, Batch
 
@@ -149,10 +150,13 @@ def _prepared(spec: Spec) -> Work:
     mined = list(filter(exists, (work.round(number).negatives for number in work.rounds())))
     if not mined:
         raise MelError(f"{spec.workdir} has no mined negatives: run mel-run-rounds there first.")
-    negatives_NK = open_negatives(mined[-1], mentions)[:, : spec.negatives]
+    negatives = open_negatives(mined[-1], mentions)
     vocabulary = open_artifact(work.tokenizer, "tokenizer").facts["vocab_size"]
     rows = [open_rows(tokens, work.cache(tokens)) for tokens in (mentions, entities)]
-    return Work(_lealla_small(vocabulary, spec.tiny), *rows, np.asarray(negatives_NK))
+    if negatives.mentions_n is not None:
+        rows[0] = rows[0].take(negatives.mentions_n)
+    negatives_NK = np.asarray(negatives.rows_nK[:, : spec.negatives])
+    return Work(_lealla_small(vocabulary, spec.tiny), *rows, negatives_NK)
 
 
 def _lealla_small(vocabulary: int, tiny: bool) -> EncoderConfig:
@@ -163,7 +167,7 @@ def _lealla_small(vocabulary: int, tiny: bool) -> EncoderConfig:
 def source_of(work: Work, spec: Spec, chunk_tokens: int, **more: Any) -> BatchSource:
     """mel's batches of this workload; batch n holds the mentions of everybody's batch n."""
     return BatchSource(
-        work.mentions, work.entities, work.negatives_NK, spec.batch_size, spec.seed, chunk_tokens, **more
+        work.mentions, work.entities, Negatives(work.negatives_NK), spec.batch_size, spec.seed, chunk_tokens, **more
     )
 
 

@@ -15,7 +15,7 @@ call prepare_data --workdir="$tiny" --damuel="$world/damuel" --mewsli="$world/me
   --tokenizer="$world/tokenizer" --mention_tokens=32 --entity_tokens=32 --notitle_in_window --held_out=0.1
 call run_rounds --workdir="$tiny" --dataset="tiny world" --encoder=random:2x64x4 --rounds=3 --steps_per_round=60 \
   --batch_size=64 --learning_rate=3e-3 --warmup_steps=30 --schedule=linear --negatives_per_mention=2 --pool=10 \
-  --index=exact --first_negatives=hard --dropout=0.1 --bidirectional --log_q_correction
+  --index=exact --first_negatives=hard --dropout=0.1 --bidirectional --log_q_correction --keep_embeddings
 for model in alias_table_language alias_table_names string_similarity olpeat fusion; do
   call evaluate --workdir="$tiny" --name=$model --model=$model --against=alias_table
 done
@@ -26,7 +26,7 @@ call link --bundle="$tiny/bundle" --input=experiments/quickstart/texts.jsonl --o
 for negatives in same_surface by_frequency; do
   cp -r "$tiny" "$out/tiny-$negatives"
   call mine_negatives --workdir="$out/tiny-$negatives" --round=2 --negatives=$negatives --negatives_per_mention=2 \
-    --pool=10 --index=exact
+    --pool=10 --index=exact --keep_embeddings
 done
 
 [ -d "$data/mdn" ] || { echo "There is no MDN collection beside the checkout: the tiny world alone."; exit; }
@@ -34,7 +34,7 @@ mdn=$out/mdn
 call prepare_data --workdir="$mdn" --damuel="$data/mdn/damuel" --mewsli="$data/mdn/mewsli/dev" \
   --tokenizer="$data/tokenizers/mbert_cased" --flagfile=experiments/mdn/prepare_data.flags --languages=es,ru,ja --limit=2
 call run_rounds --workdir="$mdn" --flagfile=experiments/mdn/run_rounds.flags --rounds=2 --steps_per_round=20 \
-  --batch_size=64 --warmup_steps=5 --index=exact
+  --batch_size=64 --warmup_steps=5 --index=exact --keep_embeddings
 for model in string_similarity olpeat fusion; do
   call evaluate --workdir="$mdn" --name=$model --model=$model --limit=600
 done

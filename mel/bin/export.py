@@ -130,7 +130,7 @@ def main(config: Config) -> None:
         require_onnx()
     keep_compiled(config.compute.compilation_cache)
     trained = open_trained(work, _round(config, work), config.compute.precision)
-    path, checkpoint = pathlib.Path(config.output or work.bundle), trained.checkpoint.artifact
+    path, checkpoint = pathlib.Path(config.output or work.bundle), trained.artifact
     if exists(path):
         bundle = open_artifact(path, ENCODER_KIND if config.noindex else KIND)
         _require_same(bundle, checkpoint, config)
@@ -172,7 +172,7 @@ def _add_files(config: Config, work: Workdir, trained: Trained, folder: pathlib.
         check_onnx(folder / GRAPH, encoder.config, encoder.params, tokens_NL, tokenizer.row_ids)
     if config.entities_file:
         write_entities(folder, read_evidence(folder, facts))
-    checkpoint = trained.checkpoint.artifact
+    checkpoint = trained.artifact
     about = About(
         config.license, data_of(work), results(work, checkpoint), start_of(work), not config.noindex, config.onnx,
         config.entities_file,
@@ -182,7 +182,7 @@ def _add_files(config: Config, work: Workdir, trained: Trained, folder: pathlib.
 
 def _ingredients(config: Config, work: Workdir, trained: Trained) -> Ingredients:
     ingredients = Ingredients(
-        trained.checkpoint.artifact, trained.encoder, trained.entity_embeddings[0], config.index,
+        trained.artifact, trained.encoder, trained.entity_embeddings[0], config.index,
         with_prior=config.fusion_weight != 0,
     )  # fmt: skip
     if not config.contexts:
@@ -214,7 +214,8 @@ def _answers(config: Config, trained: Trained, evidence: Evidence, mentions: Eva
     ranking = evidence.ranking(queries_QD, "mentions")
     if evidence.table is None:
         return ranking, 0.0
-    pool = evidence.pool(queries_QD, ranking, [(form, language, "") for form, language, _ in mentions.lookups])
+    lookups = [(form, language, "") for form, language, _ in mentions.lookups]
+    pool = evidence.pool(queries_QD, ranking, lookups, "mentions")
     if config.fusion_weight == FITTED:
         ranking, tuned = fuse_cross_fitted(pool, mentions.gold_Q, mentions.clusters)
         return ranking, tuned["fusion_weight"]

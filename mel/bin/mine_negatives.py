@@ -3,8 +3,13 @@
 Reads   rounds/K/checkpoint, the token shards and the KB. Negatives that need no encoder are drawn
         from the KB (--negatives=random), from the golds of all training mentions (by_frequency), or
         from what the mention's surface form is linked to elsewhere in training (same_surface).
-Writes  rounds/K/embeddings of all entities and training mentions, rounds/K/index (serialized), and
+Writes  rounds/K/embeddings/entities, rounds/K/index (ScaNN's; an exact one is the embeddings), and
         rounds/K+1/negatives: entity rows, never one with the mention's gold QID.
+
+Only the mentions are mined that round K+1 will train on: rounds/start/checkpoint states what decides
+them. They are embedded and searched in chunks, and a command that was ended goes on after the last
+one. Of the rounds before K the embeddings are removed then, and whatever needs them makes them again;
+--keep_embeddings keeps them.
 
 ScaNN builds another index each time, so what is published is kept and never built again; with
 --index=exact two runs are equal byte for byte.
@@ -16,11 +21,13 @@ Example:
 from __future__ import annotations
 
 import dataclasses
+import shutil
+from collections.abc import Callable
 
 import numpy as np
 from absl import logging
 
-from mel.artifacts import START, Artifact, Workdir, exists, open_artifact, require_settings
+from mel.artifacts import START, Artifact, Workdir, exists, open_artifact, remove_files, require_settings
 from mel.bin.launch import launch
 from mel.config import REQUIRED, flag, group
 from mel.corpora.kb import KnowledgeBase
@@ -28,14 +35,14 @@ from mel.corpora.mentions import KIND, surface_forms
 from mel.cost import record_cost
 from mel.encoder.backend import ComputeConfig, keep_compiled
 from mel.locks import claim
-from mel.progress import Progress
 from mel.retrieval import mining
-from mel.retrieval.index import IndexKind, publish_or_open_index
+from mel.retrieval.chunks import mine_chunks
+from mel.retrieval.index import IndexKind
 from mel.shards.datasets import RowSet, open_rows
-from mel.shards.negatives import publish_negatives
+from mel.shards.negatives import Negatives, publish_negatives
 from mel.shards.permutation import fold
+from mel.shards.selection import MentionOrder, usable_mentions
 from mel.systems.trained import Trained
-from mel.training.checkpoint import open_checkpoint
 from mel.types import MelError
 
 SETTINGS = ("negatives", "index", "negatives_per_mention", "pool", "seed")
@@ -52,6 +59,7 @@ class Config:
     negatives_per_mention: int = flag(3, "Hard negatives of each mention.")
     pool: int = flag(12, "Draw them from so many nearest wrong entities.")
     seed: int = flag(0, "Of the draw.")
+    keep_embeddings: bool = flag(False, "Keep the embeddings of earlier rounds, too.")
     compute: ComputeConfig = group(ComputeConfig)
 
 
@@ -69,33 +77,71 @@ def main(config: Config) -> None:
     if exists(path):
         require_settings(open_artifact(path, "negatives", inputs), settings)
         logging.info("The negatives of round %d are published already: %s", config.round + 1, path)
+        _clean_up(config, work)
         return
     mining.require_entities(KnowledgeBase.read(kb.path, kb.facts["languages"]), config.negatives_per_mention)
-    rows = inputs["mention_tokens"].facts["rows"]
-    with claim(path), record_cost(work.path, f"mine round {config.round}", mentions=rows):
-        rows_NK, made_from = (
-            _mine(config, work, inputs) if config.negatives == "hard" else _draw(config, work, kb, inputs)
-        )
-        publish_negatives(path, rows_NK, inputs | made_from, {"settings": settings})
+    with claim(path), record_cost(work.path, f"mine round {config.round}") as figures:
+        if config.negatives == "hard":
+            negatives, made_from = _mine(config, work, inputs, settings)
+        else:
+            rows_NK, made_from = _draw(config, work, kb, inputs)
+            negatives = Negatives(rows_NK)
+        publish_negatives(path, negatives, inputs | made_from, {"settings": settings})
+        figures["mentions"] = len(negatives)
     logging.info("Published %s", path)
+    _clean_up(config, work)
 
 
-def _mine(config: Config, work: Workdir, tokens: dict[str, Artifact]) -> tuple[np.ndarray, dict[str, Artifact]]:
-    """The nearest wrong entities by the round's checkpoint."""
+def _mine(
+    config: Config, work: Workdir, tokens: dict[str, Artifact], settings: dict[str, object]
+) -> tuple[Negatives, dict[str, Artifact]]:
+    """The nearest wrong entities by the round's checkpoint, of the mentions that the next round trains on."""
     keep_compiled(config.compute.compilation_cache)
-    trained = Trained(work, config.round, open_checkpoint(work, config.round, tokens), config.compute.precision)
+    trained = Trained(work, config.round, config.compute.precision, tokens)
     mentions, entities = trained.mentions, trained.entities
-    _, mentions_ND = trained.mention_embeddings
-    index_path = work.round(config.round).index
-    artifact, index = publish_or_open_index(index_path, config.index, trained.entity_embeddings[0])
-    twins = mining.Twins(entities.rows.twins(), mentions.entity_rows_N)
-    progress = Progress("mining", len(mentions), "mentions")
-    rows_NK = mining.mine(
-        index, mentions_ND, mentions.entities_N, entities.entities_N, config.negatives_per_mention, config.pool,
-        config.seed, config.round - START, twins, progress.add,
-    )  # fmt: skip
-    progress.close()
-    return rows_NK, {"checkpoint": trained.checkpoint.artifact, "index": artifact}
+    asked_n = _asked(config, trained, tokens["mention_tokens"].facts["languages"])
+    artifact, index = trained.entity_index(config.index)
+    made_from = {"checkpoint": trained.artifact, "embeddings" if config.index == "exact" else "index": artifact}
+    first_E = trained.twins
+
+    def mine(rows_c: np.ndarray, count: Callable[[int], None]) -> np.ndarray:
+        return mining.mine(
+            index, trained.encoder.embed(mentions.rows.take(rows_c)), mentions.entities_N[rows_c], entities.entities_N,
+            config.negatives_per_mention, config.pool, config.seed, config.round - START,
+            mining.Twins(first_E, mentions.entity_rows_N[rows_c]), rows_c, count,
+        )  # fmt: skip
+
+    chunks, lengths_n = work.round(config.round + 1).mining, mentions.rows.lengths_of(asked_n)
+    rows_nK = mine_chunks(chunks, asked_n, lengths_n, mine, tokens | made_from, settings)
+    return Negatives(rows_nK, asked_n), made_from
+
+
+def _asked(config: Config, trained: Trained, languages: list[str]) -> np.ndarray:
+    """The mentions that the batches of the next round draw."""
+    decided, mentions = trained.start.facts["settings"], trained.mentions
+    chosen = decided["train_languages"], decided["train_mentions"], decided["seed"]
+    order = MentionOrder(usable_mentions(mentions, languages, *chosen), decided["batch_size"], decided["seed"])
+    steps = decided["steps_per_round"]
+    asked_n = order.asked((config.round + 1) * steps, (config.round + 2) * steps)
+    logging.info(
+        "Round %d trains on %d of %d mentions: only these are mined.", config.round + 1, len(asked_n), len(mentions)
+    )
+    return asked_n
+
+
+def _clean_up(config: Config, work: Workdir) -> None:
+    """Deletes what the negatives were put together from, and the embeddings of earlier rounds."""
+    chunks = work.round(config.round + 1).mining
+    if chunks.exists():
+        with claim(work.round(config.round + 1).negatives):
+            shutil.rmtree(chunks)
+    if config.keep_embeddings:
+        return
+    for number in (START, *work.rounds()):
+        if number < config.round:
+            this = work.round(number)
+            for path in (this.entity_embeddings, this.mention_embeddings):
+                remove_files(path)
 
 
 def _draw(

@@ -5,7 +5,8 @@ Reads   every file of every artefact, whole, whatever was read before; the check
 Writes  nothing. The table says of each artefact its digest, from what it was made, from the archives
         down to the reports, and what is amiss; the exit status is 1 if anything is.
 
-What it was made from and is no longer here was deleted, which is not amiss: nothing reads it any more.
+What it was made from and is no longer here was deleted, which is not amiss: nothing reads it any more. Of the
+embeddings of old rounds mining leaves the manifests alone ("removed"), so that the chain is whole.
 Another process may write meanwhile; its drafts are not looked at.
 
 Example:
@@ -61,7 +62,8 @@ def table(findings: Sequence[Finding]) -> str:
     """Findings as Markdown."""
     lines = ["| artefact | kind | digest | MB | made from | state |", "|---|---|---|---:|---|---|"]
     for each in findings:
-        made_from, state = ", ".join(each.made_from) or "–", "; ".join(each.amiss) or "sound"
+        made_from, untroubled = ", ".join(each.made_from) or "–", "removed" if each.removed else "sound"
+        state = "; ".join(each.amiss) or untroubled
         size = f"{each.size / 1e6:,.1f}"
         lines.append(f"| {each.path} | {each.kind} | {each.digest[:SHOWN_DIGITS]} | {size} | {made_from} | {state} |")
     return "\n".join(lines)
@@ -71,7 +73,7 @@ def _without_manifest(workdir: pathlib.Path) -> Iterable[Finding]:
     """What stands where an artefact has to be and is none: all that is published has a manifest."""
     for place, kind in PLACES.items():
         for path in sorted(workdir.glob(place)):
-            if path.is_dir() and not path.name.startswith(DRAFT) and not exists(path):
+            if path.is_dir() and not path.name.startswith(DRAFT) and not (path / MANIFEST).is_file():
                 damage = f"{MANIFEST} is missing, without which nobody reads it"
                 yield _finding(workdir, path, kind, damage, remedy(path, kind))
 

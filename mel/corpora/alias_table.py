@@ -4,10 +4,12 @@ Beside the links stand the names that the archives give an entity (label, aliase
 say what an entity may be called but not how often, so only `AliasTable.prior` knows them.
 
 links.npy, links_ends.npy         the distinct surface forms, sorted by their code points (`Strings`)
-links_lines.npy                   language, entity and count (`LINE`), the lines of a surface form together: by language,
-                                  the greatest count first, of equal ones the smallest entity
+links_lines.npy                   language, entity and count (`LINE`), the lines of a surface form together: by language
+                                  in the order of its name, the greatest count first, of equal ones the smallest entity
 links_line_ends.npy               where the lines of each surface form end
 links_hashes.npy, links_rows.npy  finds surface forms by how they are lower-cased (`Hashes`)
+links_once.npy, links_twice.npy, links_lengths.npy
+                                  the shapes of surface forms (`Shapes`)
 lemmas*.npy, names*.npy           the same of the lemmas of links, and of names
 alias_languages*.npy              the languages that lines count
 linked.npy                        the entities that were linked, ascending
@@ -30,6 +32,7 @@ import numpy as np
 
 from mel.corpora.columns import ColumnWriter, read_column
 from mel.corpora.kb import KnowledgeBase
+from mel.corpora.shapes import Shapes, ShapesWriter
 from mel.corpora.strings import Hashes, Strings, StringsWriter, hash_of
 from mel.types import Candidate, EntityId, MelError, Mention
 
@@ -107,14 +110,13 @@ class AliasTableWriter:
         Returns:
           how many strings there are, counted once in each language.
         """
-        strings, ends = (
-            StringsWriter(self._folder, name),
-            ColumnWriter(self._folder / f"{name}_line_ends.npy", np.int64),
-        )
+        strings, shapes = StringsWriter(self._folder, name), ShapesWriter(self._folder, name)
+        ends = ColumnWriter(self._folder / f"{name}_line_ends.npy", np.int64)
         columns, hashes = ColumnWriter(self._folder / f"{name}_lines.npy", LINE), array.array("Q")
         total = 0
         for string, of_string in itertools.groupby(lines, key=lambda line: line[0]):
             strings.add(string)
+            shapes.add(string)
             hashes.append(hash_of(string.lower()))
             for language, of_language in itertools.groupby(of_string, key=lambda line: line[1]):
                 number = self._languages.setdefault(language, len(self._languages))
@@ -122,7 +124,7 @@ class AliasTableWriter:
                     columns.add((number, entity, count))
                 total += 1
             ends.add(columns.length)
-        for writer in (strings, ends, columns):
+        for writer in (strings, shapes, ends, columns):
             writer.close()
         Hashes.of_hashes(np.frombuffer(hashes, np.uint64)).write(self._folder, name)
         return total
@@ -138,6 +140,7 @@ class _Lookup(NamedTuple):
 
     Attributes:
       strings: S distinct ones, sorted.
+      shapes: theirs.
       by_lower_case: finds them by how they are lower-cased.
       ends_S: where the lines of each string end.
       lines_P: `LINE`, by language and by falling count.
@@ -145,6 +148,7 @@ class _Lookup(NamedTuple):
     """
 
     strings: Strings
+    shapes: Shapes
     by_lower_case: Hashes
     ends_S: np.ndarray
     lines_P: np.ndarray
@@ -153,10 +157,11 @@ class _Lookup(NamedTuple):
     @classmethod
     def read(cls, folder: pathlib.Path, name: str, languages: Sequence[str]) -> _Lookup:
         strings, by_lower_case = Strings.read(folder, name), Hashes.read(folder, name)
+        shapes = Shapes.read(folder, name)
         ends_S, lines_P = (read_column(folder / f"{name}_{each}.npy") for each in ("line_ends", "lines"))
-        if lines_P.dtype != LINE or not len(strings) == len(by_lower_case) == len(ends_S):
+        if lines_P.dtype != LINE or not len(strings) == len(by_lower_case) == len(ends_S) == len(shapes.lengths_N):
             raise ValueError("the columns do not belong together")
-        return cls(strings, by_lower_case, ends_S, lines_P, languages)
+        return cls(strings, shapes, by_lower_case, ends_S, lines_P, languages)
 
     def spellings(self, string: str) -> _Spellings:
         """The strings that are the same when lower-cased, in order, and the lines of each."""
@@ -187,6 +192,10 @@ class _Titles(NamedTuple):
     @property
     def strings(self) -> Strings:
         return self.kb.titles
+
+    @property
+    def shapes(self) -> Shapes:
+        return self.kb.title_shapes
 
     def spellings(self, string: str) -> _Spellings:
         lowered, found = string.lower(), {}
@@ -305,6 +314,10 @@ class AliasTable:
         """All distinct surface forms that were linked, and all names if asked, sorted."""
         lookups = [self._links, *(self._names if with_names else [])]
         return sorted({string for lookup in lookups for string in lookup.strings})
+
+    def shaped(self) -> list[tuple[Strings, Shapes]]:
+        """All surface forms that were linked, and all names, in columns, with their shapes."""
+        return [(lookup.strings, lookup.shapes) for lookup in (self._links, *self._names)]
 
     def aliases_in(self, language: str) -> dict[str, list[int]]:
         """What a language calls its entities, names among it: those linked most often first, then those named so.

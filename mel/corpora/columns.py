@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import pathlib
 from collections.abc import Sequence
@@ -18,6 +19,20 @@ def read_column(path: str | os.PathLike) -> np.ndarray:
     It is a plain array, because each slice of a `numpy.memmap` costs several times as much.
     """
     return np.asarray(np.load(path, mmap_mode="r"))
+
+
+def advise_random(column: np.ndarray) -> bool:
+    """Tells the system that a mapped column is read here and there, so that it reads no page that nobody asked for.
+
+    Reading it from end to end is slow from then on. Returns whether it was told: an array in memory is left alone.
+    """
+    owner = column
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    if not isinstance(owner, mmap.mmap) or not hasattr(mmap, "MADV_RANDOM"):
+        return False
+    owner.madvise(mmap.MADV_RANDOM)
+    return True
 
 
 class ColumnWriter:

@@ -2,7 +2,8 @@
 
 entities.jsonl                what each language says about each entity, a line a row
 entities.npy, languages.npy   the number of each row's entity, and the number of its language
-titles.npy, titles_ends.npy   the title of each row; title_hashes.npy and title_rows.npy find rows by it, lower-cased
+titles.npy, titles_ends.npy   the title of each row; title_hashes.npy and title_rows.npy find rows by it, lower-cased;
+                              title_{once,twice,lengths}.npy are its shape
 ids.npy, ids_ends.npy         the id of each entity number, NIL first; id_hashes.npy and id_rows.npy find a number by it
 row_keys.npy, row_order.npy   rows by entity and language, sorted
 
@@ -13,21 +14,62 @@ the archives only link to are numbered too: an alias table knows them, although 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import orjson
 
 from mel.corpora.columns import read_column
+from mel.corpora.shapes import Shapes
 from mel.corpora.strings import Hashes, Strings
 from mel.types import NIL_ID, OUTSIDE, Entity, EntityId, MelError, id_order
 
 FILE = "entities.jsonl"
 COLUMNS = ("entities", "languages", "row_keys", "row_order")
+ROWS_AT_ONCE = 1 << 20
 IDS, TITLES, BY_ID, BY_TITLE = "ids", "titles", "id", "title"
+
+
+class EntityRows(NamedTuple):
+    """Finds the rows of entities.
+
+    Attributes:
+      keys_E: int64, number of the entity · `languages` + language of all rows, ascending.
+      order_E: int32, the row of each key.
+      languages: how many there are.
+    """
+
+    keys_E: np.ndarray
+    order_E: np.ndarray
+    languages: int
+
+    @classmethod
+    def of(cls, entities_E: np.ndarray, languages_E: np.ndarray | int = 0, languages: int = 1) -> EntityRows:
+        """Of the entity and the language of each row."""
+        keys_E = np.asarray(entities_E, np.int64) * languages + languages_E
+        order_E = np.argsort(keys_E, kind="stable").astype(np.int32)
+        return cls(keys_E[order_E], order_E, languages)
+
+    def ranges(self, entities_n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where in `order_E` the rows of each entity begin and end."""
+        keys_n = np.asarray(entities_n, np.int64) * self.languages
+        return np.searchsorted(self.keys_E, keys_n), np.searchsorted(self.keys_E, keys_n + self.languages)
+
+    def has(self, entities_n: np.ndarray) -> np.ndarray:
+        """Whether each entity has a row."""
+        first_n, end_n = self.ranges(entities_n)
+        return first_n < end_n
+
+    def count(self) -> int:
+        """How many entities have a row."""
+        different = 0
+        for start in range(1, len(self.keys_E), ROWS_AT_ONCE):
+            entities_n = self.keys_E[start - 1 : start + ROWS_AT_ONCE] // self.languages
+            different += int(np.count_nonzero(np.diff(entities_n[: ROWS_AT_ONCE + 1])))
+        return different + bool(len(self.keys_E))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -42,8 +84,8 @@ class KnowledgeBase:
       titles: the title of each row.
       by_id: finds numbers by their ids.
       by_title: finds rows by their titles, lower-cased.
-      row_keys_E: int64, number of the entity · number of languages + language of all rows, ascending.
-      row_order_E: int32, the row of each key.
+      title_shapes: what tells which titles are alike.
+      entity_rows: finds rows by their entities.
     """
 
     entities_E: np.ndarray
@@ -53,8 +95,8 @@ class KnowledgeBase:
     titles: Strings
     by_id: Hashes
     by_title: Hashes
-    row_keys_E: np.ndarray
-    row_order_E: np.ndarray
+    title_shapes: Shapes
+    entity_rows: EntityRows
 
     @classmethod
     def of(
@@ -74,30 +116,39 @@ class KnowledgeBase:
         titles = list(titles)
         entities_E = np.fromiter((numbers[name] for name, _ in rows), np.int32, len(rows))
         languages_E = np.fromiter((language for _, language in rows), np.int32, len(rows))
-        keys_E = entities_E.astype(np.int64) * len(languages) + languages_E
-        order_E = np.argsort(keys_E, kind="stable").astype(np.int32)
-        by_id, by_title = Hashes.of(numbers), Hashes.of(title.lower() for title in titles)
+        found_by = Hashes.of(numbers), Hashes.of(title.lower() for title in titles), Shapes.of(titles)
         strings = Strings.of(numbers), Strings.of(titles)
-        return cls(entities_E, languages_E, tuple(languages), *strings, by_id, by_title, keys_E[order_E], order_E)
+        return cls(
+            entities_E,
+            languages_E,
+            tuple(languages),
+            *strings,
+            *found_by,
+            EntityRows.of(entities_E, languages_E, len(languages)),
+        )
 
     @classmethod
     def read(cls, folder: str | os.PathLike, languages: Sequence[str]) -> KnowledgeBase:
         """Maps the columns of a knowledge base, or of a bundle, into memory."""
         folder = pathlib.Path(folder)
-        entities_E, languages_E, *keys_and_order = (read_column(folder / f"{name}.npy") for name in COLUMNS)
+        entities_E, languages_E, keys_E, order_E = (read_column(folder / f"{name}.npy") for name in COLUMNS)
         strings = Strings.read(folder, IDS), Strings.read(folder, TITLES)
-        found_by = Hashes.read(folder, BY_ID), Hashes.read(folder, BY_TITLE)
-        return cls(entities_E, languages_E, tuple(languages), *strings, *found_by, *keys_and_order)
+        found_by = Hashes.read(folder, BY_ID), Hashes.read(folder, BY_TITLE), Shapes.read(folder, BY_TITLE)
+        return cls(
+            entities_E, languages_E, tuple(languages), *strings, *found_by, EntityRows(keys_E, order_E, len(languages))
+        )
 
     def write(self, folder: str | os.PathLike) -> None:
         """Writes what `read` reads."""
         folder = pathlib.Path(folder)
-        for name in COLUMNS:
-            np.save(folder / f"{name}.npy", getattr(self, f"{name}_E"))
+        columns = self.entities_E, self.languages_E, self.entity_rows.keys_E, self.entity_rows.order_E
+        for name, values in zip(COLUMNS, columns, strict=True):
+            np.save(folder / f"{name}.npy", values)
         self.ids.write(folder, IDS)
         self.titles.write(folder, TITLES)
         self.by_id.write(folder, BY_ID)
         self.by_title.write(folder, BY_TITLE)
+        self.title_shapes.write(folder, BY_TITLE)
 
     def __len__(self) -> int:
         return len(self.entities_E)
@@ -111,7 +162,7 @@ class KnowledgeBase:
 
     def rows_of(self, entities_n: np.ndarray, language: str) -> np.ndarray:
         """The row of each entity in `language`, or else in the first language that has it, or else -1; int32."""
-        keys, order = self.row_keys_E, self.row_order_E
+        keys, order = self.entity_rows.keys_E, self.entity_rows.order_E
         count, entities_n = len(self.languages), np.asarray(entities_n, np.int64)
         number = self.languages.index(language) if language in self.languages else 0
         exact_n = np.minimum(np.searchsorted(keys, entities_n * count + number), len(keys) - 1)
@@ -120,27 +171,10 @@ class KnowledgeBase:
         in_any_n = keys[first_n] // count == entities_n
         return np.where(in_language_n, order[exact_n], np.where(in_any_n, order[first_n], -1)).astype(np.int32)
 
-    def places_of(self, entities_n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Where the rows of each entity begin and end in `row_order_E`: at the same place if it has none."""
-        keys_n, count = np.asarray(entities_n, np.int64) * len(self.languages), len(self.languages)
-        return np.searchsorted(self.row_keys_E, keys_n), np.searchsorted(self.row_keys_E, keys_n + count)
-
-    def has_rows(self, entities_n: np.ndarray) -> np.ndarray:
-        """Whether each entity has a row, bool [n]: without one it is no candidate."""
-        first_n, end_n = self.places_of(entities_n)
-        return first_n < end_n
-
-    @functools.cached_property
-    def num_entities(self) -> int:
-        """How many entities have rows."""
-        entities_E = self.row_keys_E // len(self.languages)
-        return int(np.count_nonzero(np.diff(entities_E, prepend=-1)))
-
     def titles_of(self, entity: int) -> list[str]:
         """The titles of an entity in all languages that have it, in their order."""
-        keys, order = self.row_keys_E, self.row_order_E
-        first, last = np.searchsorted(keys, np.array([entity, entity + 1]) * len(self.languages))
-        return [self.titles[row] for row in order[first:last]]
+        (first,), (end,) = self.entity_rows.ranges(np.array([entity]))
+        return [self.titles[row] for row in self.entity_rows.order_E[first:end].tolist()]
 
 
 class KnowledgeBaseWriter:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import os
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
@@ -9,17 +11,23 @@ from rapidfuzz import process
 from rapidfuzz.distance import Indel
 
 from mel.corpora.alias_table import AliasTable
+from mel.corpora.shapes import Shapes
+from mel.corpora.strings import Strings
 from mel.progress import Progress
 
 LEAST_SIMILARITY = 0.6  # below it the most similar alias of an MDN dev mention is right one time in six
 SIMILAR_ALIASES = 10
-SIMILARITIES_AT_ONCE = 2**23  # 32 MB of float32
+# Aliases are compared down to one bound after the other; most surface forms find ten before the last one.
+BOUNDS = (0.9, 0.8, 0.75, 0.7, 0.65, LEAST_SIMILARITY)
+STRINGS_AT_ONCE = 2**16
 
 # Of surface form, language and lemma: {entity: probability}, and the probability of any other entity.
 Prior = Callable[[str, str, str], tuple[dict[int, float], float]]
 
 
-def similarity_prior(table: AliasTable, mentions: Iterable[tuple[str, str, str]], outside: float = 0.0) -> Prior:
+def similarity_prior(
+    table: AliasTable, mentions: Iterable[tuple[str, str, str]], outside: float = 0.0, what: str = ""
+) -> Prior:
     """`AliasTable.prior` with names, and for a surface form that it knows nothing of, the most similar aliases.
 
     There the evidence for an entity is c = its greatest similarity(surface form, alias) · prior(entity | alias),
@@ -29,9 +37,10 @@ def similarity_prior(table: AliasTable, mentions: Iterable[tuple[str, str, str]]
       table: the aliases and names.
       mentions: surface form, language and lemma of all that the prior will be asked for.
       outside: the probability of an entity before any evidence.
+      what: names the mentions in a line of progress; none where empty.
     """
     unseen = sorted({form for form, language, lemma in set(mentions) if not table.prior(form, language, lemma)[0]})
-    similar = similar_aliases(unseen, table.surface_forms(with_names=True)) if unseen else {}
+    similar = similar_aliases(unseen, table.shaped(), what) if unseen else {}
 
     def prior(form: str, language: str, lemma: str) -> tuple[dict[int, float], float]:
         if not similar.get(form):
@@ -46,25 +55,53 @@ def similarity_prior(table: AliasTable, mentions: Iterable[tuple[str, str, str]]
     return prior
 
 
-def similar_aliases(surface_forms: Sequence[str], aliases: Sequence[str]) -> dict[str, list[tuple[str, float]]]:
-    """The aliases most similar to each surface form, the first of equals first.
+def similar_aliases(
+    surface_forms: Sequence[str], aliases: Sequence[tuple[Strings, Shapes]], what: str = ""
+) -> dict[str, list[tuple[str, float]]]:
+    """The aliases most similar to each surface form, of equals the first by their letters.
 
     Similarity is that of insertions and deletions, lower-cased: 2 · (longest common subsequence) / (sum of the
-    lengths). Aliases below `LEAST_SIMILARITY` are left out.
+    lengths). Aliases below `LEAST_SIMILARITY` are left out. The answers are those of comparing with every alias, which
+    shapes make needless.
+
+    Args:
+      surface_forms: distinct.
+      aliases: columns of them with their shapes; what stands in several counts once.
+      what: names what they are the forms of in a line of progress; none where empty.
     """
-    lowered, most_similar = [alias.lower() for alias in aliases], {}
-    forms_at_once = max(1, SIMILARITIES_AT_ONCE // max(len(aliases), 1))
-    progress = Progress("comparing surface forms", len(surface_forms), "surface forms")
-    for start in range(0, len(surface_forms), forms_at_once):
-        forms_s = surface_forms[start : start + forms_at_once]
-        similarity_sa = process.cdist(
-            [form.lower() for form in forms_s], lowered, scorer=Indel.normalized_similarity,
-            score_cutoff=LEAST_SIMILARITY, dtype=np.float32, workers=-1,
-        )  # fmt: skip
-        for form, similarity_a in zip(forms_s, similarity_sa, strict=True):
-            kept = np.flatnonzero(similarity_a)
-            best = kept[np.argsort(-similarity_a[kept], kind="stable")[:SIMILAR_ALIASES]]
-            most_similar[form] = [(aliases[place], float(similarity_a[place])) for place in best]
-        progress.add(len(forms_s))
-    progress.close()
+    progress = Progress(f"comparing the forms of {what}", len(surface_forms), "surface forms") if what else None
+    most_similar = {}
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = pool.map(lambda form: _most_similar(form, aliases), surface_forms)
+        for form, most_similar[form] in zip(surface_forms, found, strict=True):
+            if progress:
+                progress.add()
+    if progress:
+        progress.close()
     return most_similar
+
+
+def _most_similar(form: str, aliases: Sequence[tuple[Strings, Shapes]]) -> list[tuple[str, float]]:
+    """Compares with the aliases that may be most similar first, until no other can be among the best."""
+    lowered, best = form.lower(), []
+    levels = [shapes.levels(form, BOUNDS) for _, shapes in aliases]
+    for level, bound in enumerate(BOUNDS):
+        similarity_of = dict(best)
+        for (strings, _), levels_N in zip(aliases, levels, strict=True):
+            rows = np.flatnonzero(levels_N == level)
+            for start in range(0, len(rows), STRINGS_AT_ONCE):
+                some = rows[start : start + STRINGS_AT_ONCE].tolist()
+                similarity_of |= _similarities(lowered, [strings[row] for row in some])
+        best = sorted(similarity_of.items(), key=lambda item: (-item[1], item[0]))[:SIMILAR_ALIASES]
+        if len(best) == SIMILAR_ALIASES and best[-1][1] >= bound:
+            break
+    return best
+
+
+def _similarities(lowered: str, strings: Sequence[str]) -> dict[str, float]:
+    """How similar strings are, those that are not similar enough left out."""
+    (similarity_s,) = process.cdist(
+        [lowered], [string.lower() for string in strings], scorer=Indel.normalized_similarity,
+        score_cutoff=LEAST_SIMILARITY, dtype=np.float32,
+    )  # fmt: skip
+    return {strings[place]: float(similarity_s[place]) for place in np.flatnonzero(similarity_s)}

@@ -184,7 +184,7 @@ def calibrate(ranking: Ranking, gold_Q: np.ndarray, documents: Sequence[str], kb
     Raises:
       MelError: there are fewer than two documents, or half of them have no candidate.
     """
-    gold_Q = np.where(np.isin(gold_Q, kb.entities_E), gold_Q, NIL)
+    gold_Q = np.where(kb.entity_rows.has(gold_Q), gold_Q, NIL)
     right_Q = is_right(ranking, gold_Q)
     calibration = fit_calibration(ranking.scores_QK, right_Q)
     probability_Q = calibration.probability(ranking.scores_QK)

@@ -48,7 +48,7 @@ class Contexts(NamedTuple):
 
 def known_entities(entities_M: np.ndarray, kb: KnowledgeBase) -> np.ndarray:
     """The entities of training mentions as `Contexts` has them, int32."""
-    return np.where(kb.has_rows(entities_M), entities_M, NIL).astype(np.int32)
+    return np.where(kb.entity_rows.has(entities_M), entities_M, NIL).astype(np.int32)
 
 
 def add_contexts(

@@ -174,13 +174,15 @@ def golds_with_twins(mentions: EvaluationSet, kb: KnowledgeBase, first_E: np.nda
       kb: the entities.
       first_E: the first row that reads like each of the KB's, as `TokenRows.twins` gives it.
     """
-    entities_F = np.unique(np.stack([first_E, kb.entities_E]), axis=1)[0]  # each text once an entity
-    shared_F = np.bincount(entities_F, minlength=len(first_E)) > 1
-    languages_Q, count = np.asarray(mentions.languages, np.str_), 0
+    languages_Q, rows_Q = np.asarray(mentions.languages, np.str_), np.full(len(mentions), -1, np.int64)
     for language in np.unique(languages_Q):
-        rows_q = kb.rows_of(mentions.gold_Q[languages_Q == language], str(language))
-        count += int(np.count_nonzero(shared_F[first_E[rows_q[rows_q >= 0]]]))
-    return count
+        of_language_Q = languages_Q == language
+        rows_Q[of_language_Q] = kb.rows_of(mentions.gold_Q[of_language_Q], str(language))
+    texts_Q = first_E[rows_Q[rows_Q >= 0]]
+    alike_n = np.flatnonzero(np.isin(first_E, texts_Q))  # the rows that read like a gold
+    entities_of_texts = np.unique(np.stack([first_E[alike_n], kb.entities_E[alike_n]]), axis=1)
+    texts_F, entities_F = np.unique(entities_of_texts[0], return_counts=True)
+    return int(np.count_nonzero(np.isin(texts_Q, texts_F[entities_F > 1])))
 
 
 def _evaluation_set(

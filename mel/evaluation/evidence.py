@@ -6,6 +6,7 @@ An evaluation and a linker ask it alike, so they answer alike.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -51,18 +52,26 @@ class Evidence:
             return ranking
         return add_contexts(ranking, queries_QD, self.contexts, self.embeddings_ED, self.kb, what)
 
-    def pool(self, queries_QD: np.ndarray, ranking: Ranking, lookups: Sequence[tuple[str, str, str]]) -> Pool:
+    def pool(
+        self, queries_QD: np.ndarray, ranking: Ranking, lookups: Sequence[tuple[str, str, str]], what: str = ""
+    ) -> Pool:
         """The candidates of `ranking` and those that the prior knows, to be fused.
 
         Args:
           queries_QD: the embeddings of Q mentions.
           ranking: their best candidates.
           lookups: surface form, language and lemma of each.
+          what: names the mentions in lines of progress; none where empty.
 
         Raises:
           MelError: there is no alias table.
         """
         if self.table is None:
             raise MelError("Nothing is known before the context is read: there is no alias table to fuse with.")
-        prior = similarity_prior(self.table, lookups, outside=1 / self.kb.num_entities)
+        prior = similarity_prior(self.table, lookups, self._outside, what)
         return pool_candidates(lookups, ranking, prior, queries_QD, self.embeddings_ED, self.kb)
+
+    @functools.cached_property
+    def _outside(self) -> float:
+        """The probability of an entity before any evidence."""
+        return 1 / self.kb.entity_rows.count()

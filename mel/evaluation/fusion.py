@@ -52,7 +52,7 @@ def pool_candidates(
     cosines_QC = np.pad(ranking.scores_QK, ((0, 0), (0, DEPTH)), constant_values=-np.inf)
     log_priors_QC = np.zeros(entities_QC.shape, np.float32)
     probable_n = np.array(sorted({entity for lookup in lookups for entity in prior(*lookup)[0]}), np.int64)
-    known = set(probable_n[kb.has_rows(probable_n)].tolist())
+    known = set(probable_n[kb.entity_rows.has(probable_n)].tolist())
     for mention, lookup in enumerate(lookups):
         probable, other = prior(*lookup)
         encoded = set(entities_QC[mention, :DEPTH].tolist())

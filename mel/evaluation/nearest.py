@@ -39,12 +39,12 @@ def best_cosines(
     queries_QD: np.ndarray, mention_P: np.ndarray, entity_P: np.ndarray, embeddings_ED: np.ndarray, kb: KnowledgeBase
 ) -> np.ndarray:
     """The cosine of P pairs of a mention and an entity: the greatest over the entity's rows, -inf where it has none."""
-    first_P, end_P = kb.places_of(entity_P)
+    first_P, end_P = kb.entity_rows.ranges(entity_P)
     cosines_P = np.full(len(entity_P), -np.inf, np.float32)
     for offset in range(int((end_P - first_P).max(initial=0))):  # an entity has a row in each of its languages
         pairs = np.flatnonzero(first_P + offset < end_P)
         for pair_p in np.array_split(pairs, -(-len(pairs) // PAIRS_AT_ONCE)):
-            rows_pD = embeddings_ED[kb.row_order_E[first_P[pair_p] + offset]]
+            rows_pD = embeddings_ED[kb.entity_rows.order_E[first_P[pair_p] + offset]]
             cosines_p = np.einsum("pd,pd->p", queries_QD[mention_P[pair_p]], rows_pD)
             cosines_P[pair_p] = np.maximum(cosines_P[pair_p], cosines_p)
     return cosines_P

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mel.corpora.kb import EntityRows
 from mel.evaluation.ranking import Ranking
 from mel.types import NIL
 
@@ -51,6 +52,6 @@ def macro(by_group: Mapping[str, Scores]) -> Scores:
     return {metric: sum(group[metric] for group in by_group.values()) / max(len(by_group), 1) for metric in METRICS}
 
 
-def coverage(gold_Q: np.ndarray, entities_E: np.ndarray) -> float:
+def coverage(gold_Q: np.ndarray, rows: EntityRows) -> float:
     """The share of mentions whose gold is among the entities of the KB's rows."""
-    return float(np.count_nonzero(np.isin(gold_Q, entities_E) & (gold_Q != NIL))) / max(len(gold_Q), 1)
+    return float(np.count_nonzero(rows.has(gold_Q) & (gold_Q != NIL))) / max(len(gold_Q), 1)

@@ -117,8 +117,8 @@ def _texts(facts: Mapping[str, Any], prefixes: Prefixes) -> str:
 ## How texts are written
 
 - **A mention.** {begin} the text around the mention, with
-  `{MARKER}` before and after the mention. It is cut to {facts["max_tokens"]} tokens, special ones among them, the mention
-  in the middle.
+  `{MARKER}` before and after the mention. It is cut to {facts["max_tokens"]} tokens, special ones among them, the
+  mention in the middle.
 - **An entity.** Its title, with `{MARKER}` before and after it, a line break and its description, cut to
   {facts["entity_tokens"]} tokens.
 - **Prefixes.** {before or "None"}.

@@ -39,7 +39,7 @@ from mel.reports.report import (
     read_predictions,
 )
 from mel.shards.blocks import Windows
-from mel.shards.datasets import open_rows
+from mel.shards.datasets import open_rows, open_twins
 from mel.systems.system import WITH_SCORES, System, SystemConfig, open_system
 from mel.text.tokenizer import Tokenizer
 from mel.types import MelError
@@ -91,6 +91,9 @@ def evaluate(config: EvaluationConfig) -> str:
             with record_cost(work.path, f"evaluate {config.name}", mentions=len(mentions)):
                 ranking, tuned = system.rank(mentions)
                 evaluation = Evaluation(mentions, group_mentions(mentions, table(), kb), ranking, kb)
+                # Embeddings that had been removed are made again by now, on another machine perhaps a little otherwise.
+                system, _ = open_system(config.system, work, kb, config.compute.precision)
+                about = _about(config, kb_artifact, mentions, system)
                 figures = about | _figures(config, work, evaluation) | ({"tuned": tuned} if tuned else {})
             write = functools.partial(_write_page, work=work, evaluation=evaluation, others=others)
             report = publish_report(path, figures, evaluation, config, write)
@@ -163,7 +166,7 @@ def _figures(config: EvaluationConfig, work: Workdir, evaluation: Evaluation) ->
     figures = {"dropped": mentions.dropped} | measure(evaluation)
     if config.system.model in WITH_SCORES:
         tokens = open_artifact(work.entity_tokens, "tokens")
-        first_E = open_rows(tokens, work.cache(tokens)).rows.twins()
+        first_E = open_twins(tokens, work.twins(tokens), open_rows(tokens, work.cache(tokens)).rows)
         figures["golds_with_twins"] = golds_with_twins(mentions, evaluation.kb, first_E)
     if config.system.model in WITH_SCORES and len(set(mentions.clusters)) > 1:
         figures["calibration"] = calibrate(evaluation.ranking, mentions.gold_Q, mentions.clusters, evaluation.kb)

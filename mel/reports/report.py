@@ -77,7 +77,7 @@ def measure(evaluation: Evaluation) -> Report:
     macro_interval = intervals.interval(intervals.macro_means(means[LANGUAGE]))
     return {
         "mentions": micro.pop("mentions"),
-        "kb_coverage": recall.coverage(mentions.gold_Q, evaluation.kb.entities_E),
+        "kb_coverage": recall.coverage(mentions.gold_Q, evaluation.kb.entity_rows),
         "micro": micro,
         "macro": recall.macro(by_language) | {"r@1_interval": macro_interval},
         "by_language": by_language,

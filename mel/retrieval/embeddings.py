@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import numpy as np
 
@@ -50,9 +51,12 @@ def open_embeddings(path: str | os.PathLike, checkpoint: Artifact, tokens: Artif
 
 
 def publish_or_open(
-    path: str | os.PathLike, checkpoint: Artifact, tokens: Artifact, encoder: Encoder, rows: TokenRows
+    path: str | os.PathLike, checkpoint: Artifact, tokens: Artifact, parts: Callable[[], tuple[Encoder, TokenRows]]
 ) -> tuple[Artifact, np.ndarray]:
-    """Opens the embeddings at `path`, after publishing them where they are not; see both."""
+    """Opens the embeddings at `path`, after publishing them where they are not; see both.
+
+    `parts` opens the encoder and the rows, which is done only where something is embedded.
+    """
     if not exists(path):
-        publish_embeddings(path, checkpoint, tokens, encoder, rows)
+        publish_embeddings(path, checkpoint, tokens, *parts())
     return open_embeddings(path, checkpoint, tokens)

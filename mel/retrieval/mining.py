@@ -46,7 +46,7 @@ def require_entities(kb: KnowledgeBase, negatives_per_mention: int) -> None:
     Raises:
       MelError: it has too few entities.
     """
-    distinct = len(np.unique(kb.entities_E))
+    distinct = kb.entity_rows.count()
     if distinct <= negatives_per_mention:
         raise MelError(
             f"The KB has {distinct} entities, and --negatives_per_mention={negatives_per_mention} wrong ones of each "
@@ -64,6 +64,7 @@ def mine(
     seed: int,
     stream: int = 0,
     twins: Twins | None = None,
+    mentions_Q: np.ndarray | None = None,
     progress: Callable[[int], None] | None = None,
     block: int = MENTIONS_AT_ONCE,
 ) -> np.ndarray:
@@ -82,6 +83,8 @@ def mine(
       seed: of the draw.
       stream: the round: another one draws anew, so that in time a mention meets all of its pool.
       twins: which rows read alike; none do where it is not given.
+      mentions_Q: a number of each mention, with which its draw is folded, so that it is the same whatever other
+        mentions there are; 0 .. Q - 1 where they are not given.
       progress: told how many more mentions are done.
       block: mentions searched at once; the result does not depend on it.
 
@@ -94,6 +97,7 @@ def mine(
     if pool < negatives_per_mention:
         raise MelError(f"A pool of {pool} is too small to draw {negatives_per_mention} negatives from: widen it.")
     rows_QK = np.empty((len(queries_QD), negatives_per_mention), np.int32)
+    numbers_Q = np.arange(len(queries_QD)) if mentions_Q is None else mentions_Q
     for start in range(0, len(queries_QD), block):
         mentions = slice(start, min(start + block, len(queries_QD)))
         # A gold takes up at most one of the distinct entities, so one more than the pool, and its twins, are enough.
@@ -103,8 +107,8 @@ def mine(
         if twins:
             wrong_qk &= twins.first_E[neighbours_qk] != twins.of(mentions)[:, None]
         pool_qp = keep_first(wrong_qk, neighbours_qk, pool, -1)
-        _check_enough(pool_qp, negatives_per_mention, start)
-        ticket_qp = uniform(np.arange(mentions.start, mentions.stop), pool, seed, stream)
+        _check_enough(pool_qp, negatives_per_mention, numbers_Q[mentions])
+        ticket_qp = uniform(numbers_Q[mentions], pool, seed, stream)
         ticket_qp = np.where(pool_qp < 0, np.inf, ticket_qp)
         drawn_qK = np.sort(np.argsort(ticket_qp, axis=1, kind="stable")[:, :negatives_per_mention], axis=1)
         rows_QK[mentions] = np.take_along_axis(pool_qp, drawn_qK, axis=1)
@@ -254,10 +258,10 @@ def _holds(keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     return keys[np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)] == wanted
 
 
-def _check_enough(pool_qp: np.ndarray, negatives_per_mention: int, first_mention: int) -> None:
+def _check_enough(pool_qp: np.ndarray, negatives_per_mention: int, numbers_q: np.ndarray) -> None:
     wrong_q = np.count_nonzero(pool_qp >= 0, axis=1)
     if len(wrong_q) and wrong_q.min() < negatives_per_mention:
-        mention = first_mention + int(wrong_q.argmin())
+        mention = numbers_q[wrong_q.argmin()]
         raise MelError(_too_small(int(wrong_q.min()), negatives_per_mention, f" for mention {mention}"))
 
 

@@ -13,9 +13,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mel.corpora.columns import advise_random
 from mel.shards.datasets import RowSet
-from mel.shards.permutation import permuted
+from mel.shards.negatives import Negatives
 from mel.shards.rows import WIDTH_STEP
+from mel.shards.selection import MentionOrder
 from mel.types import Batch, MelError
 
 MOST_WIDTHS = 6  # every width is compiled into the step
@@ -39,7 +41,7 @@ class BatchSource:
     Attributes:
       mentions: training mentions.
       entities: one row an entity.
-      negatives_NK: entity rows, K hard negatives a mention; None for in-batch negatives only.
+      negatives: the hard negatives of mentions; None for in-batch negatives only.
       batch_size: mentions a batch.
       seed: of the order of the mentions.
       chunk_tokens: the most tokens, padding included, to encode at once.
@@ -47,11 +49,12 @@ class BatchSource:
       compact_id_V: what stands for each token id in a batch; None for the ids as they are.
       log_q: whether batches tell how likely their candidates are to be in one.
       chosen_n: the mentions to draw, rows of `mentions` whose gold the KB has; None for all of these.
+      twin_E: the first entity row that reads like each; looked for where it is not given.
     """
 
     mentions: RowSet
     entities: RowSet
-    negatives_NK: np.ndarray | None
+    negatives: Negatives | None
     batch_size: int
     seed: int
     chunk_tokens: int
@@ -59,30 +62,44 @@ class BatchSource:
     compact_id_V: np.ndarray | None = None
     log_q: bool = False
     chosen_n: np.ndarray | None = None
+    twin_E: np.ndarray | None = None
 
     def __post_init__(self):
-        if not 0 < self.batch_size <= len(self._usable):
-            usable = f"{len(self._usable)} mentions whose gold is in the KB"
-            raise MelError(f"--batch_size={self.batch_size} is not between 1 and the {usable}.")
-        if self.batch_size % self.devices:
+        if self.order.batch_size % self.devices:
             raise MelError(
                 f"--batch_size={self.batch_size} cannot be split over {self.devices} devices: make it a multiple."
             )
 
     def mention_rows(self, n: int) -> np.ndarray:
-        """The mentions of batch n; each occurs once an epoch, whose incomplete last batch is left out."""
-        epoch, batch = divmod(n, len(self._usable) // self.batch_size)
-        first = batch * self.batch_size
-        return self._usable[permuted(np.arange(first, first + self.batch_size), len(self._usable), self.seed, epoch)]
+        """The mentions of batch n; see `MentionOrder`."""
+        return self.order.batch(n)
 
     @functools.cached_property
-    def _usable(self) -> np.ndarray:
-        return np.flatnonzero(np.asarray(self.mentions.entity_rows_N) >= 0) if self.chosen_n is None else self.chosen_n
+    def order(self) -> MentionOrder:
+        """Which mentions each batch draws."""
+        chosen_n = self.chosen_n
+        if chosen_n is None:
+            chosen_n = np.flatnonzero(np.asarray(self.mentions.entity_rows_N) >= 0)
+        return MentionOrder(chosen_n, self.batch_size, self.seed)
+
+    @functools.cached_property
+    def _all_drawn(self) -> bool:
+        """Whether every batch can be asked for: where there are negatives, all mentions of the order have some."""
+        known, mentions_n = self.negatives, self.order.mentions_n
+        return known is None or (len(known) >= len(mentions_n) and not len(known.missing(mentions_n)))
+
+    @functools.cached_property
+    def _drawn(self) -> np.ndarray:
+        """The mentions of the order that can be asked for."""
+        mentions_n = self.order.mentions_n
+        if self.negatives is None or self._all_drawn:
+            return mentions_n
+        return np.setdiff1d(mentions_n, self.negatives.missing(mentions_n), assume_unique=True)
 
     def entity_rows(self, mention_rows_B: np.ndarray) -> np.ndarray:
         """The distinct candidate entities of a batch: its golds and their hard negatives, sorted."""
         golds_B = self.mentions.entity_rows_N[mention_rows_B]
-        negatives_BK = [] if self.negatives_NK is None else self.negatives_NK[mention_rows_B].reshape(-1)
+        negatives_BK = [] if self.negatives is None else self.negatives.of(mention_rows_B).reshape(-1)
         return np.unique(np.concatenate([golds_B, negatives_BK]).astype(np.int64))
 
     def batch_at(self, n: int, layouts: Sequence[Layout]) -> Batch:
@@ -96,17 +113,24 @@ class BatchSource:
                 return self._fill(layout, mention_rows_B, entity_rows_c, slots)
         raise ValueError("the last layout must hold any batch")
 
-    def plan(self) -> tuple[Layout, Layout]:
-        """A layout for nearly every batch, measured on sampled ones, and one that holds any batch."""
+    def plan(self, first: int = 0, last: int | None = None) -> tuple[Layout, Layout]:
+        """A layout for nearly every batch, measured on sampled ones, and one that holds any batch.
+
+        Args:
+          first, last: the batches that will be asked for are first .. last - 1. They are sampled where the mentions of
+            others may have no negatives; else batches from 0 on are, whichever will be asked for.
+        """
+        if self._all_drawn:
+            first, last = 0, None
         sampled, candidates = [], []
-        for n in range(SAMPLED_BATCHES):
+        for n in range(first, first + SAMPLED_BATCHES if last is None else min(first + SAMPLED_BATCHES, last)):
             mention_rows_B = self.mention_rows(n)
             entity_rows_c = self.entity_rows(mention_rows_B)
             sampled.append(self._lengths(mention_rows_B, entity_rows_c))
             candidates.append(len(entity_rows_c))
         longest = max(int(rows.lengths_N.max()) for rows in (self.mentions.rows, self.entities.rows))
         widths = best_widths(np.concatenate(sampled), longest)
-        negatives = 0 if self.negatives_NK is None else self.negatives_NK.shape[1]
+        negatives = 0 if self.negatives is None else self.negatives.per_mention
         most = min(self.batch_size * (1 + negatives), len(self.entities))
         columns = min(most, int(max(candidates) * HEADROOM) + 1)
         worst = [0] * (len(widths) - 1) + [self._round_up(self.batch_size + most, widths[-1])]
@@ -152,23 +176,38 @@ class BatchSource:
             ).astype(np.float32),
         )
 
+    def read_here_and_there(self) -> None:
+        """Tells the system that batches are all that is read from now on: rows far from each other.
+
+        What is read from end to end is read before.
+        """
+        _ = self._twin_E, self.log_q and self._log_q_E
+        for rows in (self.mentions.rows, self.entities.rows):
+            for column in (rows.tokens_T, rows.offsets_N1):
+                advise_random(column)
+        if self.negatives is not None:
+            advise_random(self.negatives.rows_nK)
+
     @functools.cached_property
     def _twin_E(self) -> np.ndarray:
-        return self.entities.rows.twins()
+        return self.entities.rows.twins() if self.twin_E is None else self.twin_E
 
     @functools.cached_property
     def _log_q_E(self) -> np.ndarray:
         """The log-probability that an entity row is a candidate of a batch, as if draws were independent.
 
         An entity is drawn as a gold or as a hard negative; of all draws of an epoch its share is p,
-        and of the n draws of a batch at least one is of it with probability 1 - (1 - p)^n.
+        and of the n draws of a batch at least one is of it with probability 1 - (1 - p)^n. Mentions that have
+        negatives stand for those that have none.
         """
-        draws = [self.mentions.entity_rows_N[self._usable]]
-        if self.negatives_NK is not None:
-            draws.append(self.negatives_NK[self._usable].reshape(-1))
-        counts_E = np.bincount(np.concatenate(draws), minlength=len(self.entities))
-        share_E = np.maximum(counts_E, 1) / sum(map(len, draws))
-        draws_a_batch = self.batch_size * sum(map(len, draws)) / len(self._usable)
+        mentions_n, entities, draws_a_mention = self.order.mentions_n, len(self.entities), 1
+        counts_E = np.bincount(self.mentions.entity_rows_N[mentions_n], minlength=entities)
+        if self.negatives is not None:
+            draws_a_mention += self.negatives.per_mention
+            of_drawn_E = np.bincount(self.negatives.of(self._drawn).reshape(-1), minlength=entities)
+            counts_E = counts_E + of_drawn_E * (len(mentions_n) / len(self._drawn))
+        share_E = np.maximum(counts_E, 1) / (len(mentions_n) * draws_a_mention)
+        draws_a_batch = self.batch_size * draws_a_mention
         return np.log(-np.expm1(draws_a_batch * np.log1p(-np.minimum(share_E, 1 - 1e-12))))
 
     def _lengths(self, mention_rows_B: np.ndarray, entity_rows_c: np.ndarray) -> np.ndarray:

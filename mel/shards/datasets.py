@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from absl import logging
 
 from mel.artifacts import Artifact, Draft, allocate, discard, exists, open_artifact, publish, readable
+from mel.corpora.columns import read_column
 from mel.locks import claim
 from mel.shards.rows import TokenRows
 from mel.types import MelError
@@ -26,6 +27,7 @@ ROWS_A_BLOCK = 1024
 BLOCKS_A_SHARD = 1024
 COLUMNS = {"entities": np.int32, "languages": np.int32, "entity_rows": np.int32}
 TOKEN_IDS = "token_ids.npy"
+TWINS = "twins.npy"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,24 +123,46 @@ def open_rows(tokens: Artifact, cache: pathlib.Path) -> RowSet:
     Raises:
       MelError: a shard is damaged.
     """
-    if not _is_sound(tokens, cache):
-        with claim(cache, wait=True):
-            if not _is_sound(tokens, cache):
-                discard(cache)
-                tokens.check("*")
-                with publish(cache, "row cache") as draft, readable(tokens):
-                    draft.reads("tokens", tokens)
-                    _decode(tokens, draft.path)
+
+    def decode(folder: pathlib.Path) -> None:
+        tokens.check("*")
+        with readable(tokens):
+            _decode(tokens, folder)
+
+    _make_where_missing(cache, "row cache", tokens, decode)
     arrays = {name: np.load(cache / f"{name}.npy", mmap_mode="r") for name in ("tokens", "offsets", *COLUMNS)}
     return RowSet(TokenRows(arrays["tokens"], arrays["offsets"]), *(arrays[name] for name in COLUMNS))
 
 
-def _is_sound(tokens: Artifact, cache: pathlib.Path) -> bool:
-    """Whether the rows of `tokens` stand in `cache` as they were decoded; says so where something else stands there."""
+def open_twins(tokens: Artifact, cache: pathlib.Path, rows: TokenRows) -> np.ndarray:
+    """Maps `rows.twins()` into memory, looking for them where `cache` lacks them: that reads all rows.
+
+    Args:
+      tokens: what the rows are of.
+      cache: where they stand.
+      rows: all of them.
+    """
+    _make_where_missing(cache, "twins", tokens, lambda folder: np.save(folder / TWINS, rows.twins()))
+    return read_column(cache / TWINS)
+
+
+def _make_where_missing(cache: pathlib.Path, kind: str, tokens: Artifact, make: Callable[[pathlib.Path], None]) -> None:
+    """Publishes what is made of `tokens` in a folder, where it is missing or damaged."""
+    if not _is_sound(tokens, cache, kind):
+        with claim(cache, wait=True):
+            if not _is_sound(tokens, cache, kind):
+                discard(cache)
+                with publish(cache, kind) as draft:
+                    draft.reads("tokens", tokens)
+                    make(draft.path)
+
+
+def _is_sound(tokens: Artifact, cache: pathlib.Path, kind: str) -> bool:
+    """Whether what was made of `tokens` stands in `cache` as it was; says so where something else stands there."""
     if not exists(cache):
         return False
     try:
-        open_artifact(cache, "row cache", {"tokens": tokens}).settle()
+        open_artifact(cache, kind, {"tokens": tokens}).settle()
     except MelError as error:
         logging.warning("%s That is done now.", error)
         return False

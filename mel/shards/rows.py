@@ -37,9 +37,14 @@ class TokenRows:
     def lengths_N(self) -> np.ndarray:
         return np.diff(self.offsets_N1)
 
+    def lengths_of(self, row_ids_n: np.ndarray) -> np.ndarray:
+        """The lengths of these rows; of the others nothing is read."""
+        return self.offsets_N1[row_ids_n + 1] - self.offsets_N1[row_ids_n]
+
     def take(self, row_ids_n: np.ndarray) -> TokenRows:
         """These rows alone, in this order."""
-        lengths_n = self.lengths_N[row_ids_n]
+        row_ids_n = np.asarray(row_ids_n, np.int64)
+        lengths_n = self.lengths_of(row_ids_n)
         offsets_n1 = np.concatenate([[0], np.cumsum(lengths_n)]).astype(np.int64)
         within = np.arange(offsets_n1[-1]) - np.repeat(offsets_n1[:-1], lengths_n)
         return TokenRows(self.tokens_T[np.repeat(self.offsets_N1[row_ids_n], lengths_n) + within], offsets_n1)

@@ -1,7 +1,8 @@
-"""Which mentions are trained on: all that are usable, or an even sample of some languages."""
+"""Which mentions are trained on, all that are usable or an even sample of some languages, and in which order."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,6 +12,59 @@ from mel.shards.permutation import permuted
 from mel.types import MelError
 
 SELECTION = 2**32  # stands where `permuted` wants an epoch, and no training has so many
+MENTIONS_AT_ONCE = 2**20
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class MentionOrder:
+    """Which mentions batch n draws: a function of the seed and n.
+
+    Each mention occurs once an epoch, whose incomplete last batch is left out.
+
+    Attributes:
+      mentions_n: the rows of the mentions to draw from.
+      batch_size: mentions a batch.
+      seed: of the order.
+
+    Raises:
+      MelError: there are fewer mentions than a batch takes.
+    """
+
+    mentions_n: np.ndarray
+    batch_size: int
+    seed: int
+
+    def __post_init__(self):
+        if not 0 < self.batch_size <= len(self.mentions_n):
+            usable = f"{len(self.mentions_n)} mentions whose gold is in the KB"
+            raise MelError(f"--batch_size={self.batch_size} is not between 1 and the {usable}.")
+
+    @property
+    def batches_an_epoch(self) -> int:
+        return len(self.mentions_n) // self.batch_size
+
+    def batch(self, n: int) -> np.ndarray:
+        """The rows of the mentions of batch n, in its order."""
+        epoch, batch = divmod(n, self.batches_an_epoch)
+        first = batch * self.batch_size
+        return self._drawn(first, first + self.batch_size, epoch)
+
+    def asked(self, first: int, last: int) -> np.ndarray:
+        """The mentions of the batches first .. last - 1, each once, ascending; all of them for an epoch or more."""
+        if last - first >= self.batches_an_epoch:
+            return np.sort(self.mentions_n)
+        drawn = []
+        while first < last:
+            epoch, batch = divmod(first, self.batches_an_epoch)
+            batches = min(last - first, self.batches_an_epoch - batch)
+            ends = batch * self.batch_size, (batch + batches) * self.batch_size
+            for start in range(*ends, MENTIONS_AT_ONCE):
+                drawn.append(self._drawn(start, min(start + MENTIONS_AT_ONCE, ends[1]), epoch))
+            first += batches
+        return np.unique(np.concatenate(drawn)) if drawn else self.mentions_n[:0]
+
+    def _drawn(self, first: int, last: int, epoch: int) -> np.ndarray:
+        return self.mentions_n[permuted(np.arange(first, last), len(self.mentions_n), self.seed, epoch)]
 
 
 def usable_mentions(

@@ -24,7 +24,7 @@ def rank_by_prior(table: AliasTable, mentions: EvaluationSet, with_names: bool) 
 
 def rank_by_similarity(table: AliasTable, mentions: EvaluationSet) -> Ranking:
     """The most probable entities by `similarity_prior`."""
-    prior = similarity_prior(table, mentions.lookups)
+    prior = similarity_prior(table, mentions.lookups, what="mentions")
     return _rank_each(mentions, lambda *lookup: _best_first(prior(*lookup)[0]))
 
 

@@ -119,40 +119,39 @@ def _olpeat(
     def rank(mentions: EvaluationSet) -> tuple[Ranking, dict[str, Any]]:
         return rank_by(trained.encoder, tokenizer, table(), mentions), {}
 
-    return System(rank, _facts(trained, "exact"), {"checkpoint": trained.checkpoint.artifact.digest})
+    return System(rank, _facts(trained, "exact"), {"checkpoint": trained.artifact.digest})
 
 
 def _encoder(config: SystemConfig, trained: Trained, kb: KnowledgeBase, table: Callable[[], AliasTable]) -> System:
-    """A round's encoder alone, or with contexts, or fused with the alias table."""
-    embeddings, embeddings_ED = trained.entity_embeddings
-    index, digests = trained.entity_index(config.index)
-    inputs = {"checkpoint": trained.checkpoint.artifact.digest, "entity_embeddings": embeddings.digest, **digests}
+    """A round's encoder alone, or with contexts, or fused with the alias table; read when it is asked, not before."""
+    inputs = {"checkpoint": trained.artifact.digest, **trained.entity_digests(config.index)}
     facts = _facts(trained, config.index)
-    evidence = Evidence(kb, embeddings_ED, index)
     if config.model == "fusion":
         facts["fusion_weight"] = config.fusion_weight
-        evidence = dataclasses.replace(evidence, table=table())
     if config.context_weight:
         facts["context_weight"] = config.context_weight
-        contexts, digests = trained.contexts(config.index, kb, config.context_weight)
-        evidence = dataclasses.replace(evidence, contexts=contexts)
-        inputs |= {"mention_embeddings": trained.mention_embeddings[0].digest, **digests}
-    return System(functools.partial(_rank_by_evidence, config, trained.encoder, evidence), facts, inputs)
+        inputs |= trained.mention_digests(config.index)
+    return System(functools.partial(_rank_by_evidence, config, trained, kb, table), facts, inputs)
 
 
 def _rank_by_evidence(
-    config: SystemConfig, encoder: Encoder, evidence: Evidence, mentions: EvaluationSet
+    config: SystemConfig, trained: Trained, kb: KnowledgeBase, table: Callable[[], AliasTable], mentions: EvaluationSet
 ) -> tuple[Ranking, dict[str, Any]]:
-    queries_QD = encoder.embed(mentions.rows, "mentions")
+    evidence = Evidence(
+        kb, trained.entity_embeddings[1], trained.entity_index(config.index)[1],
+        trained.contexts(config.index, kb, config.context_weight) if config.context_weight else None,
+        table() if config.model == "fusion" else None,
+    )  # fmt: skip
+    queries_QD = trained.encoder.embed(mentions.rows, "mentions")
     ranking = evidence.ranking(queries_QD, "mentions")
     if config.model == "checkpoint":
         return ranking, {}
-    pool = evidence.pool(queries_QD, ranking, mentions.lookups)
+    pool = evidence.pool(queries_QD, ranking, mentions.lookups, "mentions")
     if config.fusion_weight == FITTED:
         return fuse_cross_fitted(pool, mentions.gold_Q, mentions.clusters)
     return fuse(pool, np.full(len(mentions), config.fusion_weight)), {}
 
 
 def _facts(trained: Trained, search: IndexKind) -> dict[str, Any]:
-    settings = trained.checkpoint.artifact.facts["settings"]
+    settings = trained.artifact.facts["settings"]
     return {"round": trained.round, "search": search, "seed": settings["seed"]}

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import functools
+import pathlib
 
 import numpy as np
 
-from mel.artifacts import START, Artifact, Workdir, exists, open_artifact
+from mel.artifacts import START, Artifact, Workdir, exists, open_artifact, recorded
 from mel.corpora.kb import KnowledgeBase
 from mel.encoder.backend import Precision
 from mel.encoder.embed import Encoder
 from mel.evaluation.contexts import Contexts, known_entities
+from mel.retrieval import embeddings, index
 from mel.retrieval.embeddings import publish_or_open
 from mel.retrieval.exact import ExactIndex
 from mel.retrieval.index import Index, IndexKind, publish_or_open_index
-from mel.shards.datasets import RowSet, open_rows
-from mel.training.checkpoint import Checkpoint, open_checkpoint
+from mel.shards.datasets import RowSet, open_rows, open_twins
+from mel.training.checkpoint import Checkpoint, find_checkpoint, open_checkpoint
 from mel.types import MelError
 
 LAST = START - 1  # the round that was trained last
@@ -24,15 +26,34 @@ LAST = START - 1  # the round that was trained last
 class Trained:
     """The checkpoint of a round; embeddings and indexes that nobody needed yet are published when asked for.
 
+    Nothing is read before it is asked for.
+
+    Args:
+      work: the working directory.
+      number: the round.
+      precision: of the encoder.
+      inputs: artefacts that it must have been trained on, by name.
+
     Attributes:
       round: its number.
-      checkpoint: as it was published.
+      artifact: its checkpoint.
+      start: the checkpoint before training.
+
+    Raises:
+      MelError: there is no checkpoint, or it was trained on other inputs.
     """
 
-    def __init__(self, work: Workdir, number: int, checkpoint: Checkpoint, precision: Precision = "auto"):
-        self.round, self.checkpoint = number, checkpoint
-        self._work = work
+    def __init__(
+        self, work: Workdir, number: int, precision: Precision = "auto", inputs: dict[str, Artifact] | None = None
+    ):
+        self.round, self._work, self._inputs = number, work, inputs
         self._precision: Precision = precision
+        self.artifact, self.start = find_checkpoint(work, number, inputs)
+
+    @functools.cached_property
+    def checkpoint(self) -> Checkpoint:
+        """With its parameters."""
+        return open_checkpoint(self._work, self.round, self._inputs)
 
     @functools.cached_property
     def encoder(self) -> Encoder:
@@ -44,6 +65,11 @@ class Trained:
         return open_rows(self._entity_tokens, self._work.cache(self._entity_tokens))
 
     @functools.cached_property
+    def twins(self) -> np.ndarray:
+        """The first row of `entities` that reads like each."""
+        return open_twins(self._entity_tokens, self._work.twins(self._entity_tokens), self.entities.rows)
+
+    @functools.cached_property
     def mentions(self) -> RowSet:
         """All training mentions."""
         return open_rows(self._mention_tokens, self._work.cache(self._mention_tokens))
@@ -51,35 +77,51 @@ class Trained:
     @functools.cached_property
     def entity_embeddings(self) -> tuple[Artifact, np.ndarray]:
         """Of `entities`, float32 [E, D], mapped into memory."""
-        path = self._work.round(self.round).entity_embeddings
-        return publish_or_open(path, self.checkpoint.artifact, self._entity_tokens, self.encoder, self.entities.rows)
+        path, tokens = self._work.round(self.round).entity_embeddings, self._entity_tokens
+        return publish_or_open(path, self.artifact, tokens, lambda: (self.encoder, self.entities.rows))
 
     @functools.cached_property
     def mention_embeddings(self) -> tuple[Artifact, np.ndarray]:
         """Of `mentions`, float32 [M, D], mapped into memory."""
-        path = self._work.round(self.round).mention_embeddings
-        return publish_or_open(path, self.checkpoint.artifact, self._mention_tokens, self.encoder, self.mentions.rows)
+        path, tokens = self._work.round(self.round).mention_embeddings, self._mention_tokens
+        return publish_or_open(path, self.artifact, tokens, lambda: (self.encoder, self.mentions.rows))
 
-    def entity_index(self, kind: IndexKind) -> tuple[Index, dict[str, str]]:
-        """An index over the entities, and the digest of the published one where its answers depend on its building."""
-        if kind == "exact":
-            return ExactIndex(self.entity_embeddings[1]), {}
-        artifact, index = publish_or_open_index(self._work.round(self.round).index, kind, self.entity_embeddings[0])
-        return index, {"index": artifact.digest}
+    def entity_index(self, kind: IndexKind) -> tuple[Artifact, Index]:
+        """An index over the entities, and what was published of it: of an exact one the embeddings."""
+        return _open_index(self._work.round(self.round).index, kind, *self.entity_embeddings)
 
-    def contexts(self, kind: IndexKind, kb: KnowledgeBase, weight: float) -> tuple[Contexts, dict[str, str]]:
-        """The training mentions, to be heard beside the descriptions of `kb`, and digests as of `entity_index`."""
-        index, digests = self._mention_index(kind)
+    def mention_index(self, kind: IndexKind) -> tuple[Artifact, Index]:
+        """The same over the training mentions."""
+        return _open_index(self._work.round(self.round).mention_index, kind, *self.mention_embeddings)
+
+    def contexts(self, kind: IndexKind, kb: KnowledgeBase, weight: float) -> Contexts:
+        """The training mentions, to be heard beside the descriptions of `kb`."""
         entities_M = known_entities(self.mentions.entities_N, kb)
-        return Contexts(index, entities_M, weight, self.checkpoint.logit_scale), digests
+        return Contexts(self.mention_index(kind)[1], entities_M, weight, self.checkpoint.logit_scale)
 
-    def _mention_index(self, kind: IndexKind) -> tuple[Index, dict[str, str]]:
-        """As `entity_index`, over the training mentions."""
+    def entity_digests(self, kind: IndexKind) -> dict[str, str]:
+        """The digests of the embeddings, and of the index where its answers depend on its building.
+
+        What was published before says so in its manifest, even if its files were removed since: nothing is opened.
+        """
+        this = self._work.round(self.round)
+        made = self._recorded(this.entity_embeddings, self._entity_tokens) or self.entity_embeddings[0]
         if kind == "exact":
-            return ExactIndex(self.mention_embeddings[1]), {}
-        path = self._work.round(self.round).mention_index
-        artifact, index = publish_or_open_index(path, kind, self.mention_embeddings[0])
-        return index, {"mention_index": artifact.digest}
+            return {"entity_embeddings": made.digest}
+        built = _recorded_index(this.index, kind, made) or self.entity_index(kind)[0]
+        return {"entity_embeddings": made.digest, "index": built.digest}
+
+    def mention_digests(self, kind: IndexKind) -> dict[str, str]:
+        """The same of the training mentions."""
+        this = self._work.round(self.round)
+        made = self._recorded(this.mention_embeddings, self._mention_tokens) or self.mention_embeddings[0]
+        if kind == "exact":
+            return {"mention_embeddings": made.digest}
+        built = _recorded_index(this.mention_index, kind, made) or self.mention_index(kind)[0]
+        return {"mention_embeddings": made.digest, "mention_index": built.digest}
+
+    def _recorded(self, path: pathlib.Path, tokens: Artifact) -> Artifact | None:
+        return recorded(path, embeddings.KIND, {"checkpoint": self.artifact, "tokens": tokens})
 
     @functools.cached_property
     def _entity_tokens(self) -> Artifact:
@@ -88,6 +130,20 @@ class Trained:
     @functools.cached_property
     def _mention_tokens(self) -> Artifact:
         return open_artifact(self._work.mention_tokens("train"), "tokens")
+
+
+def _open_index(
+    path: pathlib.Path, kind: IndexKind, made: Artifact, embeddings_ND: np.ndarray
+) -> tuple[Artifact, Index]:
+    if kind == "exact":
+        return made, ExactIndex(embeddings_ND)
+    return publish_or_open_index(path, kind, made)
+
+
+def _recorded_index(path: pathlib.Path, kind: IndexKind, made: Artifact) -> Artifact | None:
+    """What was published of an index of this kind; None where there is none, or one that opening it will refuse."""
+    found = recorded(path, index.KIND, {"embeddings": made})
+    return found if found and found.facts["kind"] == kind else None
 
 
 def open_trained(work: Workdir, number: int, precision: Precision = "auto") -> Trained:
@@ -107,4 +163,4 @@ def open_trained(work: Workdir, number: int, precision: Precision = "auto") -> T
     if not exists(work.round(number).checkpoint):
         raise MelError(f"Round {number} of {work.path} has no checkpoint: run mel-train --round={number} first.")
     tokens = open_artifact(work.entity_tokens, "tokens")
-    return Trained(work, number, open_checkpoint(work, number, {"entity_tokens": tokens}), precision)
+    return Trained(work, number, precision, {"entity_tokens": tokens})

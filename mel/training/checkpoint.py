@@ -17,6 +17,7 @@ import logging as python_logging
 import os
 import pathlib
 import shutil
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -171,20 +172,32 @@ def _publish(path, state, encoder, facts, inputs, config, arrays: dict[str, np.n
         draft.content_digest = digest_of({})
 
 
-def open_checkpoint(work: Workdir, number: int, inputs: dict[str, Artifact] | None = None) -> Checkpoint:
-    """Opens the published checkpoint of a round and reads its parameters.
+def find_checkpoint(
+    work: Workdir, number: int, inputs: dict[str, Artifact] | None = None, reads: Sequence[str] = ()
+) -> tuple[Artifact, Artifact]:
+    """The published checkpoint of a round and the one before training, whose parameters are not read.
 
     Args:
       work: the working directory.
       number: the round; START is the encoder before training.
       inputs: artefacts that it must have been trained on, by name.
+      reads: patterns of the files of the first that will be read.
+
+    Raises:
+      MelError: one of them is missing or damaged, or the first was trained on other inputs or from another start.
+    """
+    start = open_artifact(work.round(START).checkpoint, KIND, reads=(f"{TOKEN_IDS}.npy",) if reads else ())
+    by_name = dict(inputs or {}) if number == START else {"start": start, **(inputs or {})}
+    return open_artifact(work.round(number).checkpoint, KIND, by_name, reads), start
+
+
+def open_checkpoint(work: Workdir, number: int, inputs: dict[str, Artifact] | None = None) -> Checkpoint:
+    """Opens the published checkpoint of a round and reads its parameters; see `find_checkpoint`.
 
     Raises:
       MelError: it is missing, damaged, or was trained on other inputs or from another start.
     """
-    start = open_artifact(work.round(START).checkpoint, KIND, reads=(f"{TOKEN_IDS}.npy",))
-    by_name = dict(inputs or {}) if number == START else {"start": start, **(inputs or {})}
-    artifact = open_artifact(work.round(number).checkpoint, KIND, by_name, reads=("params/*",))
+    artifact, start = find_checkpoint(work, number, inputs, reads=("params/*",))
     token_ids_v, table_VD = (np.load(start / f"{name}.npy", mmap_mode="r") for name in (TOKEN_IDS, TOKEN_TABLE))
     _verify(start.path, TOKEN_IDS, token_ids_v, start)
     params = _restore(artifact / "params", None)

@@ -10,6 +10,7 @@ import shutil
 from typing import Any
 
 import jax
+import numpy as np
 from absl import logging
 
 from mel.artifacts import START, Artifact, Round, Workdir, exists, open_artifact
@@ -22,8 +23,8 @@ from mel.encoder.transformer import Params
 from mel.encoder.vocabulary import Vocabulary
 from mel.locks import claim
 from mel.shards.batches import BatchSource, Layout
-from mel.shards.datasets import TOKEN_IDS, open_rows, read_token_ids
-from mel.shards.negatives import open_negatives
+from mel.shards.datasets import TOKEN_IDS, open_rows, open_twins, read_token_ids
+from mel.shards.negatives import Negatives, open_negatives
 from mel.shards.selection import usable_mentions
 from mel.training.checkpoint import StepCheckpoints, open_checkpoint, publish_checkpoint, publish_start
 from mel.training.ending import EndOnSignal
@@ -40,8 +41,12 @@ from mel.types import Batch, MelError, TrainState
 
 TOKENS = ("entity_tokens", "mention_tokens")
 PROFILE_AFTER = 10  # steps, by when everything is compiled and warm
-# What decides the encoder before training, and the scale of its scores.
-OF_START = ("encoder", "pooling", "encoder_layers", "seed", "logit_scale")
+# What decides the encoder before training and the scale of its scores, and then which mentions each batch draws: mining
+# reads there which ones the next round will ask for.
+OF_START = (
+    "encoder", "pooling", "encoder_layers", "seed", "logit_scale", "batch_size", "steps_per_round", "train_languages",
+    "train_mentions",
+)  # fmt: skip
 # What decides where and when a round is trained, and nothing of its result.
 OF_NO_RESULT = ("workdir", "round", "save_every", "compilation_cache")
 
@@ -103,6 +108,11 @@ class RoundConfig:
     def total_steps(self) -> int:
         """Those of all rounds."""
         return self.rounds * self.steps_per_round
+
+    @property
+    def steps(self) -> tuple[int, int]:
+        """The first step of the round, and the first one after it."""
+        return self.round * self.steps_per_round, (self.round + 1) * self.steps_per_round
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -184,6 +194,8 @@ def _train(config: RoundConfig, work: Workdir, inputs: dict[str, Artifact]) -> d
     encoder = dataclasses.replace(before.encoder_config, dropout=config.optimizer.dropout)
     state = before.train_state(_new_state(config, before.trained))
     source = _batch_source(config, work, inputs, before.vocabulary)
+    if source.negatives is not None:
+        _require_negatives(config, this, source.order.asked(*config.steps), source.negatives)
     if config.watch.synthetic_data:
         _, figures = _run(config, this, encoder, source, state, None)
         logging.info("That was one batch again and again: nothing is published.")
@@ -207,14 +219,15 @@ def _run(
     checkpoints: StepCheckpoints | None,
 ) -> tuple[TrainState, dict[str, int]]:  # fmt: skip
     """Steps to the end of the round; without `checkpoints`, on one batch again and again."""
-    mesh, layouts = make_mesh(), source.plan()
+    mesh, layouts = make_mesh(), source.plan(*config.steps)
+    source.read_here_and_there()
     compute = choose_compute(config.compute.precision, encoder.hidden_size // encoder.num_heads)
     logging.info("Batch layout: %s on %d device(s)", layouts[0], mesh.size)
     state = jax.device_put(jax.device_get(state), replicated(mesh))  # several hosts only take it from the host
     if checkpoints and checkpoints.latest_step is not None:
         logging.info("Going on from step %d.", checkpoints.latest_step)
         state = checkpoints.restore(checkpoints.latest_step, state)
-    first, last = int(state.step), (config.round + 1) * config.steps_per_round
+    first, last = int(state.step), config.steps[1]
 
     def batch_at(n: int) -> Batch:
         return put_batch(source.batch_at(n, layouts), mesh)
@@ -255,13 +268,24 @@ def _batch_source(
     caches = [(inputs[name], work.cache(inputs[name])) for name in TOKENS]
     on_lead("cache", lambda: [open_rows(*cache) for cache in caches])
     entities, mentions = (open_rows(*cache) for cache in caches)
+    twins = inputs["entity_tokens"], work.twins(inputs["entity_tokens"]), entities.rows
+    on_lead("twins", lambda: open_twins(*twins))
     negatives = open_negatives(inputs["negatives"].path, inputs["mention_tokens"]) if "negatives" in inputs else None
     languages = inputs["mention_tokens"].facts["languages"]
     chosen_n = usable_mentions(mentions, languages, config.train_languages, config.train_mentions, config.seed)
     return BatchSource(
         mentions, entities, negatives, config.batch_size, config.seed, tokens_at_once(), jax.device_count(),
-        vocabulary.compact_id_V, config.loss.log_q_correction, chosen_n,
+        vocabulary.compact_id_V, config.loss.log_q_correction, chosen_n, open_twins(*twins),
     )  # fmt: skip
+
+
+def _require_negatives(config: RoundConfig, this: Round, asked_n: np.ndarray, negatives: Negatives) -> None:
+    """Refuses negatives that a step would look for in vain, before the first one."""
+    if len(missing := negatives.missing(asked_n)):
+        raise MelError(
+            f"{this.negatives} has none for {len(missing)} of the {len(asked_n)} mentions that the round trains on, "
+            f"such as row {missing[0]}: delete it and run mel-mine-negatives --round={config.round - 1} again."
+        )
 
 
 def _watched_in(this: Round, synthetic: bool) -> pathlib.Path:

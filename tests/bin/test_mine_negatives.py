@@ -1,13 +1,20 @@
+import dataclasses
+import shutil
+
 import numpy as np
 import pytest
 
-from mel.artifacts import Workdir, open_artifact
-from mel.bin import mine_negatives, prepare_data, run_rounds, train
+from mel.artifacts import START, Workdir, exists, open_artifact, read_manifest
+from mel.bin import evaluate, mine_negatives, prepare_data, run_rounds, train
 from mel.corpora.kb import KnowledgeBase
 from mel.corpora.mentions import surface_forms
+from mel.encoder.embed import Encoder
+from mel.retrieval import chunks
 from mel.shards.datasets import open_rows
 from mel.shards.negatives import open_negatives
+from mel.systems.system import SystemConfig
 from mel.types import MelError
+from mel.verification import verify
 from tests.configs import config_of
 
 
@@ -34,7 +41,7 @@ def test_drawn_negatives_are_published_once(prepared, negatives):
     tokens = open_artifact(work.mention_tokens("train"), "tokens")
     mentions = open_rows(tokens, work.cache(tokens))
     entities_E = np.load(work.kb / "entities.npy")
-    rows_NK = open_negatives(work.round(0).negatives, tokens)
+    rows_NK = open_negatives(work.round(0).negatives, tokens).of(np.arange(len(mentions)))
     assert rows_NK.shape == (len(mentions), 2)
     assert np.all(entities_E[rows_NK] != mentions.entities_N[:, None])
     mine_negatives.main(config)
@@ -53,14 +60,14 @@ def test_same_surface_negatives_are_homonyms(prepared):
     for form, qid in zip(forms, mentions.entities_N.tolist(), strict=True):
         linked.setdefault(form, set()).add(qid)
     in_kb = set(kb.entities_E.tolist())
-    drawn = kb.entities_E[open_negatives(work.round(0).negatives, tokens)[:, 0]].tolist()
+    drawn = kb.entities_E[open_negatives(work.round(0).negatives, tokens).rows_nK[:, 0]].tolist()
     homonyms = [linked[form] & in_kb - {gold} for form, gold in zip(forms, mentions.entities_N.tolist())]
     assert sum(map(bool, homonyms)) > len(forms) / 2
     assert all(qid in others for qid, others in zip(drawn, homonyms) if others)
 
 
 def test_what_cannot_be_drawn_is_refused_before_anything_is_embedded(prepared, monkeypatch):
-    monkeypatch.setattr(mine_negatives, "open_checkpoint", None)  # not even opened
+    monkeypatch.setattr(mine_negatives, "Trained", None)  # not even opened
     kb = open_artifact(prepared.kb, "kb")
     distinct = len(set(KnowledgeBase.read(kb.path, kb.facts["languages"]).entities_E.tolist()))
 
@@ -80,3 +87,151 @@ def test_what_cannot_be_drawn_is_refused_before_anything_is_embedded(prepared, m
         mine_negatives.main(mine_negatives.Config(str(prepared.path), seed=-1))
     with pytest.raises(MelError, match="--seed=-1 must not be below 0"):
         train.Config(str(prepared.path), seed=-1)
+
+
+FEW = {"encoder": "random:1x8x2", "steps_per_round": 3, "batch_size": 8, "rounds": 3}
+MINING = {"round": START, "index": "exact", "negatives_per_mention": 2, "pool": 5}
+
+
+@pytest.fixture
+def begun(prepared, tmp_path):
+    """Makes a working directory of its own, with the encoder before training."""
+
+    def begun(name="run", **otherwise):
+        work = Workdir(tmp_path / name)
+        work.path.mkdir()
+        for each in ("kb", "alias_table", "mentions", "tokens"):
+            if (prepared.path / each).exists():
+                (work.path / each).symlink_to(prepared.path / each)
+        train.main(train.Config(str(work.path), round=START, **FEW | otherwise))
+        return work
+
+    return begun
+
+
+def mined(work, **otherwise):
+    mine_negatives.main(mine_negatives.Config(str(work.path), **MINING | otherwise))
+    return work.round(otherwise.get("round", START) + 1).negatives
+
+
+def training_rows(work):
+    tokens = open_artifact(work.mention_tokens("train"), "tokens")
+    return tokens, open_rows(tokens, work.cache(tokens))
+
+
+def test_what_the_next_round_trains_on_is_mined_as_if_all_were(begun, monkeypatch):
+    """Byte for byte, and not one mention more is embedded."""
+    embedded = []
+    monkeypatch.setattr(chunks, "MENTIONS_A_CHUNK", 10)
+    embed = Encoder.embed
+
+    def counted(self, rows, what="", out_ND=None):
+        embedded.append((what, len(rows)))
+        return embed(self, rows, what, out_ND)
+
+    monkeypatch.setattr(Encoder, "embed", counted)
+    few, everything = begun("few"), begun("everything", steps_per_round=10**6)
+    tokens, mentions = training_rows(few)
+    usable = np.count_nonzero(mentions.entity_rows_N >= 0)
+    some = open_negatives(mined(few), tokens)
+    assert [count for what, count in embedded if not what] == [10, 10, 4] and len(some) == 24 < usable
+    whole = open_negatives(mined(everything), tokens)
+    assert len(whole) == usable
+    assert some.rows_nK.tobytes() == whole.of(some.mentions_n).tobytes()
+
+
+@pytest.mark.parametrize("number, chosen", [(1, {}), (0, {"train_languages": ("ru",)}), (0, {"train_mentions": 20})])
+def test_the_mined_mentions_are_those_of_the_round(begun, number, chosen):
+    work = begun(**chosen)
+    config = train.Config(str(work.path), **FEW | chosen)
+    for each in range(number):
+        train.main(dataclasses.replace(config, round=each))
+    tokens, mentions = training_rows(work)
+    negatives = open_negatives(mined(work, round=number - 1), tokens)
+    languages = {tokens.facts["languages"][place] for place in mentions.languages_N[negatives.mentions_n]}
+    assert languages == set(chosen.get("train_languages", ("en", "ru")))
+    assert len(negatives) == min(24, chosen.get("train_mentions", 24))
+    if number:
+        train.main(dataclasses.replace(config, round=number))  # finds all that it asks for
+
+
+def test_mining_that_was_ended_goes_on_and_publishes_the_same_bytes(begun, monkeypatch):
+    monkeypatch.setattr(chunks, "MENTIONS_A_CHUNK", 10)
+    undisturbed, work = begun("undisturbed"), begun("run")
+    mine, calls = mine_negatives.mining.mine, []
+
+    def ended(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return mine(*arguments)
+
+    monkeypatch.setattr(mine_negatives.mining, "mine", ended)
+    with pytest.raises(KeyboardInterrupt):
+        mined(work)
+    assert not exists(work.round(0).negatives) and exists(work.round(0).mining / "00000")
+    assert not [finding for finding in verify(work.path) if finding.amiss]
+    path = mined(work)
+    assert len(calls) == 4  # the first and the one that ended, then the two that were not done
+    assert not work.round(0).mining.exists()
+    monkeypatch.setattr(mine_negatives.mining, "mine", mine)
+    wanted = mined(undisturbed)
+    for name in ("negatives.npy", "mentions.npy"):
+        assert (path / name).read_bytes() == (wanted / name).read_bytes()
+    assert read_manifest(path, "").digest == read_manifest(wanted, "").digest
+
+
+@pytest.mark.parametrize(
+    "flag, value", [("batch_size", 4), ("steps_per_round", 5), ("train_mentions", 99), ("train_languages", ("en",))]
+)
+def test_training_otherwise_than_mining_was_told_is_refused(begun, flag, value):
+    work = begun()
+    mined(work)
+    with pytest.raises(MelError, match=f"rounds/start/checkpoint was made with --{flag}=.*, not .*: use another"):
+        train.main(train.Config(str(work.path), **FEW | {flag: value}))
+
+
+def test_negatives_that_a_step_would_look_for_in_vain_are_refused_before_the_first(begun):
+    work = begun()
+    shutil.copytree(mined(begun("other", seed=1)), work.round(0).negatives)
+    with pytest.raises(
+        MelError, match=r"has none for \d+ of the 24 mentions .* run mel-mine-negatives --round=-1 again"
+    ):
+        train.main(train.Config(str(work.path), **FEW))
+    assert not exists(work.round(0).checkpoint)
+    shutil.rmtree(work.round(0).negatives)
+    mined(work)
+    train.main(train.Config(str(work.path), **FEW))
+
+
+def test_embeddings_of_earlier_rounds_are_removed_unless_they_are_kept(begun):
+    work = begun()
+    mined(work)
+    train.main(train.Config(str(work.path), **FEW))
+    mined(work, round=0, keep_embeddings=True)
+    assert [exists(work.round(number).entity_embeddings) for number in (START, 0)] == [True, True]
+    mined(work, round=0)  # the negatives are there already
+    assert [exists(work.round(number).entity_embeddings) for number in (START, 0)] == [False, True]
+    state = {finding.path: finding for finding in verify(work.path)}
+    assert not any(finding.amiss for finding in state.values())
+    assert state["rounds/start/embeddings/entities"].removed and not state["rounds/0/embeddings/entities"].removed
+    assert "embeddings: rounds/start/embeddings/entities" in state["rounds/0/negatives"].made_from
+
+
+def test_what_was_removed_is_made_again_for_whom_needs_it_and_a_report_needs_nothing(begun, monkeypatch):
+    work = begun()
+    asked = evaluate.Config(str(work.path), name="start", system=SystemConfig(round=START), split="train", limit=9)
+    evaluate.main(asked)
+    before = read_manifest(work.report("start"), "").digest
+    mined(work)
+    train.main(train.Config(str(work.path), **FEW))
+    mined(work, round=0)
+    assert not exists(work.round(START).entity_embeddings)
+    with monkeypatch.context() as nothing:
+        for name in ("open_checkpoint", "publish_or_open"):
+            nothing.setattr(f"mel.systems.trained.{name}", None)
+        evaluate.main(asked)
+    shutil.rmtree(work.report("start"))
+    evaluate.main(asked)
+    assert exists(work.round(START).entity_embeddings)
+    assert read_manifest(work.report("start"), "").digest == before

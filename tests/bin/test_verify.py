@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from mel.artifacts import START, Workdir, discard, open_artifact, publish, read_manifest
+from mel.artifacts import START, Workdir, discard, open_artifact, publish, read_manifest, remove_files
 from mel.bin import verify
 from mel.types import MelError
 from mel.verification import verify as findings_in
@@ -84,6 +84,23 @@ def test_what_was_made_from_something_else_than_stands_there_is_amiss_and_what_i
     listed = found(work.path)
     assert listed["tokens/entities"].amiss == ("it was made from another kb than that in kb",)
     assert listed["kb"].amiss == () and listed["tokens/tokenizer"].amiss == ()
+
+
+def test_of_what_was_removed_the_chain_is_whole(work, capsys):
+    path = work.round(START).entity_embeddings
+    before = found(work.path)["bundle"].made_from
+    remove_files(path)
+    run(workdir=str(work.path))
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "| rounds/start/embeddings/entities |" in line]
+    assert line.endswith("| removed |") and " | 0.0 | " in line
+    assert found(work.path)["bundle"].made_from == before and "rounds/start/embeddings/entities" in before[1]
+    (path / "embeddings.npy").write_bytes(b"left")
+    (path / "stranger").write_bytes(b"")
+    assert found(work.path)["rounds/start/embeddings/entities"].amiss == (
+        "embeddings.npy was to be removed", "stranger was not published with it",
+    )  # fmt: skip
+    remove_files(path)
+    assert not any(finding.amiss for finding in findings_in(work.path))
 
 
 def test_a_bundle_alone_is_verified_wherever_it_is(work, tmp_path, capsys):

@@ -138,7 +138,7 @@ def test_ambiguity_is_that_of_the_lower_cased_form(table):
 
 
 def columns(folder, name="links"):
-    """All lines of `links.npy` and its neighbours, and what the hashes find first, as other programs would read them."""
+    """All lines of `links.npy` and its neighbours, and what the hashes find, as other programs would read them."""
     arrays = {path.stem: np.load(path) for path in folder.glob("*.npy")}
     strings, ends = arrays[name].tobytes(), arrays[f"{name}_ends"].tolist()
     strings = [strings[start:end].decode() for start, end in itertools.pairwise([0, *ends])]

@@ -3,7 +3,7 @@
 import numpy as np
 
 from mel.corpora import columns, strings
-from mel.corpora.columns import ColumnWriter, read_column
+from mel.corpora.columns import ColumnWriter, advise_random, read_column
 from mel.corpora.strings import Hashes, Strings, StringsWriter, hash_of
 
 TITLES = ["Paris", "", "パリ", "Pärís 🦊"]
@@ -67,3 +67,12 @@ def test_rows_are_found_by_their_keys(tmp_path):
 def test_a_hash_is_the_same_everywhere():
     # From b2sum: printf Paris | b2sum -l 64
     assert f"{hash_of('Paris'):016x}" == "6be76756dfb79024"
+
+
+def test_a_mapped_column_is_advised_and_one_in_memory_is_not(tmp_path):
+    np.save(tmp_path / "a.npy", np.arange(9000))
+    mapped = read_column(tmp_path / "a.npy")
+    for column in (mapped, mapped[10:20], np.load(tmp_path / "a.npy", mmap_mode="r")):
+        assert advise_random(column)
+    assert mapped[4321] == 4321
+    assert not advise_random(np.arange(9)) and not advise_random(np.load(tmp_path / "a.npy"))

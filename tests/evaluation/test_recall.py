@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from mel.corpora.kb import EntityRows
 from mel.evaluation import recall
 from mel.evaluation.ranking import Ranking
 
@@ -59,7 +60,7 @@ def test_recall_never_falls_with_depth_and_never_exceeds_one():
 
 
 def test_coverage_counts_golds_that_the_kb_holds():
-    assert recall.coverage(np.array([5, 6, 6, 0]), np.array([6, 6, 9, 0])) == 0.5
+    assert recall.coverage(np.array([5, 6, 6, 0]), EntityRows.of(np.array([6, 6, 9, 0]))) == 0.5
 
 
 def test_a_ranking_refuses_scores_of_another_shape():

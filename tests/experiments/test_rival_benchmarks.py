@@ -20,7 +20,7 @@ from experiments.benchmarks import seek as seek_benchmark
 from experiments.benchmarks.workload import Spec, make_work, source_of
 from mel.artifacts import Workdir, publish
 from mel.shards.datasets import RowSet
-from mel.shards.negatives import publish_negatives
+from mel.shards.negatives import Negatives, publish_negatives
 from mel.shards.rows import TokenRows
 from mel.text.foreign import read_tokenizer
 from mel.text.tokenizer import Tokenizer
@@ -154,7 +154,7 @@ def test_only_mined_rounds_count(tmp_path):
         draft.facts = {"rows": 1}
     for number, how in enumerate(("random", "hard", "hard")):
         facts = {"settings": {"negatives": how}}
-        publish_negatives(work.round(number).negatives, np.full((1, 2), number, np.int32), {}, facts)
+        publish_negatives(work.round(number).negatives, Negatives(np.full((1, 2), number, np.int32)), {}, facts)
     found = mined_bytes.mined_rounds(work)
     assert [artifact.path for artifact in found] == [work.round(number).negatives for number in (1, 2)]
     assert mined_bytes.size(found[0]) > 128  # the header of the array and the manifest

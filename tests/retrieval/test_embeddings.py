@@ -41,7 +41,7 @@ def test_row_i_is_the_embedding_of_token_row_i(publish_tokens, tmp_path):
 def test_embeds_once(publish_tokens, tmp_path):
     checkpoint, tokens = publish_tokens("checkpoint", "c", "checkpoint"), publish_tokens("tokens", "t")
     encoder = StandIn(2.0)
-    arguments = tmp_path / "embeddings", checkpoint, tokens, encoder, ROWS
+    arguments = tmp_path / "embeddings", checkpoint, tokens, lambda: (encoder, ROWS)
     first, embeddings_ND = publish_or_open(*arguments)
     second, _ = publish_or_open(*arguments)
     assert encoder.calls == 1 and first.digest == second.digest
@@ -53,6 +53,6 @@ def test_refuses_embeddings_of_another_checkpoint_or_other_tokens(publish_tokens
     newer, others = publish_tokens("newer", "n", "checkpoint"), publish_tokens("others", "o")
     publish_embeddings(tmp_path / "embeddings", checkpoint, tokens, StandIn(), ROWS)
     with pytest.raises(MelError, match="was not made from the checkpoint at .*newer"):
-        publish_or_open(tmp_path / "embeddings", newer, tokens, StandIn(), ROWS)
+        publish_or_open(tmp_path / "embeddings", newer, tokens, lambda: (StandIn(), ROWS))
     with pytest.raises(MelError, match="was not made from the tokens at .*others"):
         open_embeddings(tmp_path / "embeddings", checkpoint, others)

@@ -9,6 +9,7 @@ import pytest
 
 from mel.shards.batches import BatchSource, Layout, best_widths, chunk_count
 from mel.shards.datasets import RowSet
+from mel.shards.negatives import Negatives
 from mel.shards.permutation import permuted
 from mel.shards.rows import TokenRows
 from mel.types import MelError
@@ -28,7 +29,7 @@ def source():
     entities = RowSet(rows(ENTITIES), entity_qids, np.zeros(ENTITIES), np.arange(ENTITIES))
     mentions = RowSet(rows(MENTIONS), entity_qids[gold_rows], np.zeros(MENTIONS), gold_rows)
     negatives = generator.integers(ENTITIES, size=(MENTIONS, NEGATIVES)).astype(np.int32)
-    return BatchSource(mentions, entities, negatives, batch_size=8, seed=1, chunk_tokens=96)
+    return BatchSource(mentions, entities, Negatives(negatives), batch_size=8, seed=1, chunk_tokens=96)
 
 
 def texts(batch):
@@ -61,7 +62,7 @@ def test_a_batch_holds_its_mentions_golds_and_negatives(source):
     for place, row in enumerate(mention_rows):
         assert found[batch.mention_row_B[place]] == row_tokens(source.mentions.rows, row)
     real = batch.entity_C != 0
-    wanted = set(source.mentions.entity_rows_N[mention_rows]) | set(source.negatives_NK[mention_rows].reshape(-1))
+    wanted = set(source.mentions.entity_rows_N[mention_rows]) | set(source.negatives.of(mention_rows).reshape(-1))
     assert real.sum() == len(wanted)
     by_text = {tuple(row_tokens(source.entities.rows, row)): row for row in wanted}
     columns = [by_text[tuple(found[slot])] for slot in batch.candidate_row_C[real]]
@@ -122,7 +123,7 @@ def test_without_negatives_the_candidates_are_the_golds(source):
 
 
 def test_every_leading_axis_is_divisible_by_the_devices(source):
-    eight = BatchSource(source.mentions, source.entities, source.negatives_NK, 8, 1, 96, devices=8)
+    eight = BatchSource(source.mentions, source.entities, source.negatives, 8, 1, 96, devices=8)
     for layouts in (eight.plan(), eight.plan()[1:]):
         batch = eight.batch_at(0, layouts)
         assert all(len(leaf) % 8 == 0 for leaf in [*batch.tokens, *batch[1:]])
@@ -141,7 +142,7 @@ def test_log_q_by_hand():
     rows, golds, negatives = TokenRows.from_rows([[1]] * 5), np.array([0, 0, 1, 2]), np.array([[3], [3], [3], [0]])
     mentions = RowSet(rows.take(np.arange(4)), golds + 1, np.zeros(4), golds)
     entities = RowSet(rows, np.arange(1, 6), np.zeros(5), np.arange(5))
-    asked = BatchSource(mentions, entities, negatives, 2, 0, 96, log_q=True)
+    asked = BatchSource(mentions, entities, Negatives(negatives), 2, 0, 96, log_q=True)
     often, seldom = math.log(1 - (5 / 8) ** 4), math.log(1 - (7 / 8) ** 4)
     log_q_E = np.array([often, seldom, seldom, often])
     for n in range(2):
@@ -150,6 +151,41 @@ def test_log_q_by_hand():
         np.testing.assert_allclose(log_q_C[: len(columns)], log_q_E[columns], rtol=1e-6)
         assert not log_q_C[len(columns) :].any()
         assert not dataclasses.replace(asked, log_q=False).batch_at(n, asked.plan()).log_q_C.any()
+
+
+def only(source, mentions_n):
+    """The source with the negatives of these mentions alone."""
+    return dataclasses.replace(source, negatives=Negatives(source.negatives.of(mentions_n), mentions_n))
+
+
+def same(one, other):
+    return all(np.array_equal(a, b) for a, b in zip([*one.tokens, *one[1:]], [*other.tokens, *other[1:]], strict=True))
+
+
+def test_negatives_of_the_asked_mentions_alone_give_the_same_batches(source):
+    asked_n = source.order.asked(3, 6)
+    assert len(asked_n) == 24
+    few, layouts = only(source, asked_n), source.plan()
+    for n in range(3, 6):
+        assert same(few.batch_at(n, layouts), source.batch_at(n, layouts))
+        few.batch_at(n, few.plan(3, 6))
+    with pytest.raises(KeyError, match="has no negatives"):
+        few.batch_at(6, layouts)
+
+
+def test_where_all_mentions_have_negatives_the_plan_is_that_of_the_first_batches(source):
+    every = only(source, np.arange(MENTIONS))
+    assert every.plan(3, 6) == source.plan(3, 6) == source.plan()
+
+
+def test_for_log_q_mentions_with_negatives_stand_for_those_without(source):
+    """Golds count as they are; the negatives of every second mention count twice, as if the next had the same."""
+    half_n = np.arange(0, MENTIONS, 2)
+    few = dataclasses.replace(only(source, half_n), log_q=True)
+    doubled = np.repeat(source.negatives.rows_nK[half_n], 2, axis=0)
+    whole = dataclasses.replace(source, negatives=Negatives(doubled), log_q=True)
+    np.testing.assert_array_equal(few._log_q_E, whole._log_q_E)
+    assert not np.array_equal(few._log_q_E, dataclasses.replace(source, log_q=True)._log_q_E)
 
 
 def test_refusals(source):

@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 
 from mel.artifacts import open_artifact, publish
 from mel.shards import datasets
-from mel.shards.datasets import RowSet, concatenate, open_rows, read_rows, write_rows
+from mel.shards.datasets import RowSet, concatenate, open_rows, open_twins, read_rows, write_rows
 from mel.shards.rows import TokenRows
 from mel.types import MelError
 
@@ -92,6 +92,19 @@ def test_a_bit_that_changed_in_any_file_of_a_cache_has_it_decoded_anew(tmp_path,
         assert f"{tmp_path}/cache/{name} is damaged" in caplog.text
         assert equal(found, row_set(3, 0))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "tokens"]
+
+
+def test_twins_are_looked_for_once_and_again_where_they_were_damaged(tmp_path, monkeypatch, caplog):
+    rows = TokenRows.from_rows([[5, 6], [7], [5, 6], [6, 5], [7]])
+    tokens = put(tmp_path / "tokens", [RowSet(rows, *[np.arange(5)] * 3)])
+    assert open_twins(tokens, tmp_path / "twins", rows).tolist() == [0, 1, 0, 3, 1]
+    with monkeypatch.context() as nothing:
+        nothing.setattr(TokenRows, "twins", None)
+        assert open_twins(tokens, tmp_path / "twins", rows).tolist() == [0, 1, 0, 3, 1]
+    flip_a_bit(tmp_path / "twins" / "twins.npy")
+    with caplog.at_level("WARNING", logger="absl"):
+        assert open_twins(tokens, tmp_path / "twins", rows).tolist() == [0, 1, 0, 3, 1]
+    assert f"{tmp_path}/twins/twins.npy is damaged" in caplog.text
 
 
 def test_a_bit_that_changed_in_any_file_of_the_shards_is_a_sentence(tmp_path):

@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 
+from mel.shards import selection
 from mel.shards.datasets import RowSet
 from mel.shards.rows import TokenRows
-from mel.shards.selection import usable_mentions
+from mel.shards.selection import MentionOrder, usable_mentions
 from mel.types import MelError
 
 KNOWN = ("en", "ja", "fr")
@@ -57,3 +58,20 @@ def test_the_sample_is_even_and_depends_on_the_seed():
 def test_refuses_what_is_not_there(languages, limit, sentence):
     with pytest.raises(MelError, match=sentence):
         usable_mentions(mentions_of([0, 1, 1], [1, 1, 1]), KNOWN, languages, limit)
+
+
+ORDER = MentionOrder(np.arange(0, 200, 2), batch_size=8, seed=3)  # 12 batches an epoch, and 4 mentions over
+
+
+@pytest.mark.parametrize("first, last", [(0, 1), (5, 9), (10, 15), (23, 25), (24, 35), (7, 7)])
+def test_the_asked_mentions_are_those_of_the_batches_each_once(first, last, monkeypatch):
+    monkeypatch.setattr(selection, "MENTIONS_AT_ONCE", 10)
+    of_batches = [ORDER.batch(n) for n in range(first, last)]
+    expected = np.unique(np.concatenate([*of_batches, np.zeros(0, np.int64)]))
+    np.testing.assert_array_equal(ORDER.asked(first, last), expected)
+
+
+def test_an_epoch_or_more_asks_for_all():
+    for first, last in [(0, 12), (5, 17), (3, 40)]:
+        np.testing.assert_array_equal(ORDER.asked(first, last), ORDER.mentions_n)
+    assert len(ORDER.asked(3, 14)) < 100

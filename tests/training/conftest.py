@@ -8,6 +8,7 @@ from mel.encoder.config import EncoderConfig
 from mel.encoder.transformer import init_params
 from mel.shards.batches import BatchSource
 from mel.shards.datasets import RowSet
+from mel.shards.negatives import Negatives
 from mel.shards.rows import TokenRows
 from mel.training.loss import LossConfig, batch_loss
 from mel.training.state import OptimizerConfig, create_state, learning_rate_schedule, make_optimizer
@@ -31,7 +32,7 @@ def source():
     qids = np.repeat(np.arange(1, 11), 2)
     entities = RowSet(rows(20), qids, np.zeros(20), np.arange(20))
     mentions = RowSet(rows(64), qids[gold_rows], np.zeros(64), gold_rows)
-    return BatchSource(mentions, entities, generator.integers(20, size=(64, 2)), 16, 0, CHUNK_TOKENS)
+    return BatchSource(mentions, entities, Negatives(generator.integers(20, size=(64, 2))), 16, 0, CHUNK_TOKENS)
 
 
 @pytest.fixture

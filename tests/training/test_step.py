@@ -86,7 +86,7 @@ def test_training_the_rows_in_use_is_training_the_full_table(source, step):
     params = init_params(ENCODER, 0)
     vocabulary = Vocabulary.of(used, params)
     assert 1 < len(vocabulary.token_ids_v) < ENCODER.vocab_size
-    small = dataclasses.replace(source, mentions=mentions, entities=entities, negatives_NK=None)
+    small = dataclasses.replace(source, mentions=mentions, entities=entities, negatives=None)
     layouts, mesh = small.plan(), make_mesh()
 
     def train(source, params):

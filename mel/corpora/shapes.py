@@ -1,0 +1,122 @@
+"""Bounds on how alike strings can be, from which characters they have: few of a column have to be compared then.
+
+Distance is the number of insertions and deletions between two strings, lower-cased. The shape of a string is its length
+and 128 bits: which of 64 classes its characters are of, and of which it has two or more. An insertion or a deletion
+turns at most one of these bits, so strings whose bits differ in d places are at least d apart, and so they are where
+their lengths differ by d.
+"""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from mel.corpora.columns import ColumnWriter, read_column
+
+CLASSES = 64
+SPREAD = np.uint32(0x9E3779B1)  # neighbours among code points fall into different classes
+STRINGS_AT_ONCE = 8192
+SHAPES_AT_ONCE = 1 << 15  # as many as a core's cache holds
+ROUNDING = np.float32(0.01)  # of distances, which are whole numbers; more than float32 is off
+COLUMNS = {"once": np.uint64, "twice": np.uint64, "lengths": np.uint32}
+
+
+class Shapes(NamedTuple):
+    """The shapes of N strings.
+
+    Attributes:
+      once_N: uint64, of which classes there are characters.
+      twice_N: uint64, of which there are two or more.
+      lengths_N: uint32.
+    """
+
+    once_N: np.ndarray
+    twice_N: np.ndarray
+    lengths_N: np.ndarray
+
+    @classmethod
+    def of(cls, strings: Iterable[str]) -> Shapes:
+        """Of these strings, whatever their case."""
+        parts = [_shapes(some) for some in _grouped(strings)]
+        return cls(*map(np.concatenate, zip(*parts, strict=True))) if parts else _shapes([])
+
+    @classmethod
+    def read(cls, folder: pathlib.Path, name: str) -> Shapes:
+        """Maps what `write` or a `ShapesWriter` wrote."""
+        return cls(*(read_column(file) for file in _files(folder, name)))
+
+    def write(self, folder: pathlib.Path, name: str) -> None:
+        for file, values in zip(_files(folder, name), self, strict=True):
+            np.save(file, values)
+
+    def levels(self, string: str, bounds: Sequence[float]) -> np.ndarray:
+        """Below how many of these similarities each string is from this one for certain; uint8 [N].
+
+        Similarity is 1 - distance / (sum of the lengths). Bounds fall.
+        """
+        (once,), (twice,), (length,) = _shapes([string])
+        levels_N = np.zeros(len(self.lengths_N), np.uint8)
+        for start in range(0, len(levels_N), SHAPES_AT_ONCE):
+            some = slice(start, start + SHAPES_AT_ONCE)
+            bits_n = np.bitwise_count(self.once_N[some] ^ once) + np.bitwise_count(self.twice_N[some] ^ twice)
+            lengths_n = self.lengths_N[some].astype(np.float32)
+            least_n = np.maximum(np.abs(lengths_n - np.float32(length)), bits_n)
+            both_n = lengths_n + np.float32(length)
+            for bound in bounds:
+                levels_N[some] += least_n > np.float32(1 - bound) * both_n + ROUNDING
+        return levels_N
+
+
+class ShapesWriter:
+    """Writes what `Shapes.read` reads, string by string."""
+
+    def __init__(self, folder: pathlib.Path, name: str):
+        files = zip(_files(folder, name), COLUMNS.values(), strict=True)
+        self._columns = [ColumnWriter(file, dtype) for file, dtype in files]
+        self._waiting: list[str] = []
+
+    def add(self, string: str) -> None:
+        self._waiting.append(string)
+        if len(self._waiting) == STRINGS_AT_ONCE:
+            self._flush()
+
+    def close(self) -> None:
+        self._flush()
+        for column in self._columns:
+            column.close()
+
+    def _flush(self) -> None:
+        for column, values in zip(self._columns, _shapes(self._waiting), strict=True):
+            column.extend(values)
+        self._waiting = []
+
+
+def _shapes(strings: Sequence[str]) -> Shapes:
+    lowered = [string.lower() for string in strings]
+    lengths_n = np.fromiter(map(len, lowered), np.uint32, len(lowered))
+    characters_T = np.frombuffer("".join(lowered).encode("utf-32-le", "surrogatepass"), np.uint32)
+    class_T = (characters_T * SPREAD) >> np.uint32(26)  # the six highest bits; overflow is meant
+    string_T = np.repeat(np.arange(len(lowered)), lengths_n)
+    counts_nC = np.bincount(string_T * CLASSES + class_T, minlength=len(lowered) * CLASSES).reshape(-1, CLASSES)
+    once_n, twice_n = (
+        np.packbits(counts_nC >= least, axis=1, bitorder="little").view(np.uint64).reshape(-1) for least in (1, 2)
+    )
+    return Shapes(once_n, twice_n, lengths_n)
+
+
+def _grouped(strings: Iterable[str]) -> Iterator[list[str]]:
+    group: list[str] = []
+    for string in strings:
+        group.append(string)
+        if len(group) == STRINGS_AT_ONCE:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _files(folder: pathlib.Path, name: str) -> list[pathlib.Path]:
+    return [folder / f"{name}_{column}.npy" for column in COLUMNS]
