@@ -14,10 +14,10 @@ FLAGS := experiments/quickstart
 .PHONY: test test-all quickstart clean
 
 test: .venv/installed
-	$(BIN)/python -m pytest -q -m "not slow" tests
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow" tests
 
 test-all: .venv/installed
-	$(BIN)/python -m pytest -q tests
+	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(BIN)/python -m pytest -q tests
 
 # What a step has published is not done again, so a second `make quickstart` goes on from there.
 quickstart: .venv/installed $(WORLD)/made

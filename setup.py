@@ -89,7 +89,14 @@ setup(
     extras_require={
         "serve": [*SERVE],
         "train": [*TRAIN],
-        "test": [*SERVE, *TRAIN, "httpx2>=2,<3", "pytest>=8.4,<10", "pytrec-eval-terrier>=0.5.11,<1"],
+        "test": [
+            *SERVE,
+            *TRAIN,
+            "httpx2>=2,<3",
+            "pytest>=8.4,<10",
+            "pytest-xdist>=3.8,<4",
+            "pytrec-eval-terrier>=0.5.11,<1",
+        ],
         "bench": [
             *TRAIN,
             "accelerate>=1.10,<2",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import resource
 from collections.abc import Iterator
 
 # What the system said, where {path} is what it spoke of, and the way out.
@@ -31,6 +32,7 @@ _SENTENCES = {
 _FULL = errno.ENOSPC, errno.EDQUOT
 # Libraries in C++ pass on what the system said in words only.
 _WORDS = {os.strerror(number): number for number in _SENTENCES if number != errno.EAGAIN}
+_CUT_SHORT = re.compile(r"\d+ requested and \d+ written")  # NumPy, which does not pass on why
 _OF_PROGRAMS = TypeError, LookupError, AttributeError, AssertionError, NameError
 _ABSOLUTE = re.compile(r"""(?:^|[\s"'(=:])(/[^\s"':,)\]]+)""")
 _OF_MEMORY = "RESOURCE_EXHAUSTED", "Out of memory", "out of memory", "bad_alloc", "Unable to allocate"
@@ -80,6 +82,9 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 def _number(error: BaseException) -> int | None:
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno if error.errno in _SENTENCES else None
+    if isinstance(error, OSError) and _CUT_SHORT.search(str(error)):
+        limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+        return errno.ENOSPC if limit == resource.RLIM_INFINITY else errno.EFBIG
     if isinstance(error, _OF_PROGRAMS):
         return None
     return next((number for words, number in _WORDS.items() if words in str(error)), None)

@@ -11,6 +11,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Arrays of different rank are added up only where somebody says how.
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
+# Nearly all of the tests' time is compiling; `make test-all` compiles as users do.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 # Compiled programs and the like are kept from one test to the next, away from the user's own.
 os.environ["XDG_CACHE_HOME"] = str(pathlib.Path(__file__).resolve().parents[1] / "build" / "cache")
 

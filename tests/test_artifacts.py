@@ -1,5 +1,6 @@
 """An artefact exists if and only if it is complete, and a reader refuses what does not fit, in a sentence."""
 
+import contextlib
 import errno
 import json
 import os
@@ -247,6 +248,22 @@ def test_a_text_is_written_whole_and_leaves_nothing_behind(tmp_path, monkeypatch
         write_text(tmp_path / "a", "other")
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
     assert (tmp_path / "a").read_text() == "one"
+
+
+def test_what_another_published_before_the_lock_was_had_is_found_before_the_work(tmp_path, monkeypatch):
+    claim, worked = artifacts.claim, []
+
+    @contextlib.contextmanager
+    def late(path, **options):
+        (tmp_path / "a").mkdir(exist_ok=True)  # by who held the lock until now
+        with claim(path, **options):
+            yield
+
+    monkeypatch.setattr(artifacts, "claim", late)
+    with pytest.raises(MelError, match="a has just been published by another process: run the same command again"):
+        with publish(tmp_path / "a", "thing"):
+            worked.append("all for nothing")
+    assert not worked
 
 
 def test_of_what_was_removed_the_manifest_tells_what_it_was(tmp_path):

@@ -2,6 +2,8 @@
 
 import errno
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -47,6 +49,34 @@ def test_a_library_in_other_words_is_understood(error, path):
     outer.__cause__ = error
     assert sentence_of(outer) == sentence_of(error)
     assert sentence_of(ExceptionGroup("several", [ValueError("this"), error])) == sentence_of(error)
+
+
+WRITTEN_SHORT = """
+import os, resource, signal, sys
+import numpy as np
+from mel.faults import is_disk_full, sentence_of
+if sys.argv[1]:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+try:
+    with open(sys.argv[1] or "/dev/full", "wb", buffering=0) as file:
+        np.zeros(10**6).tofile(file)
+except OSError as error:
+    print(error.errno, is_disk_full(error), sentence_of(error))
+"""
+
+
+@pytest.mark.parametrize(
+    "limited, said",
+    [
+        (False, "None True the disk is full (a file): free some space"),
+        (True, "None False a file would be larger than its file system or a limit (ulimit -f) allows: use another one"),
+    ],
+)
+def test_what_numpy_could_not_write_whole_is_understood(tmp_path, limited, said):
+    place = str(tmp_path / "array") if limited else ""
+    ended = subprocess.run([sys.executable, "-c", WRITTEN_SHORT, place], stdout=subprocess.PIPE, text=True, check=True)
+    assert ended.stdout.strip() == said
 
 
 def test_a_fault_of_the_program_is_none_of_the_disk():

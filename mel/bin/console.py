@@ -10,6 +10,7 @@ import functools
 import importlib
 import os
 import pathlib
+import signal
 import sys
 from collections.abc import Callable, Sequence
 
@@ -33,6 +34,8 @@ def start(binary: str) -> None:
         print(f"{os.path.basename(sys.argv[0])} {mel.__version__}")
         return
     sys.argv[:] = with_recipes(sys.argv)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing is begun while modules are imported: end without a word
     try:
         importlib.import_module(f"mel.bin.{binary}").console()
     except ModuleNotFoundError as error:

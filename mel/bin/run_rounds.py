@@ -38,6 +38,7 @@ class Config:
     )
     evaluate_on: Literal["mewsli", "held_out"] = flag("mewsli", "Split that every round is evaluated on.")
     dataset: str = flag("", "What the reports call the data.")
+    clusters: str = flag("", "File of lines document, tab, cluster: translations of one page are drawn together.")
     train: train.Config = group(train.Config)
     mine: mine_negatives.Config = group(mine_negatives.Config)
 
@@ -79,7 +80,7 @@ def _mine(config: Config, number: int) -> None:
 def _evaluate(config: Config, name: str, model: Model, against: tuple[str, ...], number: int = LAST) -> str:
     evaluation = EvaluationConfig(
         workdir=config.workdir, name=name, system=SystemConfig(model=model, round=number), split=config.evaluate_on,
-        dataset=config.dataset, against=against, compute=config.train.compute,
+        dataset=config.dataset, against=against, clusters=config.clusters, compute=config.train.compute,
     )  # fmt: skip
     on_lead(f"evaluation of {name}", lambda: print(evaluate(evaluation)))
     return name

@@ -24,6 +24,8 @@ from mel.types import MelError
 
 _PR_SET_PDEATHSIG = 1
 SIGNAL_SECONDS = 0.2
+# Each worker has one core; and after a signal, what a dead parent held is cleared away without a word.
+_ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": "ignore:resource_tracker:UserWarning"}
 
 
 def map_in_order(function: Callable[[Any], Any], items: Sequence[Any], workers: int) -> Iterator[Any]:
@@ -40,7 +42,11 @@ def map_in_order(function: Callable[[Any], Any], items: Sequence[Any], workers: 
     if workers <= 1:
         yield from map(function, items)
         return
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # each worker has one core
+    with _environment():
+        yield from _map_in_processes(function, items, workers)
+
+
+def _map_in_processes(function: Callable[[Any], Any], items: Sequence[Any], workers: int) -> Iterator[Any]:
     context = multiprocessing.get_context("spawn")
     theirs, ours = context.Pipe(duplex=False)
     pool = concurrent.futures.ProcessPoolExecutor(
@@ -66,7 +72,18 @@ def map_in_order(function: Callable[[Any], Any], items: Sequence[Any], workers: 
         # After a signal nobody may hold this any more, and a thread of the pool, which cannot wait for itself, ends it.
         pool.shutdown(wait=threading.current_thread() is threading.main_thread(), cancel_futures=True)
         theirs.close()
-        del os.environ["TOKENIZERS_PARALLELISM"]
+
+
+@contextlib.contextmanager
+def _environment() -> Iterator[None]:
+    """What processes that are started here find in their environment, where nobody has said otherwise."""
+    added = {name: value for name, value in _ENVIRONMENT.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
 
 
 @contextlib.contextmanager

@@ -129,12 +129,20 @@ class Archives:
 
 
 class MentionBlock(NamedTuple):
-    """Mentions of one language: their rows, their lines for the mentions artefact, and why others were dropped."""
+    """Mentions of one language.
+
+    Attributes:
+      rows: their rows.
+      lines: those of the mentions artefact.
+      dropped: how many others were, by reason.
+      unknown: how many tokens of their focuses the vocabulary lacks, and how many there are.
+    """
 
     language: str
     rows: TokenRows
     lines: list[MentionLine]
     dropped: Counter[str]
+    unknown: tuple[int, int]
 
 
 class Windows(NamedTuple):
@@ -280,7 +288,8 @@ def _block(
 ) -> MentionBlock:
     marked = [mark_mention(mention, windows.title_in_window) for mention in with_contexts]
     rows = TokenRows.from_rows(tokenizer.rows(marked, windows.max_tokens))
-    return MentionBlock(language, rows, [mentions.line_of(mention) for mention in with_contexts], dropped)
+    lines, unknown = list(map(mentions.line_of, with_contexts)), tokenizer.count_unknown([rows.tokens_T])
+    return MentionBlock(language, rows, lines, dropped, unknown)
 
 
 @functools.cache

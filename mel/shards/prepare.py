@@ -89,6 +89,7 @@ def publish_mentions(
     known = KnowledgeBase.read(kb.path, kb.facts["languages"])
     counts: dict[str, int] = {}
     outside: dict[str, int] = {}
+    unknown: dict[str, np.ndarray] = {}
     dropped: dict[str, Counter] = {}
 
     def row_sets(folder: pathlib.Path) -> Iterator[RowSet]:
@@ -97,6 +98,7 @@ def publish_mentions(
             gold_rows_N = known.rows_of(golds_N, block.language)
             counts[block.language] = counts.get(block.language, 0) + len(block.lines)
             outside[block.language] = outside.get(block.language, 0) + int((gold_rows_N < 0).sum())
+            unknown[block.language] = unknown.get(block.language, 0) + np.array(block.unknown)
             dropped.setdefault(block.language, Counter()).update(block.dropped)
             with open(folder / mentions.file_name(block.language), "ab") as file:
                 file.writelines(map(mentions.write_line, block.lines))
@@ -114,6 +116,7 @@ def publish_mentions(
         by_reason = {language: dict(sorted(reasons.items())) for language, reasons in dropped.items()}
         published.facts |= facts | {"counts": counts, "dropped": by_reason, "gold outside the KB": outside}
         tokens.facts |= facts | {"max_tokens": windows.max_tokens, "title_in_window": windows.title_in_window}
+        tokens.facts["unknown in focus"] = {language: both.tolist() for language, both in unknown.items()}
         published.reads("kb", kb)
         tokens.reads("kb", kb)
         tokens.reads("tokenizer", tokenizer)

@@ -2,6 +2,8 @@
 
 import importlib
 import pathlib
+import signal
+import subprocess
 import sys
 import types
 
@@ -13,6 +15,14 @@ from mel.bin.console import PLACES, with_recipes
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 NAME = "experiments/mdn/run_rounds.flags"
+
+
+@pytest.fixture(autouse=True)
+def heard():
+    """A script that is started hears Ctrl-C otherwise than the tests do."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def test_a_script_starts_its_binary(monkeypatch):
@@ -88,3 +98,14 @@ def test_a_checkout_is_a_place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert PLACES[-1] == ROOT
     assert with_recipes([f"--flagfile={NAME}"]) == [f"--flagfile={ROOT / NAME}"]
+
+
+def test_ctrl_c_while_modules_are_imported_ends_without_a_traceback():
+    program = """if True:
+        import importlib, os, signal
+        from mel.bin import console
+        importlib.import_module = lambda name: os.kill(os.getpid(), signal.SIGINT)
+        console.train()
+    """
+    ended = subprocess.run([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True)
+    assert (ended.returncode, ended.stderr) == (-signal.SIGINT, "")

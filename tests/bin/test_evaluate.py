@@ -10,16 +10,19 @@ import numpy as np
 import pytest
 
 from mel.artifacts import START, Workdir, open_artifact, seal
-from mel.bin import evaluate
+from mel.bin import evaluate, train
 from mel.corpora.alias_table import AliasTable
 from mel.corpora.kb import KnowledgeBase
+from mel.evaluation import evidence
 from mel.evaluation.breakdowns import IN_TRAINING
 from mel.evaluation.evaluation_set import read_prepared
 from mel.evaluation.recall import METRICS
+from mel.reports import evaluate as evaluation
 from mel.reports.evaluate import command
 from mel.reports.report import open_report
 from mel.systems import system
 from mel.systems.system import SystemConfig
+from mel.training.loss import LossConfig
 from mel.types import MelError
 
 
@@ -168,7 +171,7 @@ def test_two_working_directories_give_the_same_report(work, tmp_path):
 def test_the_same_evaluation_is_not_done_twice(work, capsys, monkeypatch):
     evaluated(work, "once", round=START)
     first = capsys.readouterr().out
-    monkeypatch.setattr(system, "rank_by_embeddings", None)
+    monkeypatch.setattr(system, "Evidence", None)
     evaluated(work, "once", round=START)
     assert capsys.readouterr().out == first and "| micro |" in first
     evaluated(work, "once", round=START, dataset="the same by another name")
@@ -224,3 +227,36 @@ def test_malformed_rows_of_a_tree_are_reported_as_dropped(work, tiny_world, tmp_
     assert report["mentions"] == len(rest) + 1
     with pytest.raises(MelError, match="More than 0 records are malformed"):
         evaluated(work, "strict", model="alias_table", mewsli=str(tree), max_malformed=0)
+
+
+def test_a_calibration_and_a_fitted_weight_put_translations_of_a_page_into_one_half(work, tmp_path, monkeypatch):
+    kb = KnowledgeBase.read(work.kb, open_artifact(work.kb, "kb").facts["languages"])
+    documents, asked = read_prepared(work, "mewsli", kb).documents, {}
+    pairs = {name: f"pair {place // 2}" for place, name in enumerate(dict.fromkeys(documents))}
+    (tmp_path / "clusters.tsv").write_text("".join(f"{name}\t{pair}\n" for name, pair in pairs.items()))
+
+    def listen(module, name):
+        real = getattr(module, name)
+
+        def told(answers, gold_Q, halved, *others):
+            asked[name] = list(halved)
+            return real(answers, gold_Q, halved, *others)
+
+        monkeypatch.setattr(module, name, told)
+
+    listen(evaluation, "calibrate")
+    listen(system, "fuse_cross_fitted")
+    evaluated(work, "pairs", model="fusion", round=START, clusters=str(tmp_path / "clusters.tsv"))
+    wanted = [pairs[name] for name in documents]
+    assert asked == {"calibrate": wanted, "fuse_cross_fitted": wanted}
+
+
+def test_contexts_are_mixed_at_the_scale_of_training(untrained, tmp_path, monkeypatch):
+    work = Workdir(shutil.copytree(untrained.path, tmp_path / "run", ignore=shutil.ignore_patterns("rounds")))
+    train.main(
+        train.Config(workdir=str(work.path), round=START, encoder="random:1x32x2", loss=LossConfig(logit_scale=7.0))
+    )
+    real, asked = evidence.add_contexts, []
+    monkeypatch.setattr(evidence, "add_contexts", lambda *given: asked.append(given[2]) or real(*given))
+    evaluated(work, "heard", round=START, context_weight=0.5)
+    assert [(contexts.weight, contexts.logit_scale) for contexts in asked] == [(0.5, 7.0)]

@@ -1,4 +1,5 @@
 import dataclasses
+import inspect
 import shutil
 
 import numpy as np
@@ -15,6 +16,7 @@ from mel.shards.negatives import open_negatives
 from mel.systems.system import SystemConfig
 from mel.types import MelError
 from mel.verification import verify
+from tests.bin.test_evaluate import pretend_trained
 from tests.configs import config_of
 
 
@@ -87,6 +89,39 @@ def test_what_cannot_be_drawn_is_refused_before_anything_is_embedded(prepared, m
         mine_negatives.main(mine_negatives.Config(str(prepared.path), seed=-1))
     with pytest.raises(MelError, match="--seed=-1 must not be below 0"):
         train.Config(str(prepared.path), seed=-1)
+
+
+@pytest.mark.parametrize("negatives", ["random", "by_frequency", "same_surface"])
+def test_each_round_draws_others(prepared, tmp_path, negatives):
+    work = Workdir(tmp_path)
+    for name in ("kb", "mentions", "tokens"):
+        (tmp_path / name).symlink_to(prepared.path / name)
+    for number in (START, 0):
+        mine_negatives.main(mine_negatives.Config(str(tmp_path), number, negatives, negatives_per_mention=2))
+    tokens = open_artifact(work.mention_tokens("train"), "tokens")
+    first, second = (open_negatives(work.round(number).negatives, tokens).rows_nK for number in (0, 1))
+    assert np.mean(first == second) < 0.7
+
+
+def test_each_round_mines_by_its_number_and_past_what_reads_alike(untrained, tmp_path, monkeypatch):
+    work, mine, asked = Workdir(shutil.copytree(untrained.path, tmp_path / "run")), mine_negatives.mining.mine, []
+    pretend_trained(work, 0)
+
+    def told(*arguments, **options):
+        asked.append(inspect.signature(mine).bind(*arguments, **options).arguments)
+        return mine(*arguments, **options)
+
+    monkeypatch.setattr(mine_negatives.mining, "mine", told)
+    for number in (START, 0):
+        mine_negatives.main(mine_negatives.Config(str(work.path), number, "hard", "exact", 2, pool=5, seed=3))
+    assert [(one["seed"], one["stream"], one["pool"]) for one in asked] == [(3, 0, 5), (3, 1, 5)]
+    entities, mentions = (
+        open_rows(tokens, work.cache(tokens))
+        for tokens in (open_artifact(path, "tokens") for path in (work.entity_tokens, work.mention_tokens("train")))
+    )
+    for one in asked:
+        np.testing.assert_array_equal(one["twins"].first_E, entities.rows.twins())
+        np.testing.assert_array_equal(one["twins"].gold_rows_Q, mentions.entity_rows_N[one["mentions_Q"]])
 
 
 FEW = {"encoder": "random:1x8x2", "steps_per_round": 3, "batch_size": 8, "rounds": 3}

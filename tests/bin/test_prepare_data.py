@@ -345,3 +345,23 @@ def test_one_row_an_entity_of_the_language_that_links_most(config, tmp_path, cap
     table, ids = AliasTable.read(work.alias_table), KnowledgeBase.read(work.kb, ("en", "es")).ids
     by_name, _ = table.prior("Lector", "es")
     assert [ids[entity] for entity in by_name] == ["Q6"]  # the title of a row that is left out is a name still
+
+
+def test_a_language_that_the_vocabulary_does_not_know_is_warned_of(config, tmp_path, capsys, caplog):
+    letters = [letter for letter in map(chr, range(33, 127)) if not letter.isupper()]
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters)]
+    (tmp_path / "latin").mkdir()
+    (tmp_path / "latin" / "vocab.txt").write_text("\n".join(pieces) + "\n")
+    prepare_data.main(with_flags(config, tokenizer=str(tmp_path / "latin")))
+    tokens = [open_artifact(Workdir(config.workdir).mention_tokens(split), "tokens") for split in ("train", "mewsli")]
+    shares = {}
+    for language in ("en", "ja"):
+        unknown, known = map(sum, zip(*(split.facts["unknown in focus"][language] for split in tokens), strict=True))
+        shares[language] = unknown / known
+    assert shares["en"] < 0.02 and shares["ja"] > 0.3
+    rows = {
+        line.split(" | ")[0]: line.split(" | ")[-2] for line in capsys.readouterr().out.splitlines() if " | " in line
+    }
+    assert (rows["| en"], rows["| ja"]) == (f"{shares['en']:.2%}", f"{shares['ja']:.2%}")
+    (warning,) = (record.message for record in caplog.records if "vocabulary lacks" in record.message)
+    assert f"lacks {100 * shares['ja']:.1f} % of the tokens inside mentions of ja" in warning

@@ -294,6 +294,7 @@ def test_the_columns_answer_as_dictionaries_do(tmp_path, seed):
     assert [n for n in range(20) if table.is_linked([n])[0]] == sorted(linked)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not MDN.exists(), reason=f"there is no MDN collection at {MDN}")
 def test_recall_on_the_dev_mentions_of_mdn(tmp_path):
     counts, malformed = Counter(), Malformed(0)

@@ -46,6 +46,18 @@ def test_a_worker_that_is_killed_is_a_sentence():
         list(map_in_order(die, range(4), 2))
 
 
+def test_who_ends_without_clearing_away_leaves_no_word_of_the_library():
+    program = """if True:
+        import os
+        from mel.corpora.workers import map_in_order
+        results = map_in_order(abs, range(9), 2)
+        next(results)
+        os._exit(3)
+    """
+    ended = subprocess.run([sys.executable, "-c", program], stderr=subprocess.PIPE, cwd=ROOT, text=True)
+    assert (ended.returncode, ended.stderr) == (3, "")
+
+
 PARENT = """
 import re, sys, time
 from mel.corpora import workers

@@ -221,3 +221,16 @@ def test_initial_weights():
 def test_only_pooler_pooling_has_a_pooler(pooling):
     assert "pooler" in init_params(CONFIG, 0)
     assert "pooler" not in init_params(dataclasses.replace(CONFIG, pooling=pooling), 0)
+
+
+def test_every_layer_drops_out_places_of_its_own():
+    config = EncoderConfig(8, 64, num_layers=2, num_heads=2, ffn_size=8, dropout=0.5, pooling="cls")
+    params = jax.tree.map(np.array, init_params(config, 0))
+    # Nothing comes through but the feed-forward bias, where it is kept: two values if both layers keep the same places.
+    for part in (params["embeddings"]["norm"], params["layers"]["output"], params["layers"]["down"]):
+        for leaf in part.values():
+            leaf[...] = 0
+    params["layers"]["down"]["bias"][...] = 1
+    rngs = {"dropout": jax.random.key(0)}
+    (row_D,) = BertEncoder(config).apply({"params": params}, np.ones((1, 1), np.int32), False, rngs=rngs)
+    assert len(np.unique(np.round(row_D, 4))) > 2

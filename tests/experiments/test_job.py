@@ -69,6 +69,7 @@ def test_the_scheduler_is_asked_for_a_signal_and_may_queue_the_job_again():
     subprocess.run(["bash", "-n", JOB], check=True)
 
 
+@pytest.mark.slow
 def test_told_to_end_it_is_queued_again_and_ends_as_if_nothing_had_been(scheduler, prepared, tmp_path):
     whole, run = (Workdir(shutil.copytree(prepared, tmp_path / name)) for name in ("whole", "run"))
     assert scheduler(whole.path).wait() == 0

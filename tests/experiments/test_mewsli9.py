@@ -59,6 +59,7 @@ def test_the_small_encoder_is_looked_at_after_round_0(thesis, tmp_path):
     assert open_artifact(Workdir(workdir).round(0).negatives, "negatives").facts["settings"]["negatives"] == "hard"
 
 
+@pytest.mark.slow
 def test_one_language_is_trained_on_and_all_are_evaluated_beside_olpeat(thesis, tmp_path):
     workdir = shutil.copytree(thesis, tmp_path / "run")
     run(run_rounds, "thesis/spanish/run_rounds.flags", f"--workdir={workdir}", *SMALL, "--train_languages=en")

@@ -1,5 +1,6 @@
 """A bundle stands alone, loads elsewhere, and refuses what is not whole."""
 
+import dataclasses
 import json
 import math
 import shutil
@@ -11,7 +12,7 @@ from mel.artifacts import START, Workdir, open_artifact
 from mel.bin import export
 from mel.corpora.kb import KnowledgeBase, read_entities
 from mel.encoder import pretrained
-from mel.evaluation.calibration import Calibration
+from mel.evaluation.calibration import Calibration, calibrate
 from mel.evaluation.evaluation_set import read_prepared
 from mel.linking.bundle import open_bundle
 from mel.shards.rows import TokenRows
@@ -172,3 +173,21 @@ def test_a_crash_while_exporting_leaves_nothing(untrained, tmp_path, monkeypatch
     with pytest.raises(KeyboardInterrupt):
         export.main(export.Config(workdir=str(work.path), round=START))
     assert not [path for path in work.path.iterdir() if "bundle" in path.name]
+
+
+def test_a_calibration_puts_translations_of_a_page_into_one_half(untrained, tmp_path, monkeypatch):
+    work, asked = Workdir(shutil.copytree(untrained.path, tmp_path / "run")), []
+
+    def in_pairs(*split):
+        mentions = read_prepared(*split)
+        names = dict.fromkeys(mentions.documents)
+        return dataclasses.replace(mentions, cluster_of={name: f"pair {n // 2}" for n, name in enumerate(names)})
+
+    def told(ranking, gold_Q, documents, kb):
+        asked.extend(documents)
+        return calibrate(ranking, gold_Q, documents, kb)
+
+    monkeypatch.setattr(export, "read_prepared", in_pairs)
+    monkeypatch.setattr(export, "calibrate", told)
+    export.main(export.Config(workdir=str(work.path), round=START, calibrate_on="mewsli"))
+    assert asked and all(name.startswith("pair ") for name in asked)

@@ -246,3 +246,14 @@ def test_nothing_is_saved_that_was_made_from_a_damaged_file(trained, tmp_path):
         checkpoints.save(1, trained)
     checkpoints.close()
     assert checkpoints.latest_step is None
+
+
+def test_the_values_of_an_optimiser_state_are_compared_and_not_its_files_alone(trained, new_state, work):
+    moved = trained._replace(opt_state=jax.tree.map(lambda leaf: leaf + 1, trained.opt_state))
+    for number, state in enumerate((trained, moved)):
+        publish_round(work, number, state)
+    published, other = open_checkpoint(work, 0), open_artifact(work.round(1).checkpoint, "checkpoint")
+    digest = {"opt_state_digest": other.facts["opt_state_digest"]}
+    said = dataclasses.replace(published.artifact, facts={**published.artifact.facts, **digest})
+    with pytest.raises(MelError, match="opt_state is damaged: its values are not those that were published"):
+        dataclasses.replace(published, artifact=said).train_state(new_state())

@@ -199,6 +199,7 @@ def test_a_second_command_for_the_same_round_is_refused(prepared, tmp_path):
     assert told in log.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_of_two_processes_one_that_is_told_to_end_ends_both(prepared, tmp_path):
     workdir = copy(prepared, tmp_path / "run")
     with socket.socket() as free:

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mel.training.loss import LossConfig, softmax_loss
-from mel.types import MelError
+from mel.training.loss import LossConfig, batch_loss, softmax_loss
+from mel.types import Batch, MelError
 
 MENTIONS = jnp.array([[1.0, 0.0], [0.0, 1.0]])
 CANDIDATES = jnp.array([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
@@ -254,3 +254,13 @@ def test_refusals():
     for scale in (0.0, -20.0, math.nan):
         with pytest.raises(MelError, match=f"--logit_scale={scale} must be above 0"):
             LossConfig(logit_scale=scale)
+
+
+@pytest.mark.parametrize("twin", [3, 4])
+def test_the_loss_of_a_batch_knows_which_columns_read_alike(twin):
+    vectors_ND = np.float32([[1, 0], [1, 0], [0.6, 0.8]])
+    columns = {"candidate_row_C": [1, 2], "entity_C": [7, 8], "twin_C": [3, twin], "log_q_C": [0, 0]}
+    asked = {"mention_row_B": [0], "gold_column_B": [0], "gold_B": [7]}
+    batch = Batch((), **{name: np.array(values) for name, values in (asked | columns).items()})
+    value, _ = batch_loss(LossConfig(logit_scale=1.0))(vectors_ND, batch)
+    assert float(value) == pytest.approx(0.0 if twin == 3 else log_sum(1.0, 0.6) - 1.0, abs=1e-6)

@@ -37,7 +37,7 @@ def plain_gradients(params, source, n):
             mention_BD, candidate_CD, jnp.searchsorted(entity_rows, golds), qids[golds], qids[entity_rows], None
         )[0]
 
-    return jax.value_and_grad(loss)(params)
+    return jax.jit(jax.value_and_grad(loss))(params)
 
 
 def our_gradients(params, batch, config=LossConfig()):
@@ -110,12 +110,13 @@ def test_training_the_rows_in_use_is_training_the_full_table(source, step):
 def test_dropout_follows_seed_and_step(source, new_state):
     encoder, batch = dataclasses.replace(ENCODER, dropout=0.3), source.batch_at(0, source.plan())
 
-    def losses(step, first):
-        states = [new_state(), new_state(), new_state()._replace(step=jnp.asarray(first, jnp.int32))]
+    def losses(seed, *steps):
+        states = (new_state()._replace(step=jnp.asarray(number, jnp.int32)) for number in steps)
+        step = new_step(encoder, seed=seed)
         return [float(step(state, put_batch(batch, make_mesh()))[1]["loss"]) for state in states]
 
-    once, again, later = losses(new_step(encoder, seed=0), 5)
-    other, _, _ = losses(new_step(encoder, seed=1), 5)
+    once, again, later = losses(0, 0, 0, 5)
+    (other,) = losses(1, 0)
     assert once == again
     assert len({once, later, other}) == 3
 
@@ -148,30 +149,22 @@ def dropped(params):
     return np.asarray(embeddings_ND).reshape(devices, *SAME_ROWS.shape[:1], -1)
 
 
-@pytest.fixture(scope="module")
-def by_devices(tmp_path_factory):
-    """What DEVICES_PROGRAM finds on 1 and on 8 devices."""
+def found_by(devices, folder):
+    """What DEVICES_PROGRAM finds on so many devices."""
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    folder, found = tmp_path_factory.mktemp("devices"), {}
-    for devices in (1, 8):
-        flags = f"--xla_force_host_platform_device_count={devices}"
-        command = [sys.executable, "-c", DEVICES_PROGRAM, root, str(folder / f"{devices}.npz")]
-        subprocess.run(command, env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}, check=True)
-        found[devices] = dict(np.load(folder / f"{devices}.npz"))
-    return found
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    command = [sys.executable, "-c", DEVICES_PROGRAM, root, str(folder / f"{devices}.npz")]
+    subprocess.run(command, env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}, check=True)
+    return dict(np.load(folder / f"{devices}.npz"))
 
 
-def test_eight_devices_give_the_loss_and_gradients_of_one(by_devices):
-    one, eight = by_devices[1], by_devices[8]
+def test_eight_devices_give_the_loss_and_gradients_of_one_and_each_drops_its_own_units(tmp_path, new_state):
+    one, eight = (found_by(devices, tmp_path) for devices in (1, 8))
     assert (one["devices"], eight["devices"]) == (1, 8)
     assert float(eight["loss"]) == pytest.approx(float(one["loss"]), rel=1e-6)
     difference = np.linalg.norm(eight["gradients"] - one["gradients"])
     assert difference < 1e-5 * np.linalg.norm(one["gradients"])
-
-
-def test_every_device_drops_other_units_by_its_own_key(by_devices, new_state):
-    """Device d drops by the key folded with d, then with the group: of the same rows, each other units."""
-    one, eight = (by_devices[devices]["dropped"] for devices in (1, 8))
+    one, eight = one["dropped"], eight["dropped"]  # device d drops by the key folded with d, then with the group
     assert len({device.tobytes() for device in eight}) == 8
     np.testing.assert_allclose(one[0], eight[0], atol=1e-6)
     model, params = BertEncoder(DROPPING), new_state().params
@@ -179,3 +172,10 @@ def test_every_device_drops_other_units_by_its_own_key(by_devices, new_state):
     for device, embeddings_ND in enumerate(eight):
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(DROPOUT_KEY), device), 0)
         np.testing.assert_allclose(embeddings_ND, drop(key), atol=1e-5)
+
+
+def test_no_group_or_chunk_drops_out_like_another(new_state):
+    encode = jax.jit(make_encode(dataclasses.replace(ENCODER, dropout=0.5), 16, make_mesh()))  # chunks of two texts
+    texts = np.ones((4, 8), np.int32)
+    rows_ND = np.asarray(encode(new_state().params, (texts, texts), jax.random.key(0)))
+    assert len(np.unique(np.round(rows_ND, 5), axis=0)) == 8  # of one text
