@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import special
 
 from mel.corpora.kb import KnowledgeBase
 from mel.evaluation.nil import (
@@ -71,7 +70,7 @@ class Calibration:
         weights = np.array([self.score_weight, self.margin_weight, self.bias])
         probability_Q = np.zeros(len(answered_Q))
         log_odds_Q = _softmax_log_odds(scores_QK, self.temperature) + _features(scores_QK) @ weights
-        probability_Q[answered_Q] = special.expit(log_odds_Q)
+        probability_Q[answered_Q] = _expit(log_odds_Q)
         return probability_Q
 
 
@@ -260,8 +259,13 @@ def _padded(scores_QK: np.ndarray, depth: int) -> np.ndarray:
 def _softmax_log_odds(scores_QK: np.ndarray, temperature: float) -> np.ndarray:
     """The log odds of the first column in a softmax of scores over the temperature, float64 [Q]."""
     scaled_QK = scores_QK / temperature
-    log_odds_Q = scaled_QK[:, 0] - special.logsumexp(scaled_QK[:, 1:], axis=1)
+    log_odds_Q = scaled_QK[:, 0] - np.logaddexp.reduce(scaled_QK[:, 1:], axis=1)
     return np.clip(log_odds_Q, -MOST_LOG_ODDS, MOST_LOG_ODDS)
+
+
+def _expit(log_odds: np.ndarray) -> np.ndarray:
+    """The probabilities of log odds."""
+    return np.exp(-np.logaddexp(0, -log_odds))
 
 
 def _features(scores_QK: np.ndarray) -> np.ndarray:
@@ -273,7 +277,7 @@ def _features(scores_QK: np.ndarray) -> np.ndarray:
 
 def _best_temperature(scores_QK: np.ndarray, target_Q: np.ndarray) -> float:
     """The temperature of least loss: the best of a grid, refined between its neighbours."""
-    from scipy import optimize  # here and below, because a linker has no use for it
+    from scipy import optimize  # here and below, because a linker has no use for it and would start later
 
     def loss(log_temperature: float) -> float:
         log_odds_Q = _softmax_log_odds(scores_QK, np.exp(log_temperature))
@@ -292,11 +296,11 @@ def _logistic(features_QF: np.ndarray, offset_Q: np.ndarray, target_Q: np.ndarra
     def loss_and_slope(weights_F: np.ndarray) -> tuple[float, np.ndarray]:
         log_odds_Q = offset_Q + features_QF @ weights_F
         loss = np.mean(np.logaddexp(0, log_odds_Q) - target_Q * log_odds_Q) + RIDGE * weights_F @ weights_F
-        error_Q = special.expit(log_odds_Q) - target_Q
+        error_Q = _expit(log_odds_Q) - target_Q
         return float(loss), features_QF.T @ error_Q / len(error_Q) + 2 * RIDGE * weights_F
 
     def curvature(weights_F: np.ndarray) -> np.ndarray:
-        probability_Q = special.expit(offset_Q + features_QF @ weights_F)
+        probability_Q = _expit(offset_Q + features_QF @ weights_F)
         weighted_QF = features_QF * (probability_Q * (1 - probability_Q))[:, None]
         return weighted_QF.T @ features_QF / len(offset_Q) + 2 * RIDGE * np.eye(len(weights_F))
 
