@@ -146,10 +146,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     for each in (questions, plain):
         load(server, each, chosen.clients, chosen.seconds / 5)  # every width is compiled
     print("| load | answers | p50, ms | p99, ms | requests/s | mentions/s |\n|---|---|---:|---:|---:|---:|")
-    for name, asked, clients in (
-        ("one client, spans given", questions, 1), (f"{chosen.clients} clients, spans given", questions, chosen.clients),
-        (f"{chosen.clients} clients, plain text", plain, chosen.clients),
-    ):  # fmt: skip
+    many = chosen.clients
+    parts = [("1 client, spans given", questions, 1), (f"{many} clients, spans given", questions, many)]
+    for name, asked, clients in [*parts, (f"{many} clients, plain text", plain, many)]:
         print(told(name, load(server, asked, clients, chosen.seconds), chosen.seconds), flush=True)
     peak, status = server.peak_mb(), server.stop()
     crowded = Server(chosen.bundle, max_waiting=chosen.waiting)
@@ -157,8 +156,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     name = f"{chosen.crowd} clients, {chosen.waiting} may wait"
     print(told(name, load(crowded, questions, chosen.crowd, chosen.seconds), chosen.seconds))
     after = crowded.ask(crowded.connect(), questions[0]).status
-    print(f"\npeak memory {peak:.0f} MiB, in the crowd {crowded.peak_mb():.0f} MiB; the next request is answered {after}; "
-          f"exit status after SIGTERM {status} and {crowded.stop()}")  # fmt: skip
+    crowd_peak, crowd_status = crowded.peak_mb(), crowded.stop()
+    print(f"\npeak memory {peak:.0f} MiB, in the crowd {crowd_peak:.0f} MiB; the next request is answered {after}")
+    print(f"exit status after SIGTERM {status} and {crowd_status}")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import bisect
 import dataclasses
 import math
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import orjson
@@ -80,6 +80,10 @@ class Detector:
         values["languages"] = self.forms.languages
         (folder / FILE).write_bytes(orjson.dumps(values, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
 
+    def with_names(self, names: Iterable[str]) -> Detector:
+        """The detector that also knows some names that came later, such as those of entities that were added."""
+        return dataclasses.replace(self, forms=self.forms.with_names(names))
+
     def threshold_for(self, precision: float) -> float:
         """The least probability from which on so many of the detected forms were linked on the held-out pages.
 
@@ -148,7 +152,7 @@ def detect(forms: Forms, text: str) -> Detected:
     """All forms in a text, however improbable."""
     found = Detected([], [], [])
     in_text = folded(text)
-    for start, end, form in forms.trie.find(in_text):
+    for start, end, form in forms.find(in_text):
         span = in_text.span(start, end)
         surface_form = text[span.start : span.end]
         found.spans.append(span)

@@ -11,6 +11,7 @@ The trie is mapped into memory: opening it takes no time, and all processes shar
 
 from __future__ import annotations
 
+import heapq
 import os
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -98,19 +99,22 @@ def is_form(form: str) -> bool:
 class Forms:
     """Forms and how often they were linked.
 
+    Forms that came later have the numbers after those of the trie, and no page.
+
     Example:
-      forms = Forms.read(folder)
-      [found] = forms.trie.find(folded("Paris"))
-      forms.link_probability([found.form], [True], "de", prior=0.1)  # .93: of 100 pages with "Paris", 94 link it
+      forms = Forms.read(folder, languages)
+      [found] = forms.find(folded("Paris"))
+      forms.link_probability([found.form], [True], "de", prior=(0.5, 0.6))  # [.94]: 94 of 100 pages with it link it
     """
 
     def __init__(
         self, trie: FormTrie, languages: Sequence[str], named_F: np.ndarray, ends_F: np.ndarray,
-        language_N: np.ndarray, pages_N22: np.ndarray,
+        language_N: np.ndarray, pages_N22: np.ndarray, later: FormTrie | None = None,
     ):  # fmt: skip
         self.trie, self.languages = trie, tuple(languages)
         self.named_F = named_F
         self._ends_F, self._language_N, self._pages_N22 = ends_F, language_N, pages_N22
+        self._later = later
 
     @classmethod
     def of(cls, trie: FormTrie, named_F: np.ndarray, counts: Sequence[tuple[str, PageCounts]]) -> Forms:
@@ -136,10 +140,25 @@ class Forms:
         for name, column in zip(COLUMNS, values, strict=True):
             np.save(folder / f"{name}.npy", column)
 
+    def with_names(self, strings: Iterable[str]) -> Forms:
+        """These forms and some names that came later, which no page holds; those of an earlier call are left out."""
+        new = FormTrie.of(form for form in folded_forms(strings) if self.trie.number(form) < 0)
+        values = self.named_F, self._ends_F, self._language_N, self._pages_N22
+        return Forms(self.trie, self.languages, *values, later=new)
+
+    def find(self, text: Folded) -> Iterator[Found]:
+        """All forms in a text that begin and end where words may, by their start; they may overlap."""
+        if not self._later:
+            return self.trie.find(text)
+        later = (found._replace(form=found.form + len(self.trie)) for found in self._later.find(text))
+        return heapq.merge(self.trie.find(text), later)
+
     def counts(self, forms_n: np.ndarray, language: str | None = None) -> np.ndarray:
         """Pages of one language, or of all, that hold some forms: float64 [n, 2, 2] as in `PageCounts`."""
-        ends_n = self._ends_F[forms_n]
-        begins_n = np.where(forms_n > 0, self._ends_F[np.maximum(forms_n - 1, 0)], 0)
+        known_n = forms_n < len(self.trie)  # what came later has none
+        places_n = np.where(known_n, forms_n, 0)
+        ends_n = np.where(known_n, self._ends_F[places_n], 0)
+        begins_n = np.where(known_n & (places_n > 0), self._ends_F[places_n - 1], 0)
         sizes_n = ends_n - begins_n
         owner = np.repeat(np.arange(len(forms_n)), sizes_n)
         rows = np.arange(len(owner)) + np.repeat(begins_n - np.cumsum(sizes_n) + sizes_n, sizes_n)
@@ -167,7 +186,9 @@ class Forms:
           prior: the probability before any evidence, of a form that is only linked and of one that is a name.
         """
         forms_n, case_n = np.asarray(forms, np.int64), np.asarray(upper, np.int64)
-        probability_n = np.asarray(prior, np.float64)[self.named_F[forms_n].astype(np.int64)]
+        named_n = forms_n >= len(self.trie)
+        named_n[~named_n] = self.named_F[forms_n[~named_n]]
+        probability_n = np.asarray(prior, np.float64)[named_n.astype(np.int64)]
         everywhere = self.counts(forms_n)
         levels = [everywhere] if language is None else [everywhere, self.counts(forms_n, language)]
         for counts_n22 in levels:

@@ -141,7 +141,7 @@ async def _link_nif(service: Service, request: Request) -> Response:
     contexts = await run_in_threadpool(nif.read, body)
     for context in contexts:
         check_text(context.text, bounds)
-    links = await asyncio.gather(*(service.links(context.text, Options(top_k=1)) for context in contexts))
+    links = [await service.links(context.text, Options(top_k=1)) for context in contexts]  # one place in the line
     content = await run_in_threadpool(nif.annotated, contexts, links)
     return Response(content, media_type="text/turtle")
 

@@ -47,6 +47,16 @@ def test_what_is_not_installed_is_named_with_the_way_to_get_it(name, monkeypatch
     )
 
 
+def test_what_serving_needs_comes_with_another_extra(monkeypatch):
+    def missing():
+        raise ModuleNotFoundError("No module named 'uvicorn'", name="uvicorn")
+
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/mel-serve"])
+    monkeypatch.setitem(sys.modules, "mel.bin.serve", types.SimpleNamespace(console=missing))
+    with pytest.raises(SystemExit, match=r"uvicorn is not installed: .*mel-linker\[serve\]. brings what serving needs"):
+        console.serve()
+
+
 def test_every_installation_says_its_version(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["/usr/bin/mel-train", "--version"])
     console.no_such()

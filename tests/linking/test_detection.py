@@ -79,3 +79,8 @@ def test_what_stays_does_not_overlap_and_nothing_more_would_fit():
     kept = [spans[place] for place in without_overlaps(spans, rng.random(100).tolist())]
     assert all(one.end <= other.start for one, other in itertools.pairwise(kept))
     assert all(any(span.start < other.end and other.start < span.end for other in kept) for span in spans)
+
+
+def test_names_that_came_later_are_detected(detector):
+    assert detector.spans("Quince Bay", "en", 0.2) == []
+    assert detector.with_names(["Quince Bay"]).spans("Quince Bay", "en", 0.2) == [(Span(0, 10), 0.3)]

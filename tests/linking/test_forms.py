@@ -92,3 +92,20 @@ def test_a_damaged_trie_is_named(tmp_path):
     (tmp_path / "forms.marisa").write_bytes(b"no trie")
     with pytest.raises(MelError, match="forms.marisa cannot be read as a trie"):
         FormTrie.open(tmp_path / "forms.marisa")
+
+
+def test_names_that_came_later_are_found_and_no_page_holds_them():
+    trie = trie_of("New York", "mill")
+    forms = forms_of(trie, en={"mill": (0, 3, 4, 4)}).with_names(["New York City", "MILL", "the mill", "..."])
+    text = folded("In New York City the Mill")
+    later = sorted(found for found in forms.find(text) if found.form >= 2)
+    assert [text.text[found.start : found.end] for found in forms.find(text)] == [
+        "new york", "new york city", "the mill", "mill",
+    ]  # fmt: skip
+    assert len(later) == 2 and {found.form for found in later} == {2, 3}
+    numbers = np.array([trie.number("mill"), 2, 3])
+    for language in (None, "en"):
+        assert forms.counts(numbers, language).sum(axis=(1, 2)).tolist() == [11, 0, 0]
+        assert forms.link_probability(numbers, [False] * 3, language, (0.1, 0.3)).tolist()[1:] == [0.3, 0.3]
+    again = forms.with_names(["Ceres"])
+    assert sorted(found.form for found in again.find(folded("Ceres the mill"))) == [trie.number("mill"), 2]

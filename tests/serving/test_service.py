@@ -1,5 +1,6 @@
 """The service in process: its answers, what it refuses and how, and what it counts."""
 
+import asyncio
 import threading
 import time
 
@@ -10,6 +11,7 @@ from starlette.testclient import TestClient
 
 import mel
 from mel.linking.nif import ITSRDF, NIF
+from mel.serving import service as services
 from mel.serving.service import LimitsConfig, application
 from mel.types import MelError
 
@@ -99,6 +101,21 @@ def test_a_large_body_is_refused(client):
     assert ask(client).status_code == 200
 
 
+def test_a_body_that_does_not_come_is_given_up(service, monkeypatch):
+    monkeypatch.setattr(services, "BODY_SECONDS", 0.01)
+    sent = []
+
+    async def receive():
+        await asyncio.sleep(30)
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/link", "headers": [], "query_string": b""}
+    asyncio.run(application(service)(scope, receive, send))
+    assert sent[0]["status"] == 408 and b"did not come within 0.01 seconds" in sent[1]["body"]
+
+
 def test_the_service_goes_on_after_a_fault_of_its_own(client):
     answer = ask(client, text="broken")
     assert answer.status_code == 500 and answer.json() == {"error": "The service failed to answer; its log says why."}
@@ -123,6 +140,15 @@ def test_nif_without_phrases_is_detected_and_named_after_its_context(client):
     }  # fmt: skip
     assert str(graph.value(phrases["Paris"], ITSRDF.taIdentRef)) == "http://www.wikidata.org/entity/Q1"
     assert all(graph.value(phrase, NIF.referenceContext) == context for phrase in phrases.values())
+
+
+def test_nif_of_many_texts_takes_one_place_in_the_line(client):
+    many = NIF_HEAD + "".join(
+        f'<http://gerbil/doc{n}#char=0,5> a nif:Context ; nif:isString "Paris" .\n' for n in range(2, 12)
+    )
+    answer = client.post("/nif", content=many)
+    graph = Graph().parse(data=answer.content, format="turtle")
+    assert answer.status_code == 200 and len(list(graph.subjects(RDF.type, NIF.Context))) == 11
 
 
 def test_nif_with_phrases_links_just_these(client):
