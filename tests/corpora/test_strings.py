@@ -93,9 +93,9 @@ def test_what_is_announced_of_a_mapped_column_is_whole_pages(tmp_path, monkeypat
     will_need = columns.mmap.MADV_WILLNEED
     assert told == [(will_need, 0, 8192), (will_need, 8 * 4096, 128 + 36_000 - 8 * 4096)]
     told.clear()
-    assert announce(spied[1000:], np.array([0, 5000]), np.array([3500, 5001])) == 2
-    # Bytes 4,128 to 18,127 and 24,128 to 24,131 of the file.
-    assert told == [(will_need, 4096, 4 * 4096), (will_need, 5 * 4096, 4096)]
+    assert announce(spied[1000:], np.array([0, 7000]), np.array([3500, 7001])) == 2
+    # Bytes 4,128 to 18,127 and 32,128 to 32,131 of the file.
+    assert told == [(will_need, 4096, 4 * 4096), (will_need, 7 * 4096, 4096)]
     assert announce(mapped, np.array([5]), np.array([5])) == 1 and announce(mapped, np.array([]), np.array([])) == 0
     assert announce(np.arange(9), np.array([1]), np.array([2])) == 0
     assert mapped.tolist() == list(range(9000))
