@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import mmap
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 BYTES_AT_ONCE = 1 << 20
+SHARE_OF_MEMORY = 0.5  # the rest is for what computes
+LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # of containers
 
 
 def read_column(path: str | os.PathLike) -> np.ndarray:
@@ -21,18 +25,68 @@ def read_column(path: str | os.PathLike) -> np.ndarray:
     return np.asarray(np.load(path, mmap_mode="r"))
 
 
+def fits_in_memory(columns: Iterable[np.ndarray]) -> bool:
+    """Whether the system can keep mapped columns in memory once they were read; so where it does not say what it has."""
+    return sum(column.nbytes for column in columns) <= SHARE_OF_MEMORY * _available()
+
+
 def advise_random(column: np.ndarray) -> bool:
     """Tells the system that a mapped column is read here and there, so that it reads no page that nobody asked for.
 
     Reading it from end to end is slow from then on. Returns whether it was told: an array in memory is left alone.
     """
+    mapped = _map_of(column)
+    if mapped is None:
+        return False
+    mapped.madvise(mmap.MADV_RANDOM)
+    return True
+
+
+def announce(column: np.ndarray, first_n: np.ndarray, end_n: np.ndarray) -> int:
+    """Tells the system which values of a mapped column will be read soon, so that it reads them all at the same time.
+
+    Args:
+      column: of one axis.
+      first_n, end_n: where each stretch of values begins and ends.
+
+    Returns:
+      how many stretches of pages it was told; 0 for an array in memory.
+    """
+    mapped = _map_of(column)
+    if mapped is None or not len(first_n):
+        return 0
+    offset = column.ctypes.data - np.frombuffer(mapped, np.uint8).ctypes.data
+    bytes_n, after_n = (offset + column.itemsize * np.asarray(each, np.int64) for each in (first_n, end_n))
+    page_n = bytes_n // mmap.PAGESIZE
+    count_n = np.maximum(after_n - 1, bytes_n) // mmap.PAGESIZE - page_n + 1
+    within_p = np.arange(count_n.sum()) - np.repeat(np.cumsum(count_n) - count_n, count_n)
+    pages_p = np.unique(np.repeat(page_n, count_n) + within_p)
+    breaks = np.flatnonzero(np.diff(pages_p) > 1) + 1
+    starts = pages_p[np.concatenate([[0], breaks])] * mmap.PAGESIZE
+    ends = np.minimum((pages_p[np.concatenate([breaks, [len(pages_p)]]) - 1] + 1) * mmap.PAGESIZE, len(mapped))
+    for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+        mapped.madvise(mmap.MADV_WILLNEED, start, end - start)
+    return len(starts)
+
+
+def _map_of(column: np.ndarray) -> mmap.mmap | None:
+    """The map that an array is a view of; None where it is none, or where the system cannot be told anything."""
     owner = column
     while isinstance(owner, np.ndarray):
         owner = owner.base
-    if not isinstance(owner, mmap.mmap) or not hasattr(mmap, "MADV_RANDOM"):
-        return False
-    owner.madvise(mmap.MADV_RANDOM)
-    return True
+    return owner if isinstance(owner, mmap.mmap) and hasattr(mmap, "MADV_RANDOM") else None
+
+
+def _available() -> float:
+    """The bytes of memory that this process may still take, and the system for it."""
+    with contextlib.suppress(OSError, StopIteration, ValueError):
+        lines = pathlib.Path("/proc/meminfo").read_text("ascii").splitlines()
+        available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+        for limit in LIMITS:
+            with contextlib.suppress(OSError, ValueError):
+                available = min(available, int(pathlib.Path(limit).read_text("ascii")))
+        return available
+    return math.inf
 
 
 class ColumnWriter:

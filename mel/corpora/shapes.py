@@ -20,7 +20,7 @@ CLASSES = 64
 SPREAD = np.uint32(0x9E3779B1)  # neighbours among code points fall into different classes
 STRINGS_AT_ONCE = 8192
 SHAPES_AT_ONCE = 1 << 15  # as many as a core's cache holds
-ROUNDING = np.float32(0.01)  # of distances, which are whole numbers; more than float32 is off
+ROUNDING = np.float32(1e-6)  # more than quotients of small whole numbers in float32 are off
 COLUMNS = {"once": np.uint64, "twice": np.uint64, "lengths": np.uint32}
 
 
@@ -64,9 +64,10 @@ class Shapes(NamedTuple):
             bits_n = np.bitwise_count(self.once_N[some] ^ once) + np.bitwise_count(self.twice_N[some] ^ twice)
             lengths_n = self.lengths_N[some].astype(np.float32)
             least_n = np.maximum(np.abs(lengths_n - np.float32(length)), bits_n)
-            both_n = lengths_n + np.float32(length)
+            least_n /= np.maximum(lengths_n + np.float32(length), np.float32(1))
+            levels_n = levels_N[some]
             for bound in bounds:
-                levels_N[some] += least_n > np.float32(1 - bound) * both_n + ROUNDING
+                levels_n += least_n > np.float32(1 - bound) + ROUNDING
         return levels_N
 
 

@@ -50,6 +50,8 @@ class BatchSource:
       log_q: whether batches tell how likely their candidates are to be in one.
       chosen_n: the mentions to draw, rows of `mentions` whose gold the KB has; None for all of these.
       twin_E: the first entity row that reads like each; looked for where it is not given.
+      from_disk: whether memory cannot hold the tokens of all rows: the system is told which ones a batch needs, reads
+        these at the same time, and nothing beside them. Where memory can hold them, that would only cost time.
     """
 
     mentions: RowSet
@@ -63,8 +65,12 @@ class BatchSource:
     log_q: bool = False
     chosen_n: np.ndarray | None = None
     twin_E: np.ndarray | None = None
+    from_disk: bool = False
 
     def __post_init__(self):
+        if self.from_disk:
+            for row_set in (self.mentions, self.entities):
+                advise_random(row_set.rows.tokens_T)
         if self.order.batch_size % self.devices:
             raise MelError(
                 f"--batch_size={self.batch_size} cannot be split over {self.devices} devices: make it a multiple."
@@ -107,6 +113,9 @@ class BatchSource:
         mention_rows_B = self.mention_rows(n)
         entity_rows_c = self.entity_rows(mention_rows_B)
         lengths = self._lengths(mention_rows_B, entity_rows_c)
+        if self.from_disk:
+            self.mentions.rows.announce(mention_rows_B)
+            self.entities.rows.announce(entity_rows_c)
         for layout in layouts:
             slots = _slots(layout, lengths)
             if slots is not None and len(entity_rows_c) <= layout.candidates:
@@ -175,18 +184,6 @@ class BatchSource:
                 self._log_q_E[entity_rows_c] if self.log_q else np.zeros(len(entity_rows_c)), (0, padding)
             ).astype(np.float32),
         )
-
-    def read_here_and_there(self) -> None:
-        """Tells the system that batches are all that is read from now on: rows far from each other.
-
-        What is read from end to end is read before.
-        """
-        _ = self._twin_E, self.log_q and self._log_q_E
-        for rows in (self.mentions.rows, self.entities.rows):
-            for column in (rows.tokens_T, rows.offsets_N1):
-                advise_random(column)
-        if self.negatives is not None:
-            advise_random(self.negatives.rows_nK)
 
     @functools.cached_property
     def _twin_E(self) -> np.ndarray:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from mel.corpora.columns import announce
 from mel.shards.permutation import mix
 
 ROWS_AT_ONCE = 2**20
@@ -40,6 +41,10 @@ class TokenRows:
     def lengths_of(self, row_ids_n: np.ndarray) -> np.ndarray:
         """The lengths of these rows; of the others nothing is read."""
         return self.offsets_N1[row_ids_n + 1] - self.offsets_N1[row_ids_n]
+
+    def announce(self, row_ids_n: np.ndarray) -> None:
+        """Tells the system that these rows will be read soon, where they are mapped."""
+        announce(self.tokens_T, self.offsets_N1[row_ids_n], self.offsets_N1[row_ids_n + 1])
 
     def take(self, row_ids_n: np.ndarray) -> TokenRows:
         """These rows alone, in this order."""

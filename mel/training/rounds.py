@@ -15,6 +15,7 @@ from absl import logging
 
 from mel.artifacts import START, Artifact, Round, Workdir, exists, open_artifact
 from mel.config import REQUIRED, flag, group
+from mel.corpora.columns import fits_in_memory
 from mel.cost import record_cost
 from mel.encoder.backend import Compute, ComputeConfig, choose_compute, keep_compiled, tokens_at_once
 from mel.encoder.config import EncoderConfig
@@ -222,7 +223,6 @@ def _run(
 ) -> tuple[TrainState, dict[str, int]]:  # fmt: skip
     """Steps to the end of the round; without `checkpoints`, on one batch again and again."""
     mesh, layouts = make_mesh(), source.plan(*config.steps)
-    source.read_here_and_there()
     compute = choose_compute(config.compute.precision, encoder.hidden_size // encoder.num_heads)
     logging.info("Batch layout: %s on %d device(s)", layouts[0], mesh.size)
     state = jax.device_put(jax.device_get(state), replicated(mesh))  # several hosts only take it from the host
@@ -275,9 +275,10 @@ def _batch_source(
     negatives = open_negatives(inputs["negatives"].path, inputs["mention_tokens"]) if "negatives" in inputs else None
     languages = inputs["mention_tokens"].facts["languages"]
     chosen_n = usable_mentions(mentions, languages, config.train_languages, config.train_mentions, config.seed)
+    from_disk = not fits_in_memory([mentions.rows.tokens_T, entities.rows.tokens_T])
     return BatchSource(
         mentions, entities, negatives, config.batch_size, config.seed, tokens_at_once(), jax.device_count(),
-        vocabulary.compact_id_V, config.loss.log_q_correction, chosen_n, open_twins(*twins),
+        vocabulary.compact_id_V, config.loss.log_q_correction, chosen_n, open_twins(*twins), from_disk,
     )  # fmt: skip
 
 

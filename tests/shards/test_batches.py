@@ -188,6 +188,22 @@ def test_for_log_q_mentions_with_negatives_stand_for_those_without(source):
     assert not np.array_equal(few._log_q_E, dataclasses.replace(source, log_q=True)._log_q_E)
 
 
+def test_a_batch_from_disk_is_the_same_and_announces_what_it_needs(source, tmp_path, monkeypatch):
+    def mapped(name, row_set):
+        np.save(tmp_path / f"{name}.npy", row_set.rows.tokens_T)
+        tokens_T = np.load(tmp_path / f"{name}.npy", mmap_mode="r")
+        return dataclasses.replace(row_set, rows=TokenRows(tokens_T, row_set.rows.offsets_N1))
+
+    announced, announce = [], TokenRows.announce
+    monkeypatch.setattr(TokenRows, "announce", lambda rows, ids: announced.append(ids) or announce(rows, ids))
+    mentions, entities = mapped("mentions", source.mentions), mapped("entities", source.entities)
+    disk = dataclasses.replace(source, mentions=mentions, entities=entities, from_disk=True)
+    layouts = source.plan()
+    assert same(disk.batch_at(4, layouts), source.batch_at(4, layouts))
+    mention_rows = source.mention_rows(4)
+    assert [each.tolist() for each in announced] == [mention_rows.tolist(), source.entity_rows(mention_rows).tolist()]
+
+
 def test_refusals(source):
     with pytest.raises(
         MelError, match="--batch_size=101 is not between 1 and the 100 mentions whose gold is in the KB"
