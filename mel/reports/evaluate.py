@@ -42,8 +42,8 @@ from mel.reports.report import (
 )
 from mel.shards.blocks import Windows
 from mel.shards.datasets import open_rows, open_twins
-from mel.systems.system import WITH_SCORES, System, SystemConfig, open_system
 from mel.shards.rows import TokenRows
+from mel.systems.system import WITH_SCORES, System, SystemConfig, open_system
 from mel.text.tokenizer import Tokenizer
 from mel.types import MarkedText, MelError, Span
 
