@@ -69,7 +69,7 @@ class World(NamedTuple):
         return [
             Command("prepare", "prepare_data", (workdir, *sources, *PREPARATION)),
             *([rounds] if whole else [*apart, Command("evaluate", rounds.binary, rounds.flags)]),
-            Command("export", "export", (workdir, "--calibrate_on=held_out")),
+            Command("export", "export", (workdir, "--calibrate_on=held_out", "--fusion_weight=0.02")),
             Command("link", "link", (bundle, *files)),
         ]
 

@@ -153,10 +153,10 @@ class _Lookup(NamedTuple):
     by_lower_case: Hashes
     ends_S: np.ndarray
     lines_P: np.ndarray
-    languages: Sequence[str]
+    languages: list[str]
 
     @classmethod
-    def read(cls, folder: pathlib.Path, name: str, languages: Sequence[str]) -> _Lookup:
+    def read(cls, folder: pathlib.Path, name: str, languages: list[str]) -> _Lookup:
         strings, by_lower_case = Strings.read(folder, name), Hashes.read(folder, name)
         shapes = Shapes.read(folder, name)
         ends_S, lines_P = (read_column(folder / f"{name}_{each}.npy") for each in ("line_ends", "lines"))
@@ -240,8 +240,8 @@ class AliasTable:
         folder = pathlib.Path(folder)
         try:
             languages = list(Strings.read(folder, LANGUAGES))
-            lookups = [_Lookup.read(folder, name, languages) for name in COLUMNS]
-            return cls(*lookups, read_column(folder / f"{LINKED}.npy"))
+            links, lemmas, names = (_Lookup.read(folder, name, languages) for name in COLUMNS)
+            return cls(links, lemmas, names, read_column(folder / f"{LINKED}.npy"))
         except OSError as error:
             raise MelError(f"The alias table {folder} cannot be read: {error.strerror or error}.") from error
         except (ValueError, EOFError) as error:
@@ -263,7 +263,7 @@ class AliasTable:
 
     def lines(self, name: str) -> Iterator[tuple[str, list[_Line]]]:
         """The strings of one of `COLUMNS`, sorted, and the lines of each; titles are not among them."""
-        lookup = dict(zip(COLUMNS, (self._links, self._lemmas, self._names[0]), strict=True))[name]
+        lookup = (self._links, self._lemmas, self._names[0])[COLUMNS.index(name)]
         return ((string, lookup.spellings(string)[string]) for string in sorted(set(lookup.strings)))
 
     def add_titles(self, kb: KnowledgeBase) -> None:

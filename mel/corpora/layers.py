@@ -67,6 +67,8 @@ class LayeredHashes(Hashes):
 class LayeredShapes(Shapes):
     """The shapes of both layers, of which only `levels` can be asked."""
 
+    layers: tuple[Shapes, Shapes]
+
     def __new__(cls, base: Shapes, more: Shapes):
         shapes = super().__new__(cls, *more)
         shapes.layers = base, more

@@ -104,4 +104,4 @@ def _similarities(lowered: str, strings: Sequence[str]) -> dict[str, float]:
         [lowered], [string.lower() for string in strings], scorer=Indel.normalized_similarity,
         score_cutoff=LEAST_SIMILARITY, dtype=np.float32,
     )  # fmt: skip
-    return {strings[place]: float(similarity_s[place]) for place in np.flatnonzero(similarity_s)}
+    return {strings[place]: float(similarity_s[place]) for place in np.flatnonzero(similarity_s).tolist()}

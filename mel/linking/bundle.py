@@ -175,7 +175,7 @@ def publish_bundle(
         if exists(work.detector):
             inputs["detector"] = open_artifact(work.detector, detection.KIND, {"kb": kb})
             copy_files(inputs["detector"], draft / DETECTOR)
-        if ingredients.context_embeddings is not None:
+        if ingredients.context_embeddings is not None and ingredients.context_entities_M is not None:
             inputs["context_embeddings"] = ingredients.context_embeddings
             publish_index(draft / CONTEXTS / "index", ingredients.index, ingredients.context_embeddings)
             np.save(draft / CONTEXT_ENTITIES, ingredients.context_entities_M)

@@ -130,8 +130,8 @@ class Forms:
     @classmethod
     def read(cls, folder: pathlib.Path, languages: Sequence[str]) -> Forms:
         """Maps what `write` wrote."""
-        columns = (read_column(folder / f"{name}.npy") for name in COLUMNS)
-        return cls(FormTrie.open(folder / TRIE), languages, *columns)
+        named_F, ends_F, language_N, pages_N22 = (read_column(folder / f"{name}.npy") for name in COLUMNS)
+        return cls(FormTrie.open(folder / TRIE), languages, named_F, ends_F, language_N, pages_N22)
 
     def write(self, folder: pathlib.Path) -> None:
         """Writes what `read` reads, but for the languages."""
@@ -171,8 +171,9 @@ class Forms:
         return counts_n22
 
     def link_probability(
-        self, forms: Sequence[int], upper: Sequence[bool], language: str | None, prior: Sequence[float]
-    ) -> np.ndarray:
+        self, forms: Sequence[int] | np.ndarray, upper: Sequence[bool] | np.ndarray, language: str | None,
+        prior: Sequence[float],
+    ) -> np.ndarray:  # fmt: skip
         """How probable it is that a page links a form that it holds, float64 [n].
 
         The share of the pages that link it, from the narrowest evidence: as it is in the language, in any case in the

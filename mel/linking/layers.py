@@ -122,7 +122,7 @@ def join_evidence(base: Evidence, later: Later | None) -> Evidence:
         table = base.table.joined(later.table, kb, replaced_names(base.kb, later.rows))
     return LayeredEvidence(
         kb,
-        LayeredRows(base.embeddings_ED, later.embeddings_MD),
+        LayeredRows(base.embeddings_ED, later.embeddings_MD),  # pyright: ignore[reportArgumentType]
         LayeredIndex(base.index, ExactIndex(later.embeddings_MD), len(base.kb)),
         _still_known(base.contexts, kb, later.rows),
         table,

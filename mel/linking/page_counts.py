@@ -229,9 +229,10 @@ def _page_counts(keys: np.ndarray) -> PageCounts:
     keys, times = np.unique(keys, return_counts=True)
     forms, place = np.unique(keys // 4, return_inverse=True)
     pages = np.zeros((len(forms), 2, 2), np.uint32)
-    np.add.at(pages, (place, 1, keys % 2), times.astype(np.uint32))
+    np.add.at(pages, (place, 1, keys % 2), times.astype(np.uint32))  # pyright: ignore[reportArgumentType]
     linked = keys % 4 >= 2
-    np.add.at(pages, (place[linked], 0, keys[linked] % 2), times[linked].astype(np.uint32))
+    linked_times = times[linked].astype(np.uint32)
+    np.add.at(pages, (place[linked], 0, keys[linked] % 2), linked_times)  # pyright: ignore[reportArgumentType]
     return PageCounts(forms, pages)
 
 

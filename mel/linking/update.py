@@ -236,8 +236,9 @@ def _write(
     if not (folder / ALIAS_TABLE).is_dir():
         return write_later(folder, plan.rows, described, vectors_MD, None, {})
     counts, numbers = count_names(added), dict(plan.numbers)
-    for name, count in zip(alias_table.COLUMNS, counts, strict=True) if later.table else ():
-        count.update(_kept_names(later.table, name, layers.kb, plan.dropped, numbers))
+    if later.table is not None:
+        for name, count in zip(alias_table.COLUMNS, counts, strict=True):
+            count.update(_kept_names(later.table, name, layers.kb, plan.dropped, numbers))
     return write_later(folder, plan.rows, described, vectors_MD, counts, numbers)
 
 

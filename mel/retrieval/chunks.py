@@ -44,7 +44,7 @@ def mine_chunks(
     order_n = np.argsort(lengths_n, kind="stable")
     parts = [order_n[start : start + MENTIONS_A_CHUNK] for start in range(0, len(order_n), MENTIONS_A_CHUNK)]
     facts = [
-        {"settings": dict(settings), "mentions": hashlib.sha256(mentions_n[part].astype(np.int64)).hexdigest()}
+        {"settings": dict(settings), "mentions": hashlib.sha256(mentions_n[part].astype(np.int64).tobytes()).hexdigest()}
         for part in parts
     ]
     paths = [folder / f"{number:05d}" for number in range(len(parts))]
@@ -52,7 +52,7 @@ def mine_chunks(
     done = sum(len(part) for part, rows in zip(parts, found, strict=True) if rows is not None)
     if done:
         logging.info("Going on after %d of %d mentions.", done, len(mentions_n))
-    progress, rows_nK = Progress("mining", len(mentions_n), "mentions", done), None
+    progress, rows_nK = Progress("mining", len(mentions_n), "mentions", done), np.empty((len(mentions_n), 0), np.int32)
     for path, part, stated, rows_cK in zip(paths, parts, facts, found, strict=True):
         if rows_cK is None:
             rows_cK = mine(mentions_n[part], progress.add)
@@ -61,7 +61,8 @@ def mine_chunks(
                     draft.reads(name, artifact)
                 draft.facts = stated
                 np.save(draft / ROWS, rows_cK)
-        rows_nK = np.empty((len(mentions_n), rows_cK.shape[1]), np.int32) if rows_nK is None else rows_nK
+        if not rows_nK.size:
+            rows_nK = np.empty((len(mentions_n), rows_cK.shape[1]), np.int32)
         rows_nK[part] = rows_cK
     progress.close()
     return rows_nK

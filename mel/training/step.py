@@ -140,6 +140,6 @@ def _encode_group(
     chunks = chunk_count(rows, width, chunk_tokens)
     run = encode_chunk if keep_states else jax.checkpoint(encode_chunk)
     if chunks == 1:  # a loop would be traced and compiled for nothing
-        return run((tokens_NL, word_NLD, key))
+        return run((tokens_NL, word_NLD, key))  # pyright: ignore[reportReturnType]
     inputs = tokens_NL.reshape(chunks, -1, width), word_NLD.reshape(chunks, -1, width, config.hidden_size)
     return jax.lax.map(run, (*inputs, jax.random.split(key, chunks))).reshape(rows, config.hidden_size)
