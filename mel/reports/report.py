@@ -186,7 +186,7 @@ def markdown(report: Mapping[str, Any]) -> str:
 
 
 def language_rows(report: Mapping[str, Any]) -> dict[str, recall.Scores]:
-    """The rows of the table by language, by name: each language, all of them, and all without context if it was asked."""
+    """The rows of the table by language: each, all of them, and all without context if that was asked."""
     rows = report["by_language"] | {"micro": report["micro"] | {"mentions": report["mentions"]}}
     rows["macro"] = report["macro"]
     if without := report.get("scores_without_context"):

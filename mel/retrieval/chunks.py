@@ -43,10 +43,7 @@ def mine_chunks(
     """
     order_n = np.argsort(lengths_n, kind="stable")
     parts = [order_n[start : start + MENTIONS_A_CHUNK] for start in range(0, len(order_n), MENTIONS_A_CHUNK)]
-    facts = [
-        {"settings": dict(settings), "mentions": hashlib.sha256(mentions_n[part].astype(np.int64).tobytes()).hexdigest()}
-        for part in parts
-    ]
+    facts = [{"settings": dict(settings), "mentions": _digest(mentions_n[part])} for part in parts]
     paths = [folder / f"{number:05d}" for number in range(len(parts))]
     found = [_read(path, inputs, stated) for path, stated in zip(paths, facts, strict=True)]
     done = sum(len(part) for part, rows in zip(parts, found, strict=True) if rows is not None)
@@ -66,6 +63,10 @@ def mine_chunks(
         rows_nK[part] = rows_cK
     progress.close()
     return rows_nK
+
+
+def _digest(rows_c: np.ndarray) -> str:
+    return hashlib.sha256(rows_c.astype(np.int64).tobytes()).hexdigest()
 
 
 def _read(path: pathlib.Path, inputs: Mapping[str, Artifact], stated: Mapping[str, Any]) -> np.ndarray | None:

@@ -127,8 +127,8 @@ class Metrics:
         if values.get("candidate_cosine", 0.0) > COLLAPSED and step > self._start + SETTLING and not self._warned:
             self._warned = True
             logging.warning(
-                "Two candidates have a mean cosine of %.3f: the embeddings fall together. Lower --learning_rate, lengthen "
-                "--warmup_steps, or use a higher --logit_scale.", values["candidate_cosine"],
+                "Two candidates have a mean cosine of %.3f: the embeddings fall together. Lower --learning_rate, "
+                "lengthen --warmup_steps, or use a higher --logit_scale.", values["candidate_cosine"],
             )  # fmt: skip
 
 

@@ -272,7 +272,8 @@ def test_without_context_a_mention_is_its_surface_form(work, capsys):
     assert alone["mentions"] == report["mentions"] and alone["r@1"] != report["micro"]["r@1"]
     low, high = alone["r@1_interval"]
     assert low <= alone["r@1"] <= high
-    assert f"| micro, without context | {alone['mentions']} | {alone['r@1']:.3f} [{low:.3f}, " in capsys.readouterr().out
+    row = f"| micro, without context | {alone['mentions']} | {alone['r@1']:.3f} [{low:.3f}, "
+    assert row in capsys.readouterr().out
     assert "<bdi>micro, without context</bdi>" in (work.report("both") / "index.html").read_text()
     assert without(report, "name", "command", "without_context", "scores_without_context") == without(
         evaluated(work, "full", round=START), "name", "command", "without_context"
