@@ -149,20 +149,21 @@ def learn(trie: FormTrie, named_F: np.ndarray, counted: Iterable[tuple[str, Coun
     Args:
       trie: the forms.
       named_F: whether each is a name.
-      counted: with its language; what is of one language stands together.
+      counted: with its language.
     """
-    counts, held_out = [], []
-    for language, group in itertools.groupby(counted, key=lambda item: item[0]):
-        parts = [each for _, each in group]
-        counts.append((language, _merged([each.counts for each in parts])))
-        held_out += [(language, each) for each in parts if each.held_out]
+    by_language: dict[str, list[Counted]] = {}
+    for language, each in counted:
+        by_language.setdefault(language, []).append(each)
+    counts = [(language, _merged([each.counts for each in parts])) for language, parts in by_language.items()]
+    held_out = [(language, each) for language, parts in by_language.items() for each in parts if each.held_out]
     forms = Forms.of(trie, named_F, counts)
     if not held_out:
         return Detector(forms, (PRIOR, PRIOR), 0.0, None)
     prior = _prior(forms, held_out)
     measured = _measured(forms, prior, held_out)
     f1 = [p * r / (p + r) if p else 0.0 for p, r in zip(measured["precision"], measured["recall"], strict=True)]
-    return Detector(forms, prior, THRESHOLDS[int(np.argmax(f1))], measured)
+    best = np.flatnonzero(np.asarray(f1) == max(f1))
+    return Detector(forms, prior, THRESHOLDS[best[len(best) // 2]], measured)
 
 
 def _strings(kb: Artifact, aliases: Artifact) -> Iterator[str]:

@@ -68,7 +68,7 @@ def test_a_detector_worked_by_hand():
     both = zip(detector.measured["precision"], detector.measured["recall"], strict=True)
     at = dict(zip(THRESHOLDS, both, strict=True))
     assert at[0.9] == (1 / 2, 1 / 2) and at[0.2] == at[0.01] == (1 / 3, 1 / 2) and at[0.99] == at[0.9]
-    assert detector.threshold == 0.3
+    assert detector.threshold == 0.7  # in the middle of .3 to .99, which are equally good
     assert detector.measured["pages"] == 2 and detector.measured["links"] == 2
     assert [span.of("the York, Paris") for span, _ in detector.spans("the York, Paris", "en")] == ["Paris"]
 
