@@ -26,7 +26,7 @@ def read_column(path: str | os.PathLike) -> np.ndarray:
 
 
 def fits_in_memory(columns: Iterable[np.ndarray]) -> bool:
-    """Whether the system can keep mapped columns in memory once they were read; so where it does not say what it has."""
+    """Whether the system can keep mapped columns in memory once they were read; so where nothing is said of it."""
     return sum(column.nbytes for column in columns) <= SHARE_OF_MEMORY * _available()
 
 
