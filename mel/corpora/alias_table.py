@@ -173,12 +173,12 @@ class _Lookup(NamedTuple):
                 found[spelling] = self._lines(row)
         return found
 
-    def lines_in(self, language: str) -> Iterator[tuple[str, list[_Line]]]:
-        """All strings of a language, sorted, and the lines of each in it."""
+    def strings_in(self, language: str) -> Iterator[str]:
+        """All strings of a language."""
         if language in self.languages:
             places = np.flatnonzero(self.lines_P["language"] == self.languages.index(language))
-            for row in np.unique(np.searchsorted(self.ends_S, places, side="right")).tolist():
-                yield self.strings[row], [line for line in self._lines(row) if line[0] == language]
+            rows = np.unique(np.searchsorted(self.ends_S, places, side="right"))
+            yield from (self.strings[row] for row in rows)
 
     def _lines(self, row: int) -> list[_Line]:
         lines = self.lines_P[self.ends_S[row - 1] if row else 0 : self.ends_S[row]].tolist()
@@ -205,11 +205,10 @@ class _Titles(NamedTuple):
                 found.setdefault(title, []).append(self._line(row))
         return found
 
-    def lines_in(self, language: str) -> Iterator[tuple[str, list[_Line]]]:
+    def strings_in(self, language: str) -> Iterator[str]:
         if language in self.kb.languages:
-            rows = np.flatnonzero(self.kb.languages_E == self.kb.languages.index(language)).tolist()
-            titles = sorted((self.kb.titles[row], row) for row in rows)
-            yield from ((title, [self._line(row)]) for title, row in titles)
+            rows = np.flatnonzero(self.kb.languages_E == self.kb.languages.index(language))
+            yield from (self.kb.titles[row] for row in rows)
 
     def _line(self, row: int) -> _Line:
         return self.kb.languages[self.kb.languages_E[row]], int(self.kb.entities_E[row]), 1
@@ -343,21 +342,18 @@ class AliasTable:
         lookups = (self._links, *self._names)
         return [shaped for lookup in lookups for shaped in _shaped(lookup)]
 
-    def aliases_in(self, language: str) -> dict[str, list[int]]:
-        """What a language calls its entities, names among it: those linked most often first, then those named so.
+    def aliases_in(self, language: str) -> list[str]:
+        """What a language calls its entities, names among it, sorted."""
+        return sorted({string for lookup in (self._links, *self._names) for string in lookup.strings_in(language)})
+
+    def called(self, alias: str, language: str) -> list[int]:
+        """The entities that a language calls so: those linked most often first, then those named so.
 
         Of equal ones the smaller number is first.
         """
-        links = {string: _counted(lines) for string, lines in self._links.lines_in(language)}
-        names: dict[str, Counter[int]] = {}
-        for lookup in self._names:
-            for string, lines in lookup.lines_in(language):
-                names.setdefault(string, Counter()).update(_counted(lines))
-        found: dict[str, list[int]] = {}
-        for string in sorted({*links, *names}):
-            linked = links.get(string, Counter())
-            found[string] = sorted(linked | names.get(string, Counter()), key=lambda entity: (-linked[entity], entity))
-        return found
+        links = _exact(self._links.spellings(alias), alias, language)
+        names = _exact(_joined(self._names, alias), alias, language)
+        return sorted(links | names, key=lambda entity: (-links[entity], entity))
 
     def is_linked(self, entities_n: np.ndarray | Sequence[int]) -> np.ndarray:
         """Whether each entity was linked at all, bool [n]."""

@@ -7,7 +7,8 @@ D. Farhan, Multilingual Entity Linking Using Dense Retrieval, arXiv 2406.16892.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from mel.text.tokenizer import Tokenizer
 from mel.types import MarkedText, Span
 
 ALIAS_TOKENS = 32  # hardly any alias is longer
+STRINGS_AT_ONCE = 8192
 NEIGHBOURS_AT_ONCE = 2**22  # what a search holds in memory
 
 
@@ -42,9 +44,11 @@ def rank_by_olpeat(encoder: Encoder, tokenizer: Tokenizer, table: AliasTable, me
     ranking, languages_Q = Ranking.empty(len(mentions)), np.asarray(mentions.languages, np.str_)
     for language in np.unique(languages_Q):
         spoken = np.flatnonzero(languages_Q == language)
-        entities_of = table.aliases_in(str(language))
-        if entities_of:
-            found = _rank(encoder, tokenizer, entities_of, [mentions.surface_forms[mention] for mention in spoken])
+        aliases = table.aliases_in(str(language))
+        if aliases:
+            asked = [mentions.surface_forms[mention] for mention in spoken]
+            entities_of = functools.partial(table.called, language=str(language))
+            found = _rank(encoder, tokenizer, aliases, entities_of, asked)
             ranking.entities_QK[spoken], ranking.scores_QK[spoken] = found.entities_QK, found.scores_QK
     return ranking
 
@@ -53,21 +57,24 @@ def rank_by_linked_aliases(
     encoder: Encoder, tokenizer: Tokenizer, table: AliasTable, mentions: EvaluationSet
 ) -> Ranking:
     """As `rank_by_olpeat`, with the surface forms that any language linked and no names, the 100 nearest at most."""
-    entities_of = {form: [entity for entity, _ in table.candidates(form)] for form in table.surface_forms()}
-    return _rank(encoder, tokenizer, entities_of, mentions.surface_forms, deepest=DEPTH)
+
+    def entities_of(form: str) -> list[int]:
+        return [entity for entity, _ in table.candidates(form)]
+
+    return _rank(encoder, tokenizer, table.surface_forms(), entities_of, mentions.surface_forms, deepest=DEPTH)
 
 
 def _rank(
-    encoder: Encoder, tokenizer: Tokenizer, entities_of: Mapping[str, Sequence[int]], asked: Sequence[str],
-    deepest: int | None = None,
+    encoder: Encoder, tokenizer: Tokenizer, aliases: Sequence[str], entities_of: Callable[[str], Sequence[int]],
+    asked: Sequence[str], deepest: int | None = None,
 ) -> Ranking:  # fmt: skip
     """The entities of the nearest aliases of each string; `deepest` is how many aliases are read, None for all.
 
-    Each alias's entities stand best first.
+    `entities_of` tells an alias's entities, best first.
     """
-    if not entities_of:  # where nothing was ever linked
+    if not aliases:  # where nothing was ever linked
         return Ranking.empty(len(asked))
-    aliases, forms = list(entities_of), sorted(set(asked))
+    forms, entities_of = sorted(set(asked)), functools.cache(entities_of)
     index = ExactIndex(encoder.embed(_rows(tokenizer, aliases), "aliases"))
     queries_FD = encoder.embed(_rows(tokenizer, forms), "surface forms")
     ranking, waiting = Ranking.empty(len(forms)), np.arange(len(forms))
@@ -80,7 +87,7 @@ def _rank(
             for form, aliases_K, cosines_K in zip(some.tolist(), aliases_fK.tolist(), cosines_fK.tolist(), strict=True):
                 nearest: dict[int, float] = {}
                 for alias, cosine in zip(aliases_K, cosines_K, strict=True):
-                    for entity in entities_of[aliases[alias]]:
+                    for entity in entities_of(aliases[alias]):
                         nearest.setdefault(entity, cosine)
                 count = min(len(nearest), DEPTH)
                 ranking.entities_QK[form, :count] = list(nearest)[:count]
@@ -92,7 +99,10 @@ def _rank(
     return ranking[np.searchsorted(np.array(forms), np.array(asked))]
 
 
-def _rows(tokenizer: Tokenizer, strings: list[str]) -> TokenRows:
+def _rows(tokenizer: Tokenizer, strings: Sequence[str]) -> TokenRows:
     """Each string alone, the whole of it in focus."""
-    marked = [MarkedText(string, Span(0, len(string))) for string in strings]
-    return TokenRows.from_rows(tokenizer.rows(marked, ALIAS_TOKENS))
+    parts = []
+    for start in range(0, len(strings), STRINGS_AT_ONCE):
+        marked = [MarkedText(string, Span(0, len(string))) for string in strings[start : start + STRINGS_AT_ONCE]]
+        parts.append(TokenRows.from_rows(tokenizer.rows(marked, ALIAS_TOKENS)))
+    return TokenRows.concatenate(parts)

@@ -185,7 +185,7 @@ def test_an_empty_table_knows_nothing(tmp_path):
     write(tmp_path, counted({}))
     table = AliasTable.read(tmp_path)
     assert table.candidates("a") == () and table.prior("a", "de") == ({}, 0.0) and table.ambiguity("a") == "unseen"
-    assert table.surface_forms(with_names=True) == [] and table.aliases_in("de") == {}
+    assert table.surface_forms(with_names=True) == [] and table.aliases_in("de") == [] == table.called("a", "de")
     assert table.is_linked([0, 3]).tolist() == [False, False]
 
 
@@ -287,7 +287,8 @@ def test_the_columns_answer_as_dictionaries_do(tmp_path, seed):
         seen = len(expected.lower(expected.links, string))
         assert table.ambiguity(string) == ("unseen", "unambiguous", "ambiguous")[min(seen, 2)]
     for language in (*languages, "xx"):
-        assert list(table.aliases_in(language).items()) == list(expected.aliases_in(language).items())
+        found = {alias: table.called(alias, language) for alias in table.aliases_in(language)}
+        assert list(found.items()) == list(expected.aliases_in(language).items())
     assert table.surface_forms() == sorted(expected.links)
     assert table.surface_forms(with_names=True) == sorted({*expected.links, *expected.names})
     linked = {entity for _, _, entity in counts.links}
