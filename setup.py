@@ -11,7 +11,10 @@ from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 HERE = pathlib.Path(__file__).resolve().parent
-BINARIES = ("prepare_data", "train", "mine_negatives", "run_rounds", "evaluate", "export", "link", "serve", "verify")
+BINARIES = (
+    "prepare_data", "train", "mine_negatives", "run_rounds", "evaluate", "export", "link", "serve", "update_bundle",
+    "verify",
+)  # fmt: skip
 SERVE = ["prometheus-client>=0.21,<1", "starlette>=1,<2", "uvicorn>=0.34,<1"]
 TRAIN = [
     "array_record>=0.8,<1",

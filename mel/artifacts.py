@@ -96,6 +96,7 @@ class Draft:
       facts: what its readers have to know.
       inputs: the digests of what it was made from, by name.
       content_digest: what its digest covers instead of its files, where these differ from run to run.
+      adopted: what is known of files that are those of another artefact.
     """
 
     def __init__(self, path: pathlib.Path):
@@ -103,6 +104,7 @@ class Draft:
         self.facts: dict[str, Any] = {}
         self.inputs: dict[str, str] = {}
         self.content_digest: str | None = None
+        self.adopted: dict[str, Mapping[str, Any]] = {}
 
     def __truediv__(self, name: str) -> pathlib.Path:
         return self.path / name
@@ -110,6 +112,19 @@ class Draft:
     def reads(self, name: str, artifact: Artifact) -> None:
         """Records that this output was made from `artifact`."""
         self.inputs[name] = artifact.digest
+
+    def adopts(self, artifact: Artifact, name: str) -> None:
+        """Takes over a file of `artifact`, which is compared with its digest as long as it is open.
+
+        Nothing is written where the file system can give a file two names; elsewhere it is copied.
+        """
+        target = self.path / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(artifact / name, target)
+            self.adopted[name] = artifact.files[name]
+        except OSError:  # another file system, or one without links
+            shutil.copyfile(artifact / name, target)
 
 
 @contextlib.contextmanager
@@ -339,8 +354,12 @@ def _write_manifest(draft: Draft, kind: str, config: Any) -> dict[str, dict[str,
     """Returns what it says of each file."""
     files = {}
     for file in sorted(p for p in draft.path.rglob("*") if p.is_file()):
+        name = file.relative_to(draft.path).as_posix()
+        if name in draft.adopted:
+            files[name] = dict(draft.adopted[name])
+            continue
         sync_file(file)
-        files[file.relative_to(draft.path).as_posix()] = {"bytes": file.stat().st_size, "sha256": file_digest(file)}
+        files[name] = {"bytes": file.stat().st_size, "sha256": file_digest(file)}
     # The digest covers content only, never paths, times or versions: the same work done twice in
     # two places has one digest. A stage whose files differ from run to run states its own.
     content = draft.content_digest or digest_of(files)

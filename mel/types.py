@@ -20,6 +20,8 @@ NIL_ID: EntityId = "NIL"
 NIL = 0  # the number of no entity
 OUTSIDE = -1  # the number of an entity that the knowledge base does not know
 
+MAX_ID_CHARACTERS = 1000
+
 _QID = re.compile(r"Q0*([1-9][0-9]{0,17})")
 
 
@@ -41,6 +43,24 @@ def parse_qid(text: str) -> EntityId:
         shown = repr(text) if len(repr(text)) <= 50 else f"{repr(text)[:50]}… ({len(repr(text))} characters)"
         raise MelError(f"{shown} is not a QID: expected 'Q' and a positive number, as in 'Q42'.")
     return f"Q{match[1]}"
+
+
+def parse_id(text: str) -> EntityId:
+    """An id from outside, of whatever kind: white space around it goes, and the leading zeros of a QID.
+
+    Raises:
+      MelError: nothing is left, or it is longer than `MAX_ID_CHARACTERS`.
+    """
+    text = text.strip()
+    if not text or len(text) > MAX_ID_CHARACTERS:
+        raise MelError(f"{text[:50]!r} of {len(text)} characters is no id: 1 to {MAX_ID_CHARACTERS} are expected.")
+    match = _QID.fullmatch(text)
+    return f"Q{match[1]}" if match else text
+
+
+def is_qid(entity_id: EntityId) -> bool:
+    """Whether an id is one of Wikidata's."""
+    return _QID.fullmatch(entity_id) is not None
 
 
 def id_order(entity_id: EntityId) -> tuple[int, int, str]:

@@ -21,7 +21,7 @@ MADE_BY = {
     "negatives": "mel-mine-negatives",
     "checkpoint": "mel-train",
     "report": "mel-evaluate",
-    "bundle": "mel-export",
+    "bundle": "mel-export or mel-update-bundle",
 }
 
 # Where the artefacts of a working directory stand, and their kinds.

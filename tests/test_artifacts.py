@@ -209,7 +209,7 @@ def test_what_stands_in_another_artefact_is_made_again_with_it(tmp_path):
         with publish(draft / "index", "index") as inner:
             (inner / "file").write_text("hello")
     (tmp_path / "bundle" / "index" / "file").write_text("hullo")
-    with pytest.raises(MelError, match=f"file is damaged, .*: delete {tmp_path}/bundle and run mel-export again."):
+    with pytest.raises(MelError, match=f"file is damaged, .*: delete {tmp_path}/bundle and run mel-export or mel-update-bundle again."):
         open_artifact(tmp_path / "bundle" / "index", "index")
 
 
@@ -264,6 +264,30 @@ def test_what_another_published_before_the_lock_was_had_is_found_before_the_work
         with publish(tmp_path / "a", "thing"):
             worked.append("all for nothing")
     assert not worked
+@pytest.mark.parametrize("links", [True, False])
+def test_a_file_of_another_artefact_is_taken_over_by_a_link_or_else_as_a_copy(tmp_path, monkeypatch, links):
+    with publish(tmp_path / "old", "kb") as draft:
+        (draft / "deep").mkdir()
+        (draft / "deep" / "a").write_text("content")
+    old = open_artifact(tmp_path / "old", "kb")
+    if not links:
+        monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError(errno.EXDEV, "another device")))
+    with publish(tmp_path / "new", "kb") as draft:
+        draft.adopts(old, "deep/a")
+        (draft / "b").write_text("more")
+    new = open_artifact(tmp_path / "new", "kb")
+    assert os.path.samefile(tmp_path / "old/deep/a", tmp_path / "new/deep/a") == links
+    assert new.files["deep/a"] == old.files["deep/a"] and set(new.files) == {"deep/a", "b"}
+
+
+def test_what_is_damaged_is_not_taken_over(tmp_path):
+    with publish(tmp_path / "old", "kb") as draft:
+        (draft / "a").write_bytes(bytes(2 << 20))
+    old_file = tmp_path / "old" / "a"
+    old_file.write_bytes(b"x" + old_file.read_bytes()[1:])
+    with pytest.raises(MelError, match="old/a is damaged"), publish(tmp_path / "new", "kb") as draft:
+        draft.adopts(open_artifact(tmp_path / "old", "kb"), "a")
+    assert not (tmp_path / "new").exists()
 
 
 def test_of_what_was_removed_the_manifest_tells_what_it_was(tmp_path):

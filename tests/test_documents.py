@@ -22,7 +22,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "BUILD.md", *sorted((ROOT / "experiments").rglob("README.md"))]
 SETUP = (ROOT / "setup.py").read_text("utf-8")
 DISTRIBUTION = re.search(r'name="(.+)"', SETUP)[1]
-BINARIES = ast.literal_eval(re.search(r"BINARIES = (\(.+?\))", SETUP)[1])
+BINARIES = ast.literal_eval(re.search(r"BINARIES = (\(.+?\))", SETUP, re.DOTALL)[1])
 TARGETS = re.findall(r"^([\w./-]+):(?!=)", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
 FOLDERS = ("mel", "tests", "experiments", ".ci")
 SOURCES = (".py", ".md", ".flags")

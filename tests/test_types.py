@@ -2,7 +2,7 @@
 
 import pytest
 
-from mel.types import MarkedText, MelError, Mention, Span, id_order, parse_qid
+from mel.types import MarkedText, MelError, Mention, Span, id_order, parse_id, parse_qid
 
 
 def test_qids_are_parsed_once_at_the_rim():
@@ -21,6 +21,14 @@ def test_ids_are_ordered_by_their_number_and_others_after_them():
 def test_what_is_no_qid_is_refused_by_value(text):
     with pytest.raises(MelError, match="is not a QID"):
         parse_qid(text)
+
+
+def test_any_text_is_an_id_and_a_qid_is_one_kind():
+    names = [" Q042 ", "MESH:D001", "http://x/Q042", "Q", "q042", "zwei Wörter", "🦊"]
+    assert [parse_id(name) for name in names] == ["Q42", "MESH:D001", "http://x/Q042", "Q", "q042", "zwei Wörter", "🦊"]
+    for name in ("", " ", "x" * 1001):
+        with pytest.raises(MelError, match="is no id: 1 to 1000 are expected"):
+            parse_id(name)
 
 
 @pytest.mark.parametrize("bounds", [(3, 3), (3, 2), (-1, 2)])

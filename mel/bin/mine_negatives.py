@@ -41,7 +41,7 @@ from mel.retrieval.index import IndexKind
 from mel.shards.datasets import RowSet, open_rows
 from mel.shards.negatives import Negatives, publish_negatives
 from mel.shards.permutation import fold
-from mel.shards.selection import MentionOrder, usable_mentions
+from mel.shards.selection import MentionOrder, require_mentions, usable_mentions
 from mel.systems.trained import Trained
 from mel.types import MelError
 
@@ -74,6 +74,7 @@ def main(config: Config) -> None:
         "entity_tokens": open_artifact(work.entity_tokens, "tokens", {"kb": kb}),
         "mention_tokens": open_artifact(work.mention_tokens("train"), "tokens", {"kb": kb}),
     }
+    require_mentions(inputs["mention_tokens"])
     if exists(path):
         require_settings(open_artifact(path, "negatives", inputs), settings)
         logging.info("The negatives of round %d are published already: %s", config.round + 1, path)

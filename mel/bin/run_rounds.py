@@ -36,7 +36,7 @@ class Config:
     first_negatives: Literal["in_batch", Negatives] = flag(
         "in_batch", "Negatives of round 0: the batch's other entities only, or drawn or mined ones as well."
     )
-    evaluate_on: Literal["mewsli", "held_out"] = flag("mewsli", "Split that every round is evaluated on.")
+    evaluate_on: Literal["mewsli", "held_out", "own"] = flag("mewsli", "Split that every round is evaluated on.")
     dataset: str = flag("", "What the reports call the data.")
     clusters: str = flag("", "File of lines document, tab, cluster: translations of one page are drawn together.")
     train: train.Config = group(train.Config)

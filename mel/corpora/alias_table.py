@@ -25,13 +25,14 @@ import itertools
 import os
 import pathlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from mel.corpora.columns import ColumnWriter, read_column
 from mel.corpora.kb import KnowledgeBase
+from mel.corpora.layers import JoinedLookup, LookupWithout
 from mel.corpora.shapes import Shapes, ShapesWriter
 from mel.corpora.strings import Hashes, Strings, StringsWriter, hash_of
 from mel.types import Candidate, EntityId, MelError, Mention
@@ -222,9 +223,12 @@ class AliasTable:
       table.candidates("Paris")  # (Candidate(entity=90, score=0.9), Candidate(entity=663094, score=0.1))
     """
 
-    def __init__(self, links: _Lookup, lemmas: _Lookup, names: _Lookup, linked: np.ndarray):
+    def __init__(
+        self, links: _Lookup | JoinedLookup, lemmas: _Lookup | JoinedLookup, names: _Lookup | JoinedLookup,
+        linked: np.ndarray,
+    ):  # fmt: skip
         self._links, self._lemmas, self._linked = links, lemmas, linked
-        self._names: list[_Lookup | _Titles] = [names]
+        self._names: list[_Lookup | _Titles | JoinedLookup] = [names]
 
     @classmethod
     def read(cls, folder: str | os.PathLike) -> AliasTable:
@@ -242,6 +246,25 @@ class AliasTable:
             raise MelError(f"The alias table {folder} cannot be read: {error.strerror or error}.") from error
         except (ValueError, EOFError) as error:
             raise MelError(f"{folder} is damaged ({error}): delete it and make it again.") from error
+
+    def joined(self, later: AliasTable, kb: KnowledgeBase, replaced: Collection[tuple[str, int]]) -> AliasTable:
+        """This table, without titles, and what came later, with the titles of `kb`.
+
+        Args:
+          later: counts the same entities.
+          kb: both layers of the knowledge base.
+          replaced: language and entity of the names here that are none any more.
+        """
+        both = (JoinedLookup([self._links, later._links]), JoinedLookup([self._lemmas, later._lemmas]))
+        names = JoinedLookup([LookupWithout(self._names[0], replaced), later._names[0]])
+        table = AliasTable(*both, names, np.union1d(self._linked, later._linked))
+        table.add_titles(kb)
+        return table
+
+    def lines(self, name: str) -> Iterator[tuple[str, list[_Line]]]:
+        """The strings of one of `COLUMNS`, sorted, and the lines of each; titles are not among them."""
+        lookup = dict(zip(COLUMNS, (self._links, self._lemmas, self._names[0]), strict=True))[name]
+        return ((string, lookup.spellings(string)[string]) for string in sorted(set(lookup.strings)))
 
     def add_titles(self, kb: KnowledgeBase) -> None:
         """Adds the titles of a knowledge base to the names."""
@@ -317,7 +340,8 @@ class AliasTable:
 
     def shaped(self) -> list[tuple[Strings, Shapes]]:
         """All surface forms that were linked, and all names, in columns, with their shapes."""
-        return [(lookup.strings, lookup.shapes) for lookup in (self._links, *self._names)]
+        lookups = (self._links, *self._names)
+        return [shaped for lookup in lookups for shaped in _shaped(lookup)]
 
     def aliases_in(self, language: str) -> dict[str, list[int]]:
         """What a language calls its entities, names among it: those linked most often first, then those named so.
@@ -343,7 +367,11 @@ class AliasTable:
         return self._linked[np.minimum(places_n, len(self._linked) - 1)] == entities_n
 
 
-def _joined(lookups: Iterable[_Lookup | _Titles], string: str) -> _Spellings:
+def _shaped(lookup: _Lookup | _Titles | JoinedLookup) -> list[tuple[Strings, Shapes]]:
+    return lookup.shaped() if isinstance(lookup, JoinedLookup) else [(lookup.strings, lookup.shapes)]
+
+
+def _joined(lookups: Iterable[_Lookup | _Titles | JoinedLookup], string: str) -> _Spellings:
     """The spellings of all of them together."""
     found: _Spellings = {}
     for lookup in lookups:

@@ -180,6 +180,8 @@ class KnowledgeBase:
 class KnowledgeBaseWriter:
     """Writes entities row by row, the first of each entity and language only.
 
+    `languages` are those of all entities, in the order of preference, or else come in the order of the entities.
+
     Attributes:
       counts: how many rows each language has.
       duplicates: how many entities each language had twice.
@@ -195,6 +197,9 @@ class KnowledgeBaseWriter:
 
     def add(self, entities: Iterable[Entity]) -> None:
         for entity in entities:
+            if entity.language not in self._languages:
+                self._languages[entity.language] = len(self._languages)
+                self.counts[entity.language] = self.duplicates[entity.language] = 0
             key = entity.entity_id, self._languages[entity.language]
             if key in self._rows:
                 self.duplicates[entity.language] += 1
@@ -243,7 +248,7 @@ class KnowledgeBaseWriter:
         """
         self._file.close()
         if not self._rows:
-            raise MelError("The knowledge base is empty: the archives hold no entity of the languages asked for.")
+            raise MelError("The knowledge base is empty: the input holds no entity of the languages asked for.")
         kb = KnowledgeBase.of(list(self._rows), self._rows.values(), tuple(self._languages), linked)
         kb.write(self._folder)
         return kb

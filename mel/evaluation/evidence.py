@@ -13,7 +13,7 @@ import numpy as np
 
 from mel.corpora.alias_table import AliasTable
 from mel.corpora.kb import KnowledgeBase
-from mel.corpora.similarity import similarity_prior
+from mel.corpora.similarity import Prior, similarity_prior
 from mel.evaluation.contexts import Contexts, add_contexts
 from mel.evaluation.fusion import Pool, pool_candidates
 from mel.evaluation.nearest import rank_by_embeddings
@@ -66,12 +66,23 @@ class Evidence:
         Raises:
           MelError: there is no alias table.
         """
+        return pool_candidates(lookups, ranking, self.prior(lookups, what), queries_QD, self.embeddings_ED, self.kb)
+
+    def prior(self, lookups: Sequence[tuple[str, str, str]], what: str = "") -> Prior:
+        """How probable entities are before the context is read.
+
+        Args:
+          lookups: surface form, language and lemma of all that it will be asked for.
+          what: names the mentions in a line of progress; none where empty.
+
+        Raises:
+          MelError: there is no alias table.
+        """
         if self.table is None:
             raise MelError("Nothing is known before the context is read: there is no alias table to fuse with.")
-        prior = similarity_prior(self.table, lookups, self._outside, what)
-        return pool_candidates(lookups, ranking, prior, queries_QD, self.embeddings_ED, self.kb)
+        return similarity_prior(self.table, lookups, self.outside, what)
 
     @functools.cached_property
-    def _outside(self) -> float:
+    def outside(self) -> float:
         """The probability of an entity before any evidence."""
         return 1 / self.kb.entity_rows.count()

@@ -18,6 +18,7 @@ contexts/index/, contexts/entities.npy
               an index of training mentions and the entity number of each, where the bundle hears them
 calibration.json
               where the bundle was calibrated: what turns scores into probabilities, and thresholds
+later/        entities that were added, changed or removed since (`mel.linking.layers` writes and reads it)
 README.md, encoder.onnx, entities.safetensors
               for other programs: the card, and where asked for the encoder as a graph and all entities in one file
 
@@ -45,7 +46,7 @@ import json
 import os
 import pathlib
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -63,6 +64,7 @@ from mel.evaluation.contexts import Contexts
 from mel.evaluation.evidence import Evidence
 from mel.linking import detection
 from mel.linking.detection import Detector
+from mel.linking.layers import join_descriptions, join_detector, join_evidence, read_later
 from mel.retrieval.embeddings import EMBEDDINGS
 from mel.retrieval.index import IndexKind, open_index, publish_index
 from mel.shards.blocks import Windows
@@ -163,14 +165,16 @@ def publish_bundle(
     inputs |= {"embeddings": ingredients.embeddings}
     with publish(path, KIND, config) as draft:
         draft.facts = _facts(work, kb, ingredients) | {"settings": dict(settings)}
-        _write_encoder(draft.path, Tokenizer.load(tokenizer.path), ingredients.encoder, draft.facts["max_tokens"])
-        _write_entities(draft.path, kb, ingredients)
+        write_encoder(draft.path, Tokenizer.load(tokenizer.path), ingredients.encoder, draft.facts["max_tokens"])
+        known, described = KnowledgeBase.read(kb.path, kb.facts["languages"]), read_entities(kb.path)
+        descriptions = (entity.description for entity in described)
+        write_entity_columns(draft.path, known, descriptions, ingredients.index, ingredients.embeddings)
         if ingredients.with_prior:
             inputs["alias_table"] = open_artifact(work.alias_table, "alias table", {"kb": kb})
-            _copy_files(inputs["alias_table"], draft / ALIAS_TABLE)
+            copy_files(inputs["alias_table"], draft / ALIAS_TABLE)
         if exists(work.detector):
             inputs["detector"] = open_artifact(work.detector, detection.KIND, {"kb": kb})
-            _copy_files(inputs["detector"], draft / DETECTOR)
+            copy_files(inputs["detector"], draft / DETECTOR)
         if ingredients.context_embeddings is not None:
             inputs["context_embeddings"] = ingredients.context_embeddings
             publish_index(draft / CONTEXTS / "index", ingredients.index, ingredients.context_embeddings)
@@ -196,7 +200,7 @@ def publish_encoder(
         draft.reads("tokenizer", tokenizer)
         draft.facts = _encoder_facts(work, checkpoint, encoder) | {"languages": kb.facts["languages"]}
         draft.facts |= {"settings": dict(settings)}
-        _write_encoder(draft.path, Tokenizer.load(tokenizer.path), encoder, draft.facts["max_tokens"])
+        write_encoder(draft.path, Tokenizer.load(tokenizer.path), encoder, draft.facts["max_tokens"])
         add_files(draft.path, draft.facts)
     return open_artifact(path, ENCODER_KIND)
 
@@ -209,19 +213,30 @@ def open_bundle(path: str | os.PathLike, precision: Precision = "auto") -> Bundl
     """
     artifact = open_artifact(path, KIND)
     facts = artifact.facts
-    _, params = pretrained.load(artifact.path)
+    later = read_later(artifact.path, facts)
     return Bundle(
         tokenizer=Tokenizer.load(artifact / "encoder"),
         max_tokens=facts["max_tokens"],
         title_in_window=facts["title_in_window"],
         entity_tokens=facts["entity_tokens"],
-        encoder=Encoder(EncoderConfig.from_json(facts["encoder"]), params, precision),
-        evidence=read_evidence(artifact.path, facts),
-        descriptions=Strings.read(artifact.path, DESCRIPTIONS),
+        encoder=read_encoder(artifact, precision),
+        evidence=join_evidence(read_evidence(artifact.path, facts), later),
+        descriptions=join_descriptions(Strings.read(artifact.path, DESCRIPTIONS), later),
         fusion_weight=facts["fusion_weight"],
         calibration=read_calibration(artifact),
-        detector=Detector.read(artifact / DETECTOR) if (artifact / DETECTOR).is_dir() else None,
+        detector=join_detector(read_detector(artifact), later),
     )
+
+
+def read_encoder(bundle: Artifact, precision: Precision = "auto") -> Encoder:
+    """The encoder of a bundle, which will compute in `precision`."""
+    _, params = pretrained.load(bundle.path)
+    return Encoder(EncoderConfig.from_json(bundle.facts["encoder"]), params, precision)
+
+
+def read_detector(bundle: Artifact) -> Detector | None:
+    """The detector that a bundle was made with, None where it has none."""
+    return Detector.read(bundle / DETECTOR) if (bundle / DETECTOR).is_dir() else None
 
 
 def read_calibration(bundle: Artifact) -> Mapping[str, Any] | None:
@@ -252,7 +267,8 @@ def _encoder_facts(work: Workdir, checkpoint: Artifact, encoder: Encoder) -> dic
     }
 
 
-def _write_encoder(folder: pathlib.Path, tokenizer: Tokenizer, encoder: Encoder, max_tokens: int) -> None:
+def write_encoder(folder: pathlib.Path, tokenizer: Tokenizer, encoder: Encoder, max_tokens: int) -> None:
+    """Writes what `transformers` and sentence-transformers load."""
     tokenizer.save(folder / "encoder")
     prompts = {"query": tokenizer.prefixes.mention, "document": tokenizer.prefixes.entity}
     pretrained.save(
@@ -260,18 +276,22 @@ def _write_encoder(folder: pathlib.Path, tokenizer: Tokenizer, encoder: Encoder,
     )
 
 
-def _write_entities(folder: pathlib.Path, kb: Artifact, ingredients: Ingredients) -> None:
-    publish_index(folder / "index", ingredients.index, ingredients.embeddings)
-    if ingredients.index != "exact":
-        shutil.copyfile(ingredients.embeddings / EMBEDDINGS, folder / EMBEDDINGS)
-    KnowledgeBase.read(kb.path, kb.facts["languages"]).write(folder)
-    descriptions = StringsWriter(folder, DESCRIPTIONS)
-    for entity in read_entities(kb.path):
-        descriptions.add(entity.description)
-    descriptions.close()
+def write_entity_columns(
+    folder: pathlib.Path, kb: KnowledgeBase, descriptions: Iterable[str], index: IndexKind, embeddings: Artifact
+) -> None:
+    """Writes what a bundle holds of each row: its vector in an index, its entity, language, title and description."""
+    publish_index(folder / "index", index, embeddings)
+    if index != "exact":
+        shutil.copyfile(embeddings / EMBEDDINGS, folder / EMBEDDINGS)
+    kb.write(folder)
+    writer = StringsWriter(folder, DESCRIPTIONS)
+    for description in descriptions:
+        writer.add(description)
+    writer.close()
 
 
-def _copy_files(artifact: Artifact, folder: pathlib.Path) -> None:
+def copy_files(artifact: Artifact, folder: pathlib.Path) -> None:
+    """Copies what an artefact holds, without its manifest."""
     for name in artifact.files:
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mel.artifacts import START, Workdir, exists, open_artifact
+from mel.artifacts import START, Artifact, Workdir, exists, open_artifact
 from mel.corpora.sources import read_sources
 from mel.encoder.config import EncoderConfig
 from mel.text.tokenizer import MARKER, Prefixes
@@ -21,6 +21,7 @@ from mel.types import MelError
 
 FILE = "README.md"
 UNKNOWN_LICENSE = "other"
+CHANGED = "\n## Changed since this was written\n\n"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +51,13 @@ def write_card(folder: pathlib.Path, facts: Mapping[str, Any], prefixes: Prefixe
     parts += [_entities()] if about.has_entities else []
     parts += [_results(about), _origin(about)]
     (folder / FILE).write_text("\n".join(parts), encoding="utf-8")
+
+
+def write_changed_card(folder: pathlib.Path, bundle: Artifact, change: str) -> None:
+    """Writes the card of `bundle`, if it has one, with what has changed since."""
+    if FILE in bundle.files:
+        text, _, _ = (bundle / FILE).read_text("utf-8").partition(CHANGED)
+        (folder / FILE).write_text(f"{text}{CHANGED}{change}\n", encoding="utf-8")
 
 
 def data_of(work: Workdir) -> list[str]:

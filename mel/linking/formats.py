@@ -3,7 +3,7 @@
 elevant  simple JSON lines of ELEVANT (github.com/ad-freiburg/elevant): a line of predictions for each line
          read, in their order and without ids, so one without any where a line could not be used; NIL is null.
 nif      NLP Interchange Format 2.0, Turtle: a nif:Context for each text and a nif:Phrase for each span, with
-         itsrdf:taIdentRef to Wikidata, none for NIL.
+         itsrdf:taIdentRef to Wikidata, or to what an id of one's own names; none for NIL.
 hipe     HIPE 2022 (github.com/hipe-eval/HIPE-2022-data): a line for each token. A token is a run of letters,
          digits, marks and underscores, or any other character but white space, and ends where a span starts
          or ends; its offsets are in MISC as Offset-START:END. The type of an entity is not known: "ent". Of
@@ -25,12 +25,14 @@ from urllib.parse import quote
 
 import orjson
 
-from mel.types import EntityId, Link, Span
+from mel.types import EntityId, Link, Span, is_qid
 
 Format = Literal["elevant", "nif", "hipe", "tac"]
 WITHOUT_IDS = ("elevant",)  # the place of a line says which text it is about
 
 WIKIDATA = "http://www.wikidata.org/entity/"
+ELSEWHERE = "http://example.org/entity/"
+_URL = re.compile(r"https?://[^\s<>\"{}|\\^`]+")  # without what no URI may hold
 HIPE_COLUMNS = (
     "TOKEN", "NE-COARSE-LIT", "NE-COARSE-METO", "NE-FINE-LIT", "NE-FINE-METO", "NE-FINE-COMP", "NE-NESTED",
     "NEL-LIT", "NEL-METO", "MISC",
@@ -142,8 +144,10 @@ def _confidence(link: Link) -> float:
 
 
 def uri_of(entity_id: EntityId) -> str:
-    """An entity of Wikidata as a URI; other ids are put in the same place."""
-    return f"{WIKIDATA}{quote(entity_id, safe='')}"
+    """An entity of Wikidata where Wikidata has it, a URL as it is, and any other id where nobody else has any."""
+    if _URL.fullmatch(entity_id):
+        return entity_id
+    return f"{WIKIDATA if is_qid(entity_id) else ELSEWHERE}{quote(entity_id, safe='')}"
 
 
 def _without_space(name: str) -> str:

@@ -3,6 +3,7 @@
 forms.marisa                  the folded forms, each with a number
 named.npy                     whether a form is a title or another name of an entity, or was only linked
 ends.npy                      where the rows of each form end
+later.marisa                  folded names that came later, where there are any
 languages.npy, pages.npy      a language in which pages hold the form, and on how many of them it is linked and found
                               without and with an upper-case letter
 
@@ -12,6 +13,7 @@ The trie is mapped into memory: opening it takes no time, and all processes shar
 from __future__ import annotations
 
 import heapq
+import itertools
 import os
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,7 +26,7 @@ from mel.corpora.columns import read_column
 from mel.text.folding import Folded, fold
 from mel.types import MelError
 
-TRIE = "forms.marisa"
+TRIE, LATER = "forms.marisa", "later.marisa"
 COLUMNS = ("named", "ends", "languages", "pages")
 MAX_CHARACTERS = 100  # of a folded form; longer ones are titles of works at best
 
@@ -77,6 +79,9 @@ class FormTrie:
 
     def __len__(self) -> int:
         return len(self._trie)
+
+    def __iter__(self) -> Iterator[str]:
+        return self._trie.iterkeys()
 
     def number(self, form: str) -> int:
         """The number of a folded form, -1 where there is none."""
@@ -131,18 +136,22 @@ class Forms:
     def read(cls, folder: pathlib.Path, languages: Sequence[str]) -> Forms:
         """Maps what `write` wrote."""
         columns = (read_column(folder / f"{name}.npy") for name in COLUMNS)
-        return cls(FormTrie.open(folder / TRIE), languages, *columns)
+        later = FormTrie.open(folder / LATER) if (folder / LATER).is_file() else None
+        return cls(FormTrie.open(folder / TRIE), languages, *columns, later=later)
 
     def write(self, folder: pathlib.Path) -> None:
         """Writes what `read` reads, but for the languages."""
         self.trie.save(folder / TRIE)
+        if self._later:
+            self._later.save(folder / LATER)
         values = self.named_F, self._ends_F, self._language_N, self._pages_N22
         for name, column in zip(COLUMNS, values, strict=True):
             np.save(folder / f"{name}.npy", column)
 
     def with_names(self, strings: Iterable[str]) -> Forms:
-        """These forms and some names that came later, which no page holds; those of an earlier call are left out."""
-        new = FormTrie.of(form for form in folded_forms(strings) if self.trie.number(form) < 0)
+        """These forms and more names that came later, which no page holds."""
+        names = itertools.chain(self._later or (), folded_forms(strings))
+        new = FormTrie.of(form for form in names if self.trie.number(form) < 0)
         values = self.named_F, self._ends_F, self._language_N, self._pages_N22
         return Forms(self.trie, self.languages, *values, later=new)
 

@@ -19,14 +19,14 @@ from typing import Literal, NamedTuple
 from mel.artifacts import Workdir, open_artifact
 from mel.config import REQUIRED, flag
 from mel.corpora import alias_table, damuel, mentions, mewsli
-from mel.corpora.archives import Part, find_archive, list_parts
-from mel.corpora.malformed import MAX_SHARE, Malformed
+from mel.corpora.archives import Part
+from mel.corpora.malformed import Malformed
 from mel.corpora.mentions import MentionLine
-from mel.corpora.names import check_language
 from mel.corpora.redirects import Redirects
 from mel.corpora.sources import Source, Sources
 from mel.corpora.workers import map_in_order
 from mel.progress import Progress
+from mel.shards.archives import Archives, part_name
 from mel.shards.rows import TokenRows
 from mel.text import foreign
 from mel.text.marking import mark_mention
@@ -35,40 +35,7 @@ from mel.types import Entity, EntityId, MelError, Mention
 
 DOCUMENTS_AT_ONCE = 256
 
-KbRowsBy = Literal["language", "most_linked"]
 Split = Literal["train", "held_out"]
-
-
-@dataclasses.dataclass(frozen=True)
-class ArchivesConfig:
-    """What is read of which DaMuEL archives."""
-
-    damuel: str = flag(REQUIRED, "Folder that holds the DaMuEL archives.")
-    languages: tuple[str, ...] = flag(
-        REQUIRED, "Languages to read, in order of preference for titles and descriptions."
-    )
-    kb_rows_by: KbRowsBy = flag(
-        "language",
-        "Rows of the KB: one for each language of an entity, or one an entity, of the language that links to it most.",
-    )
-    held_out: float = flag(0.0, "Share of DaMuEL pages, by a hash of the QID, whose mentions are held out to tune on.")
-    redirects: str = flag("", "JSON file {old QID: new QID}, followed to the end for entities and golds.")
-    limit: int = flag(0, "Read only so many parts of each archive; 0 for all.")
-    max_malformed: int = flag(1000, "Most malformed records to skip before stopping.")
-    max_malformed_share: float = flag(MAX_SHARE, "The same as a share of what each language or file holds.")
-    workers: int = flag(0, "Processes that read archives; 0 for one a core.")
-
-    def __post_init__(self):
-        if not 0 <= self.held_out < 1:
-            raise MelError(f"--held_out={self.held_out} is not a share: 0 <= held_out < 1.")
-        if not 0 <= self.max_malformed_share <= 1:
-            raise MelError(f"--max_malformed_share={self.max_malformed_share:g} is not a share: give 0 to 1.")
-        for name in ("limit", "max_malformed", "workers"):
-            if getattr(self, name) < 0:
-                raise MelError(f"--{name}={getattr(self, name)} must not be below 0.")
-
-    def malformed(self, log: bool = True) -> Malformed:
-        return Malformed(self.max_malformed, self.max_malformed_share, log)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,38 +61,6 @@ class WindowsConfig:
         lower_case = {"auto": None, "kept": False, "lower": True}[self.case]
         prefixes = Prefixes(self.mention_prefix, self.entity_prefix)
         return foreign.read_tokenizer(self.tokenizer, lower_case, prefixes if any(prefixes) else None)
-
-
-@dataclasses.dataclass(frozen=True)
-class Archives:
-    """What is read.
-
-    Attributes:
-      parts: (language, part) in the order of the languages asked for.
-      redirects: where merged QIDs went.
-      config: what was asked for.
-    """
-
-    parts: tuple[tuple[str, Part], ...]
-    redirects: Redirects
-    config: ArchivesConfig
-
-    @classmethod
-    def find(cls, config: ArchivesConfig, redirects: Redirects) -> Archives:
-        """Lists the parts of every language.
-
-        Raises:
-          MelError: an archive is missing, or is none.
-        """
-        folder, parts = pathlib.Path(config.damuel), []
-        for language in map(check_language, config.languages):
-            there = list_parts(find_archive(folder, language))
-            parts += [(language, part) for part in there[: config.limit or None]]
-        return cls(tuple(parts), redirects, config)
-
-    def sources_now(self) -> Sources:
-        """The parts as they are, unread."""
-        return {_name(language, part): Source(part.size, place=part.place) for language, part in self.parts}
 
 
 class MentionBlock(NamedTuple):
@@ -160,14 +95,14 @@ class Windows(NamedTuple):
 
 
 class Survey(NamedTuple):
-    """What a part says of entities; those that the redirects moved stand apart."""
+    """What a part, or some own records, say of entities; those that the redirects moved stand apart."""
 
     entities: list[Entity]
     moved: list[Entity]
     counts: alias_table.Counts
     redirected: int
     malformed: Malformed
-    source: tuple[str, Source]
+    source: tuple[str, Source] | None = None
 
 
 def survey(archives: Archives, malformed: Malformed) -> Iterator[Survey]:
@@ -215,7 +150,7 @@ def mewsli_mentions(
             in_group = [mention for document in group for mention in document.mentions]
             dropped = sum((document.dropped for document in group), Counter())
             counts[language] = counts.get(language, 0) + len(in_group) + dropped.total()
-            yield _block(language, in_group, dropped, tokenizer, windows)
+            yield mention_block(language, in_group, dropped, tokenizer, windows)
     if not limit:
         mewsli.check_counts(tree, counts)
 
@@ -271,21 +206,18 @@ def _mentions_of_part(item: tuple[str, Part], archives: Archives, split: str, wi
         if is_held_out(page.qid, config.held_out) == (split == "held_out"):
             in_split.extend(page.mentions)
             dropped.update(page.dropped)
-    block = _block(language, in_split, dropped, _tokenizer(windows.tokenizer), windows)
+    block = mention_block(language, in_split, dropped, _tokenizer(windows.tokenizer), windows)
     return _Mentioned(block, malformed, _source(item, digest.hexdigest()))
 
 
 def _source(item: tuple[str, Part], sha256: str) -> tuple[str, Source]:
-    return _name(*item), Source(item[1].size, sha256, item[1].place)
+    return part_name(*item), Source(item[1].size, sha256, item[1].place)
 
 
-def _name(language: str, part: Part) -> str:
-    return f"{language}/{part.name}"
-
-
-def _block(
+def mention_block(
     language: str, with_contexts: list[Mention], dropped: Counter, tokenizer: Tokenizer, windows: Windows
 ) -> MentionBlock:
+    """The block of mentions of one language, those of a text one after the other."""
     marked = [mark_mention(mention, windows.title_in_window) for mention in with_contexts]
     rows = TokenRows.from_rows(tokenizer.rows(marked, windows.max_tokens))
     lines, unknown = list(map(mentions.line_of, with_contexts)), tokenizer.count_unknown([rows.tokens_T])
@@ -300,6 +232,8 @@ def _tokenizer(folder: pathlib.Path) -> Tokenizer:
 
 def _each_part(function, archives: Archives, what: str, malformed: Malformed) -> Iterator:
     """What `function` makes of each part, in order; its `malformed` is merged and judged language by language."""
+    if not archives.parts:
+        return
     progress = Progress(f"reading {what}", len(archives.parts), "parts")
     results = map_in_order(function, archives.parts, archives.config.workers)
     for language, items in itertools.groupby(zip(archives.parts, results, strict=True), key=lambda item: item[0][0]):

@@ -57,14 +57,14 @@ class RowSet:
         return {name: np.asarray(getattr(self, f"{name}_N"), dtype) for name, dtype in COLUMNS.items()}
 
 
-def write_rows(draft: Draft, row_sets: Iterable[RowSet]) -> int:
+def write_rows(draft: Draft, row_sets: Iterable[RowSet], may_be_empty: bool = False) -> int:
     """Writes row sets of any size, one after the other, as TFDS shards; returns the number of rows.
 
     The files depend on the rows only, not on how they were cut into sets. Beside the shards stand
     the distinct token ids in use, ascending, of which a trainer needs the embeddings.
 
     Raises:
-      MelError: there is not one row.
+      MelError: there is not one row, and that `may_be_empty` is not said.
     """
     import tensorflow_datasets as tfds
     from array_record.python.array_record_module import ArrayRecordWriter
@@ -92,7 +92,10 @@ def write_rows(draft: Draft, row_sets: Iterable[RowSet]) -> int:
             writer = None
     if writer is not None:
         writer.close()
-    if not total:
+    if not total and may_be_empty:
+        ArrayRecordWriter(str(draft / "shard-00000"), "group_size:1").close()
+        shards, lengths = [draft / "shard-00000"], [0]
+    elif not total:
         raise MelError(f"There are no rows for {draft.path}: nothing in the input was usable.")
     _write_metadata(tfds, draft.path, features, shards, lengths)
     np.save(draft / TOKEN_IDS, token_ids.astype(np.int32))
@@ -110,6 +113,8 @@ def read_rows(folder: pathlib.Path) -> Iterator[RowSet]:
     import tensorflow_datasets as tfds
 
     builder: Any = tfds.builder_from_directory(str(folder))
+    if not builder.info.splits[SPLIT].num_examples:  # it finds no source of nothing
+        return
     source = builder.as_data_source(SPLIT)
     for first in range(0, len(source), 8):
         for example in source.__getitems__(range(first, min(first + 8, len(source)))):
@@ -171,7 +176,7 @@ def _is_sound(tokens: Artifact, cache: pathlib.Path, kind: str) -> bool:
 
 def _decode(tokens: Artifact, folder: pathlib.Path) -> None:
     """Two passes would decode twice, so tokens are appended raw and given their header at the end."""
-    lengths, columns = [], {name: [] for name in COLUMNS}
+    lengths, columns = [np.zeros(0, np.int64)], {name: [np.zeros(0, dtype)] for name, dtype in COLUMNS.items()}
     with open(folder / "tokens.raw", "wb") as raw:
         for block in read_rows(tokens.path):
             raw.write(np.ascontiguousarray(block.rows.tokens_T, np.int32).tobytes())

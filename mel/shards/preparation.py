@@ -18,10 +18,13 @@ from absl import logging
 
 from mel.artifacts import Artifact, Workdir, discard, exists, open_artifact, publish
 from mel.corpora import mentions, mewsli
+from mel.corpora.own import file_names, sources_of
 from mel.corpora.sources import FILE, Sources, first_change, read_sources
 from mel.locks import claim
 from mel.shards import prepare
-from mel.shards.blocks import Archives, Split, Windows, WindowsConfig, damuel_mentions, mewsli_mentions
+from mel.shards.archives import Archives
+from mel.shards.blocks import Split, Windows, WindowsConfig, mewsli_mentions
+from mel.shards.own import evaluation_mentions, training_mentions
 from mel.text.tokenizer import Tokenizer
 from mel.types import MelError
 
@@ -59,7 +62,7 @@ def prepare_all(
 
     Args:
       work: where.
-      archives: the pages for the KB and for training.
+      archives: the pages and own files for the KB, for training and for evaluation.
       windows: how rows are cut.
       tree: a Mewsli-9 tree to evaluate on.
       redo: whether what was made from something else is made again; otherwise it is refused.
@@ -82,6 +85,7 @@ def prepare_all(
 def _stages(work: Workdir, archives: Archives, windows: WindowsConfig, tree: pathlib.Path | None) -> dict[str, Stage]:
     tokenizer = windows.read_tokenizer()
     of_kb = {name: getattr(archives.config, name) for name in OF_ARCHIVES} | {"redirects": archives.redirects.digest}
+    of_kb |= archives.own.settings
     parts = archives.sources_now()
     stages = {
         "tokenizer": Stage(
@@ -99,9 +103,10 @@ def _stages(work: Workdir, archives: Archives, windows: WindowsConfig, tree: pat
     }  # fmt: skip
     for split in get_args(Split):
         wanted = split == "train" or archives.config.held_out > 0
-        blocks = functools.partial(_damuel_blocks, work, archives, split)
-        stages[split] = _split(work, split, windows, {}, blocks if wanted else None)
+        blocks = functools.partial(_training_blocks, work, archives, split)
+        stages[split] = _split(work, split, windows, {}, blocks if wanted else None, None, not archives.have_mentions)
     stages["mewsli"] = _mewsli_split(work, archives, windows, tree)
+    stages["own"] = _own_split(work, archives, windows)
     return stages
 
 
@@ -122,9 +127,18 @@ def _mewsli_split(work: Workdir, archives: Archives, windows: WindowsConfig, tre
     return dataclasses.replace(stage, sources_now=sources_now)
 
 
+def _own_split(work: Workdir, archives: Archives, windows: WindowsConfig) -> Stage:
+    files = archives.own.evaluate_mentions
+    if not files:
+        return _split(work, "own", windows, {}, None)
+    sources, blocks = sources_of("evaluate_mentions", files), functools.partial(evaluation_mentions, archives)
+    stage = _split(work, "own", windows, {"evaluate_mentions": file_names(files)}, blocks, sources)
+    return dataclasses.replace(stage, sources_now=lambda _: sources)
+
+
 def _split(
     work: Workdir, split: str, windows: WindowsConfig, settings: dict[str, Any],
-    blocks: Callable[[Windows], Iterator] | None, sources: Sources | None = None,
+    blocks: Callable[[Windows], Iterator] | None, sources: Sources | None = None, may_be_empty: bool = False,
 ) -> Stage:  # fmt: skip
     settings = settings | {"mention_tokens": windows.mention_tokens, "title_in_window": windows.title_in_window}
     lines, rows = work.mentions(split), work.mention_tokens(split)
@@ -135,13 +149,13 @@ def _split(
     def make() -> None:
         cut = Windows(work.tokenizer, windows.mention_tokens, windows.title_in_window)
         kb, tokenizer = _opened(work)
-        prepare.publish_mentions(lines, rows, blocks(cut), kb, tokenizer, cut, settings, sources)
+        prepare.publish_mentions(lines, rows, blocks(cut), kb, tokenizer, cut, settings, sources, may_be_empty)
 
     return Stage(paths, settings, make, needs=tuple(INPUTS))
 
 
-def _damuel_blocks(work: Workdir, archives: Archives, split: Split, windows: Windows) -> Iterator:
-    return damuel_mentions(archives, split, windows, read_sources(work.kb))
+def _training_blocks(work: Workdir, archives: Archives, split: Split, windows: Windows) -> Iterator:
+    return training_mentions(archives, split, windows, read_sources(work.kb))
 
 
 def _publish_tokenizer(work: Workdir, tokenizer: Tokenizer, windows: WindowsConfig) -> None:
@@ -155,13 +169,13 @@ def _opened(work: Workdir) -> tuple[Artifact, Artifact]:
 
 
 def _tree_languages(tree: pathlib.Path, wanted: Sequence[str]) -> list[str]:
-    """The languages of a tree among those wanted, in their order.
+    """The languages of a tree among those wanted, in their order; all of them if none is named.
 
     Raises:
       MelError: there are none.
     """
     there = mewsli.list_languages(tree)
-    languages = [language for language in wanted if language in there]
+    languages = [language for language in wanted or there if language in there]
     if not languages:
         raise MelError(f"--mewsli={tree} has {', '.join(there)}, none of --languages={','.join(wanted)}.")
     if rest := sorted(set(there) - set(languages)):
@@ -191,7 +205,7 @@ def _settle(work: Workdir, stages: Mapping[str, Stage], redo: bool) -> None:
     for name, why in stale.items():
         end = "made again" if stages[name].make else "deleted, and not made again, for it was not asked for"
         logging.warning("%s: %s will be %s.", why, ", ".join(_name(work, path) for path in stages[name].paths), end)
-    if set(stale) - {"held_out", "mewsli"} and (work.path / "rounds").is_dir():
+    if set(stale) - {"held_out", "mewsli", "own"} and (work.path / "rounds").is_dir():
         logging.warning("The rounds in %s were made from what is made again: delete them.", work.path / "rounds")
     for path in paths:
         discard(path)
@@ -232,7 +246,7 @@ def _setting_change(name: str, artifact: Artifact, settings: Mapping[str, Any]) 
 
 
 def _shown(value: Any) -> str:
-    return ",".join(value) if isinstance(value, list) else str(value)
+    return ",".join(value) if isinstance(value, list) else "" if value is None else str(value)
 
 
 def _name(work: Workdir, path: pathlib.Path) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mel.artifacts import Artifact
 from mel.shards.datasets import RowSet
 from mel.shards.permutation import permuted
 from mel.types import MelError
@@ -65,6 +66,19 @@ class MentionOrder:
 
     def _drawn(self, first: int, last: int, epoch: int) -> np.ndarray:
         return self.mentions_n[permuted(np.arange(first, last), len(self.mentions_n), self.seed, epoch)]
+
+
+def require_mentions(tokens: Artifact) -> None:
+    """Refuses to train on, or mine for, the mentions of a knowledge base that was prepared without any.
+
+    Raises:
+      MelError: there are none.
+    """
+    if not tokens.facts["rows"]:
+        raise MelError(
+            f"{tokens.path} holds no mentions, so nothing can be learned from them: prepare some with --mentions or "
+            "--damuel in another --workdir, or use the encoder before training, which is --round=-1."
+        )
 
 
 def usable_mentions(

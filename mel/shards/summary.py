@@ -15,7 +15,7 @@ UNKNOWN = 0.05  # a larger share of focus tokens that the vocabulary lacks is wa
 def summary(work: Workdir) -> str:
     """A table of what each language gave, and of what was dropped and why."""
     kb = open_artifact(work.kb, "kb").facts
-    splits = [name for name in ("train", "held_out", "mewsli") if exists(work.mentions(name))]
+    splits = [name for name in ("train", "held_out", "mewsli", "own") if exists(work.mentions(name))]
     facts = {name: open_artifact(work.mentions(name), "mentions").facts for name in splits}
     tokens = [open_artifact(work.mention_tokens(name), "tokens").facts.get("unknown in focus", {}) for name in splits]
     languages = list(

@@ -65,6 +65,8 @@ def _rank(
 
     Each alias's entities stand best first.
     """
+    if not entities_of:  # where nothing was ever linked
+        return Ranking.empty(len(asked))
     aliases, forms = list(entities_of), sorted(set(asked))
     index = ExactIndex(encoder.embed(_rows(tokenizer, aliases), "aliases"))
     queries_FD = encoder.embed(_rows(tokenizer, forms), "surface forms")

@@ -17,6 +17,7 @@ from mel.retrieval.embeddings import publish_or_open
 from mel.retrieval.exact import ExactIndex
 from mel.retrieval.index import Index, IndexKind, publish_or_open_index
 from mel.shards.datasets import RowSet, open_rows, open_twins
+from mel.shards.selection import require_mentions
 from mel.training.checkpoint import Checkpoint, find_checkpoint, open_checkpoint
 from mel.types import MelError
 
@@ -129,7 +130,9 @@ class Trained:
 
     @functools.cached_property
     def _mention_tokens(self) -> Artifact:
-        return open_artifact(self._work.mention_tokens("train"), "tokens")
+        tokens = open_artifact(self._work.mention_tokens("train"), "tokens")
+        require_mentions(tokens)
+        return tokens
 
 
 def _open_index(
@@ -161,6 +164,9 @@ def open_trained(work: Workdir, number: int, precision: Precision = "auto") -> T
         trained = [round_ for round_ in work.rounds() if exists(work.round(round_).checkpoint)]
         number = max(trained, default=0)
     if not exists(work.round(number).checkpoint):
-        raise MelError(f"Round {number} of {work.path} has no checkpoint: run mel-train --round={number} first.")
+        untrained = ", or ask for --round=-1, the untrained encoder" if exists(work.round(START).checkpoint) else ""
+        raise MelError(
+            f"Round {number} of {work.path} has no checkpoint: run mel-train --round={number} first{untrained}."
+        )
     tokens = open_artifact(work.entity_tokens, "tokens")
     return Trained(work, number, precision, {"entity_tokens": tokens})

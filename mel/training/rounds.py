@@ -25,7 +25,7 @@ from mel.locks import claim
 from mel.shards.batches import BatchSource, Layout
 from mel.shards.datasets import TOKEN_IDS, open_rows, open_twins, read_token_ids
 from mel.shards.negatives import Negatives, open_negatives
-from mel.shards.selection import usable_mentions
+from mel.shards.selection import require_mentions, usable_mentions
 from mel.training.checkpoint import StepCheckpoints, open_checkpoint, publish_checkpoint, publish_start
 from mel.training.ending import EndOnSignal
 from mel.training.hooks import Metrics, Profile, SaveEvery
@@ -165,6 +165,8 @@ def _inputs(work: Workdir, number: int) -> dict[str, Artifact]:
     paths = {"entity_tokens": work.entity_tokens, "mention_tokens": work.mention_tokens("train")}
     tokens = {name: open_artifact(path, "tokens", {"kb": kb}, (TOKEN_IDS,)) for name, path in paths.items()}
     negatives = work.round(number).negatives
+    if number > START:
+        require_mentions(tokens["mention_tokens"])
     if number > START and exists(negatives):
         return tokens | {"negatives": open_artifact(negatives, "negatives", tokens)}
     if number > 0:

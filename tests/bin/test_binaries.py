@@ -12,7 +12,10 @@ from absl import flags
 from mel.bin.launch import config_from_flags, define_flags, flag_names
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-BINARIES = ("prepare_data", "train", "mine_negatives", "run_rounds", "evaluate", "export", "link", "serve", "verify")
+BINARIES = (
+    "prepare_data", "train", "mine_negatives", "run_rounds", "evaluate", "export", "link", "serve", "update_bundle",
+    "verify",
+)  # fmt: skip
 FLAGFILES = sorted((ROOT / "experiments").rglob("*.flags"))
 
 

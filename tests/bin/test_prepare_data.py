@@ -296,7 +296,7 @@ def test_a_language_of_which_there_is_nothing_is_said(config, tmp_path, caplog):
     config = with_flags(config, damuel=str(tmp_path / "damuel"), languages=("de", "en"), mewsli="")
     with caplog.at_level("WARNING", logger="absl"):
         prepare_data.main(config)
-    assert "The archive of de holds no entity: is it the right one?" in caplog.messages
+    assert "No entity of de was found: is the input the right one?" in caplog.messages
 
 
 def test_archives_without_links_are_refused_with_what_was_dropped(config, tmp_path):

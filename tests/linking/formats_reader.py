@@ -12,7 +12,7 @@ import orjson
 from rdflib import Graph
 from rdflib.namespace import RDF
 
-from mel.linking.formats import DOCUMENT, HIPE_COLUMNS, WIKIDATA, Format
+from mel.linking.formats import DOCUMENT, ELSEWHERE, HIPE_COLUMNS, WIKIDATA, Format
 from mel.linking.nif import ITSRDF, NIF, TEXTS
 from mel.types import NIL_ID, EntityId, Span
 
@@ -39,11 +39,18 @@ def read(path: pathlib.Path, file_format: Format) -> list[Prediction]:
             return [_read_tac(line) for line in content.decode("utf-8").split("\n") if line]
 
 
+def _id_of(uri: str) -> EntityId:
+    for place in (WIKIDATA, ELSEWHERE):
+        if uri.startswith(place):
+            return unquote(uri.removeprefix(place))
+    return uri
+
+
 def _read_elevant(content: bytes) -> Iterator[Prediction]:
     for number, line in enumerate(content.splitlines()):
         for record in orjson.loads(line)["predictions"]:
             reference = record["entity_reference"]
-            name = unquote(reference.removeprefix(WIKIDATA)) if reference else NIL_ID
+            name = _id_of(reference) if reference else NIL_ID
             yield Prediction(str(number), Span(record["start_char"], record["end_char"]), name)
 
 
@@ -53,7 +60,7 @@ def _read_nif(content: bytes) -> list[Prediction]:
     for phrase in graph.subjects(RDF.type, NIF.Phrase):
         start, end = (int(graph.value(phrase, name)) for name in (NIF.beginIndex, NIF.endIndex))
         entity = graph.value(phrase, ITSRDF.taIdentRef)
-        name = unquote(str(entity).removeprefix(WIKIDATA)) if entity else NIL_ID
+        name = _id_of(str(entity)) if entity else NIL_ID
         text_id, _, _ = str(phrase).removeprefix(TEXTS).partition("#")
         found.append(Prediction(unquote(text_id), Span(start, end), name))
     return sorted(found, key=lambda prediction: (prediction.text_id, prediction.span.start, prediction.span.end))

@@ -10,7 +10,7 @@ import pytest
 import rdflib
 
 from mel.linking import formats, nif
-from mel.linking.formats import LinkedText
+from mel.linking.formats import LinkedText, uri_of
 from mel.types import NIL, NIL_ID, Link, NamedCandidate, Span
 from tests.linking.formats_reader import Prediction, read
 
@@ -192,9 +192,16 @@ def test_tac_has_eight_columns_whatever_the_text():
     assert len({row[1] for row in rows}) == len(rows)
 
 
+def test_an_id_is_a_uri_of_wikidata_only_if_it_is_one_of_its_ids():
+    assert [uri_of(name) for name in ("Q42", "MESH:D1", "http://x/1?a=b#c", "http://x/a b", "Q0")] == [
+        "http://www.wikidata.org/entity/Q42", "http://example.org/entity/MESH%3AD1", "http://x/1?a=b#c",
+        "http://example.org/entity/http%3A%2F%2Fx%2Fa%20b", "http://example.org/entity/Q0",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("own", ["MESH:D 001/ä", "https://x.org/D?a=1#b"])
 @pytest.mark.parametrize("form", FORMS)
-def test_ids_of_ones_own_survive_every_format(tmp_path, form):
-    own = "MESH:D 001/ä"
+def test_ids_of_ones_own_survive_every_format(tmp_path, form, own):
     text = linked("m", "Fever", (0, 5, 1))
     text = text._replace(links=tuple(dataclasses.replace(each, id=own) for each in text.links))
     assert [urllib.parse.unquote(found.entity_id) for found in read_back(tmp_path, form, text)] == [own]

@@ -94,7 +94,7 @@ def test_a_damaged_trie_is_named(tmp_path):
         FormTrie.open(tmp_path / "forms.marisa")
 
 
-def test_names_that_came_later_are_found_and_no_page_holds_them():
+def test_names_that_came_later_are_found_and_no_page_holds_them(tmp_path):
     trie = trie_of("New York", "mill")
     forms = forms_of(trie, en={"mill": (0, 3, 4, 4)}).with_names(["New York City", "MILL", "the mill", "..."])
     text = folded("In New York City the Mill")
@@ -107,5 +107,7 @@ def test_names_that_came_later_are_found_and_no_page_holds_them():
     for language in (None, "en"):
         assert forms.counts(numbers, language).sum(axis=(1, 2)).tolist() == [11, 0, 0]
         assert forms.link_probability(numbers, [False] * 3, language, (0.1, 0.3)).tolist()[1:] == [0.3, 0.3]
-    again = forms.with_names(["Ceres"])
-    assert sorted(found.form for found in again.find(folded("Ceres the mill"))) == [trie.number("mill"), 2]
+    forms.with_names(["Ceres"]).write(tmp_path)
+    again = Forms.read(tmp_path, forms.languages)
+    assert {text.text[found.start : found.end] for found in again.find(text)} >= {"new york city", "the mill"}
+    assert [found.form for found in again.find(folded("Ceres"))] in ([2], [3], [4])
