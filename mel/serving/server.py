@@ -40,10 +40,12 @@ class AddressConfig:
             family, kind, protocol, _, address = socket.getaddrinfo(
                 self.host, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
             )[0]
-            listening = socket.socket(family, kind, protocol)
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listening.bind(address)
-            listening.listen(CONNECTIONS)
+            with contextlib.ExitStack() as undone:
+                listening = undone.enter_context(socket.socket(family, kind, protocol))
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                listening.bind(address)
+                listening.listen(CONNECTIONS)
+                undone.pop_all()
         except OSError as error:
             raise MelError(
                 f"--host={self.host} --port={self.port} cannot be listened at ({error.strerror}): choose another."
