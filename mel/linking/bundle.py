@@ -224,7 +224,7 @@ def open_bundle(path: str | os.PathLike, precision: Precision = "auto") -> Bundl
         descriptions=join_descriptions(Strings.read(artifact.path, DESCRIPTIONS), later),
         fusion_weight=facts["fusion_weight"],
         calibration=read_calibration(artifact),
-        detector=Detector.read(artifact / DETECTOR) if (artifact / DETECTOR).is_dir() else None,
+        detector=join_detector(read_detector(artifact), later),
     )
 
 
@@ -232,6 +232,11 @@ def read_encoder(bundle: Artifact, precision: Precision = "auto") -> Encoder:
     """The encoder of a bundle, which will compute in `precision`."""
     _, params = pretrained.load(bundle.path)
     return Encoder(EncoderConfig.from_json(bundle.facts["encoder"]), params, precision)
+
+
+def read_detector(bundle: Artifact) -> Detector | None:
+    """The detector that a bundle was made with, None where it has none."""
+    return Detector.read(bundle / DETECTOR) if (bundle / DETECTOR).is_dir() else None
 
 
 def read_calibration(bundle: Artifact) -> Mapping[str, Any] | None:

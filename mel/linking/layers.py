@@ -18,6 +18,7 @@ prior are the same, bit for bit. (A bundle that is written as one again counts a
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -34,6 +35,7 @@ from mel.corpora.similarity import Prior, similarity_prior
 from mel.corpora.strings import Strings
 from mel.evaluation.contexts import Contexts
 from mel.evaluation.evidence import Evidence
+from mel.linking.detection import Detector
 from mel.retrieval.exact import ExactIndex
 from mel.retrieval.layers import LayeredIndex, LayeredRows
 from mel.types import NIL
@@ -110,6 +112,14 @@ def read_later(folder: pathlib.Path, facts: Mapping[str, Any]) -> Later | None:
 def join_descriptions(base: Strings, later: Later | None) -> Strings:
     """The descriptions of all rows."""
     return base if later is None else LayeredStrings(base, later.descriptions)
+
+
+def join_detector(base: Detector | None, later: Later | None) -> Detector | None:
+    """What finds mentions, the names of later rows among them."""
+    if base is None or later is None:
+        return base
+    names = later.table.surface_forms(with_names=True) if later.table is not None else []
+    return base.with_names(itertools.chain(later.rows.titles, names))
 
 
 def join_evidence(base: Evidence, later: Later | None) -> Evidence:

@@ -18,7 +18,7 @@ import numpy as np
 from absl import logging
 
 from mel.artifacts import Artifact, Workdir, discard, exists, open_artifact, publish
-from mel.corpora import damuel
+from mel.corpora import damuel, own
 from mel.corpora.alias_table import LINKS, NAMES
 from mel.corpora.archives import Part
 from mel.corpora.kb import KnowledgeBase
@@ -31,9 +31,10 @@ from mel.progress import Progress
 from mel.shards.archives import Archives
 from mel.shards.blocks import is_held_out
 from mel.text.folding import fold
-from mel.types import MelError, Span
+from mel.types import MelError, Mention, Span
 
 HELD_OUT_PAGES = 10_000  # are enough to measure on
+PAGES_AT_ONCE = 4096
 THRESHOLDS = (0.01, 0.02, *(round(0.05 * step, 2) for step in range(1, 20)), 0.98, 0.99)
 
 
@@ -108,7 +109,8 @@ def ensure_detector(work: Workdir, archives: Archives, redo: bool, config: Any =
         draft.reads("alias table", aliases)
         trie = FormTrie.of(folded_forms(_strings(kb, aliases)))
         trie.save(draft / TRIE)
-        counted = _count_archives(archives, read_sources(kb.path), draft / TRIE)
+        ours = _count_own(archives, draft / TRIE)
+        counted = itertools.chain(_count_archives(archives, read_sources(kb.path), draft / TRIE), ours)
         detector = learn(trie, _named(trie, kb, aliases), counted)
         detector.write(draft.path)
         draft.facts |= {"forms": len(trie), "languages": list(detector.forms.languages)}
@@ -195,6 +197,26 @@ def _count_archives(
         progress.add(note=language)
         yield language, counted
     progress.close()
+
+
+def _count_own(archives: Archives, trie: pathlib.Path) -> Iterator[tuple[str, Counted]]:
+    """Some pages of one language at a time; the mentions of a document stand together."""
+    mentions = own.read_mentions(archives.own.mentions, archives.config.malformed(log=False), archives.redirects)
+    left = HELD_OUT_PAGES
+    for block in grouped(_own_pages(mentions, archives.config.held_out), PAGES_AT_ONCE):
+        for language in dict.fromkeys(language for language, _, _ in block):
+            pages = ((page, is_kept) for of, page, is_kept in block if of == language)
+            counted = count_pages(pages, _forms_alone(trie), left)
+            left -= counted.held_out
+            yield language, counted
+
+
+def _own_pages(mentions: Iterable[Mention], share: float) -> Iterator[tuple[str, LinkedPage, bool]]:
+    """The language of each page, the page, and whether it is held out."""
+    by_text = itertools.groupby(mentions, key=lambda mention: (mention.language, mention.document, mention.context))
+    for (language, document, text), of_text in by_text:
+        page = LinkedPage(text, frozenset(mention.span for mention in of_text))
+        yield language, page, is_held_out(document, share)
 
 
 def _count_part(

@@ -32,12 +32,13 @@ from mel.linking.bundle import (
     DETECTOR,
     KIND,
     copy_files,
+    read_detector,
     read_encoder,
     read_evidence,
     write_encoder,
     write_entity_columns,
 )
-from mel.linking.layers import FACT, FOLDER, join_descriptions, replaced_names
+from mel.linking.layers import FACT, FOLDER, join_descriptions, join_detector, replaced_names
 from mel.linking.update import Layers, has_entities_file
 from mel.locks import claim
 from mel.progress import Progress
@@ -53,7 +54,7 @@ from mel.types import NIL, EntityId, MelError
 
 ROWS_AT_ONCE = 65_536
 ENTITIES_AT_ONCE = 8192
-WRITTEN_ANEW = ("index/", f"{ALIAS_TABLE}/", f"{FOLDER}/")
+WRITTEN_ANEW = ("index/", f"{ALIAS_TABLE}/", f"{DETECTOR}/", f"{FOLDER}/")
 
 
 def compact_bundle(path: pathlib.Path, output: pathlib.Path, config: Any = None) -> Artifact:
@@ -91,6 +92,9 @@ def compact_bundle(path: pathlib.Path, output: pathlib.Path, config: Any = None)
                 np.save(draft / CONTEXT_ENTITIES, entities_M.astype(np.int32))
             if has_entities_file(facts):
                 entities.write_entities(draft.path, read_evidence(draft.path, draft.facts))
+            if detector := join_detector(read_detector(bundle), layers.later):
+                (draft / DETECTOR).mkdir()
+                detector.write(draft / DETECTOR)
             card.write_changed_card(draft.path, bundle, f"Its entities are {len(kb):,} rows now.")
             for name in bundle.files:
                 if not name.startswith(WRITTEN_ANEW) and not (draft / name).exists():

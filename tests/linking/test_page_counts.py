@@ -117,3 +117,28 @@ def test_a_detector_is_made_once_and_again_when_the_kb_is(prepared, tmp_path):
         prepare_data.main(dataclasses.replace(other, redo=False))
     prepare_data.main(other)
     assert open_artifact(work.detector, "detector").inputs["kb"] == open_artifact(work.kb, "kb").digest
+
+
+def test_own_documents_are_pages(tiny_world, tmp_path):
+    text = "Hollin met Quince. The hollin is a tree."
+    mentions = [
+        {"id": f"{n}:{start}", "language": "en", "text": text, "start": start, "end": end, "entity": f"own:{entity}",
+         "document": f"document {n}"}
+        for n in range(40) for start, end, entity in ((0, 6, 1), (11, 17, 2))
+    ]  # fmt: skip
+    entities = [{"id": f"own:{n}", "language": "en", "title": name} for n, name in ((1, "Hollin"), (2, "Quince"))]
+    for name, records in (("mentions", mentions), ("entities", entities)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    config = config_of(
+        prepare_data.Config,
+        workdir=str(tmp_path / "run"), entities=(str(tmp_path / "entities.jsonl"),),
+        mentions=(str(tmp_path / "mentions.jsonl"),), tokenizer=str(tiny_world / "tokenizer"), mention_tokens=32,
+        held_out=0.3, detector=True,
+    )  # fmt: skip
+    prepare_data.main(config)
+    detector = Detector.read(Workdir(config.workdir).detector)
+    assert 1 < detector.measured["pages"] < 39 and detector.measured["links"] == 2 * detector.measured["pages"]
+    counts = detector.forms.counts(np.array([detector.forms.trie.number("hollin")]), "en")[0]
+    pages = 40 - detector.measured["pages"]
+    assert counts.tolist() == [[0, pages], [pages, pages]]  # linked with a capital only
+    assert [span.of(text) for span, _ in detector.spans(text, "en")] == ["Hollin", "Quince"]

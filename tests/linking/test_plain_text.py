@@ -7,7 +7,7 @@ import pytest
 
 import mel
 from mel.artifacts import START, Workdir
-from mel.bin import export, link, prepare_data
+from mel.bin import export, link, prepare_data, update_bundle
 from mel.linking.detection import surest
 from mel.types import Link, MelError, NamedCandidate, Span
 from tests.configs import config_of
@@ -87,6 +87,29 @@ def test_a_bundle_from_before_the_detector_is_not_taken_for_one_that_detects(det
     shutil.copytree(exported.bundle, work.bundle)
     with pytest.raises(MelError, match="was made without the detector at .*: move it away or delete it"):
         export.main(export.Config(workdir=str(work.path), round=str(START)))
+
+
+def test_names_of_entities_that_came_later_are_detected(detecting, tmp_path):
+    entity = {
+        "id": "own:1",
+        "language": "en",
+        "title": "Quince Bay",
+        "description": "A bay.",
+        "aliases": ["Quincehaven"],
+    }
+    (tmp_path / "new.jsonl").write_text(json.dumps(entity) + "\n")
+    text = "They met at Quince Bay, called Quincehaven."
+
+    def detected(bundle):
+        return [link.surface_form for link in mel.Linker.load(bundle).link(text, language="en")]
+
+    once, compact = str(tmp_path / "once"), str(tmp_path / "compact")
+    update_bundle.main(
+        config_of(update_bundle.Config, bundle=str(detecting.bundle), output=once, add=(str(tmp_path / "new.jsonl"),))
+    )
+    update_bundle.main(config_of(update_bundle.Config, bundle=once, output=compact, compact=True))
+    assert "Quince Bay" not in detected(detecting.bundle)
+    assert {"Quince Bay", "Quincehaven"} <= set(detected(once)) and detected(compact) == detected(once)
 
 
 def test_a_precision_that_nobody_measured_is_refused(linker, detecting, tmp_path):
