@@ -19,7 +19,7 @@ MOST_REMEDIES = 12  # of one command: a damaged file is named, what was made fro
 DAMAGE_SHARE = 0.35  # of faults that come between commands
 WITH_WORKERS = ("prepare",)
 _DELETE = re.compile(r"\bdelete (/[^\s;:,]+|it)\b")
-_AGAIN = re.compile(r"\brun mel-([a-z-]+) again")
+_AGAIN = re.compile(r"\brun mel-([a-z-]+) (?:or mel-[a-z-]+ )?again")
 _PATH = re.compile(r"(?<!\S)/[^\s;:,]+")
 
 

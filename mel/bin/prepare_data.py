@@ -7,9 +7,9 @@ Reads   --damuel: a folder of damuel_1.0_<language>.tar (or untarred folders), s
 Writes  into --workdir: kb, alias_table, mentions/<split>, tokens/entities, tokens/mentions/<split>.
         Splits: train and, with --held_out, held_out from DaMuEL and --mentions; mewsli from the tree; own from
         --evaluate_mentions.
-        With --detector also detector: which surface forms the pages link, of those that they hold, so that a
-        bundle can find mentions in plain text. The archives are read once more for it. Pages of --held_out say
-        how far it can be trusted.
+        With --detector also detector: which surface forms the pages and own documents link, of those that they hold,
+        so that a bundle can find mentions in plain text. They are read once more for it. Those of --held_out say how
+        far it can be trusted.
 
 Own files are JSON lines (.jsonl) or CSV (.csv), compressed or not; README.md has their columns. An own entity
 stands in place of the archives' one of the same id and language. Without mentions nothing can be trained, but

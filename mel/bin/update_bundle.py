@@ -9,7 +9,7 @@ Writes  --output, a bundle: the files of the old one, by links where the file sy
 
 --compact writes a bundle and what came later as one again. --kb=FILE makes a bundle of the same encoder with these
 entities instead of all others; it has no calibration, no contexts and no detector, which belong to the old ones.
-A detector of plain texts finds the names that its bundle was made with; spans of entities that were added are given.
+A detector of plain texts finds the names of entities that were added, too; how often pages link them it cannot know.
 
 Examples:
   mel-update-bundle --bundle=run/bundle --output=run/bundle-2 --add=new.csv --remove=gone.txt

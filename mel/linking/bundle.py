@@ -64,7 +64,7 @@ from mel.evaluation.contexts import Contexts
 from mel.evaluation.evidence import Evidence
 from mel.linking import detection
 from mel.linking.detection import Detector
-from mel.linking.layers import join_descriptions, join_evidence, read_later
+from mel.linking.layers import join_descriptions, join_detector, join_evidence, read_later
 from mel.retrieval.embeddings import EMBEDDINGS
 from mel.retrieval.index import IndexKind, open_index, publish_index
 from mel.shards.blocks import Windows

@@ -29,7 +29,7 @@ from mel.linking.detection import KIND, PRIOR, Detector, detect, without_overlap
 from mel.linking.forms import TRIE, Forms, FormTrie, PageCounts, folded_forms
 from mel.progress import Progress
 from mel.shards.archives import Archives
-from mel.shards.blocks import is_held_out
+from mel.shards.blocks import grouped, is_held_out
 from mel.text.folding import fold
 from mel.types import MelError, Mention, Span
 

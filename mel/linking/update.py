@@ -27,7 +27,7 @@ from mel.corpora.records import FORMATS, read_records
 from mel.corpora.strings import Strings
 from mel.encoder.backend import Precision
 from mel.linking import card, entities
-from mel.linking.bundle import ALIAS_TABLE, DETECTOR, KIND, read_encoder
+from mel.linking.bundle import ALIAS_TABLE, KIND, read_encoder
 from mel.linking.layers import FACT, FOLDER, Later, read_later, write_later
 from mel.locks import claim
 from mel.shards.own import count_names
@@ -101,8 +101,6 @@ def update_bundle(
             "Published %s: %d rows added or changed, %d entities removed; %d later rows and %d hidden ones in all.",
             output, len(added), len(removed), len(plan.rows.entities_M), len(plan.rows.hidden_H),
         )  # fmt: skip
-    if added and (output / DETECTOR).is_dir():
-        logging.warning("The detector finds the names that %s was made with: give spans for new ones.", path)
     return open_artifact(output, KIND, reads=())
 
 

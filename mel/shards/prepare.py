@@ -130,7 +130,6 @@ class _Tally:
 
     def __init__(self):
         self.counts: dict[str, int] = {}
-        self.tokens: dict[str, np.ndarray] = {}
         self._outside: dict[str, int] = {}
         self._dropped: dict[str, Counter[str]] = {}
         self._in_focus: dict[str, np.ndarray] = {}
