@@ -6,6 +6,7 @@ import itertools
 import operator
 import os
 import threading
+import typing
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -66,8 +67,10 @@ class Linker:
           precision: of the encoder; "auto" is bfloat16 on accelerators and float32 on CPUs.
 
         Raises:
-          MelError: there is none, or a part of it is missing or damaged.
+          MelError: there is none, a part of it is missing or damaged, or there is no such precision.
         """
+        if precision not in (choices := typing.get_args(Precision)):
+            raise MelError(f"There is no precision {precision!r}: choose one of {', '.join(choices)}.")
         return cls(open_bundle(path, precision))
 
     def link(

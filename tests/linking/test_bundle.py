@@ -84,6 +84,14 @@ def test_a_bundle_of_another_index_is_refused(exported):
         export.main(export.Config(workdir=str(exported.path), round=START, index="scann"))
 
 
+def test_an_index_that_holds_no_embeddings_has_them_beside_it(exported, tmp_path):
+    export.main(export.Config(str(exported.path), str(START), str(tmp_path / "bundle"), index="scann"))
+    exact, scann = open_bundle(exported.bundle), open_bundle(tmp_path / "bundle")
+    np.testing.assert_array_equal(scann.evidence.embeddings_ED, exact.evidence.embeddings_ED)
+    queries_QD = exact.evidence.embeddings_ED[:3]
+    assert (scann.evidence.ranking(queries_QD).entities_QK[:, 0] == exact.kb.entities_E[:3]).all()
+
+
 def test_a_round_that_was_not_trained_is_refused(exported):
     with pytest.raises(MelError, match="Round 3 of .* has no checkpoint"):
         export.main(export.Config(workdir=str(exported.path), round=3))

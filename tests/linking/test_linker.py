@@ -159,6 +159,11 @@ def test_refusals(linker, options, message):
         linker.link(**{"text": TEXT, "spans": [(4, 12)]} | options)
 
 
+def test_a_precision_that_there_is_none_of_is_refused(exported):
+    with pytest.raises(MelError, match="There is no precision 'float8': choose one of auto, float32, bfloat16"):
+        Linker.load(exported.bundle, precision="float8")
+
+
 def test_a_folder_that_is_no_bundle_is_refused(tmp_path):
     with pytest.raises(MelError, match="There is no bundle at"):
         Linker.load(tmp_path)
