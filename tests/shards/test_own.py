@@ -101,7 +101,10 @@ def test_mentions_train_and_others_evaluate_and_what_is_unknown_is_named(config,
     assert "1 mentions mean entities that the KB lacks, such as 'http://x/unknown' (1)" in caplog.text
     assert [line["mention_id"] for line in lines(work, "own")] == ["1", "2"]
     out = capsys.readouterr().out
-    assert "| language | entities | train mentions | own mentions | gold outside the KB | unknown tokens | dropped |" in out
+    assert (
+        "| language | entities | train mentions | own mentions | gold outside the KB | unknown tokens | dropped |"
+        in out
+    )
     assert "| en | 3 | 4 | 1 | 2 | 0.00% | - |" in out and "| fr | 0 | 1 | 1 | 0 | 0.00% | - |" in out
 
 
