@@ -31,7 +31,7 @@ _SENTENCES = {
 _FULL = errno.ENOSPC, errno.EDQUOT
 # Libraries in C++ pass on what the system said in words only.
 _WORDS = {os.strerror(number): number for number in _SENTENCES if number != errno.EAGAIN}
-_WORDS[" requested and "] = errno.ENOSPC  # NumPy's of an array of which the disk took a part: "9 requested and 4 written"
+_WORDS[" requested and "] = errno.ENOSPC  # what NumPy says of an array of which the disk took a part
 _OF_PROGRAMS = TypeError, LookupError, AttributeError, AssertionError, NameError
 _ABSOLUTE = re.compile(r"""(?:^|[\s"'(=:])(/[^\s"':,)\]]+)""")
 _OF_MEMORY = "RESOURCE_EXHAUSTED", "Out of memory", "out of memory", "bad_alloc", "Unable to allocate"
