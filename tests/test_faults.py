@@ -41,6 +41,7 @@ def test_faults_by_what_the_system_said():
         (RuntimeError("UNKNOWN: write() failed: No space left on device"), "a file"),
         (ValueError('PERMISSION_DENIED: Error opening "/data/run/params": Permission denied'), "/data/run/params"),
         (Exception("Read-only file system (os error 30): /data/x"), "/data/x"),
+        (OSError("28832 requested and 814 written"), "the disk is full"),
     ],
 )
 def test_a_library_in_other_words_is_understood(error, path):
@@ -90,6 +91,7 @@ def test_a_fault_of_the_program_is_none_of_the_disk():
 
 def test_a_full_disk_and_a_full_memory_are_told_from_the_rest():
     assert is_disk_full(of(errno.ENOSPC)) and is_disk_full(of(errno.EDQUOT))
+    assert is_disk_full(OSError("28832 requested and 814 written"))
     assert is_disk_full(RuntimeError("Disk quota exceeded")) and not is_disk_full(of(errno.EROFS))
     with pytest.raises(MemoryError) as short:
         np.empty((2**40, 2**10))

@@ -23,7 +23,8 @@ import numpy as np
 
 from experiments.benchmarks.harness import Target, child, options, parser, publish
 from experiments.programs import launch
-from mel.corpora.alias_table import AliasTable, AliasTableWriter
+from mel.corpora.alias_columns import AliasTableWriter
+from mel.corpora.alias_table import AliasTable
 from mel.corpora.kb import KnowledgeBase
 from mel.corpora.shapes import ShapesWriter
 from mel.corpora.similarity import similarity_prior

@@ -24,7 +24,8 @@ import numpy as np
 from experiments.mdn.clusters import pages
 from mel.artifacts import Workdir, open_artifact
 from mel.corpora import mewsli
-from mel.corpora.alias_table import LINKS, AliasTable
+from mel.corpora.alias_columns import LINKS
+from mel.corpora.alias_table import AliasTable
 from mel.corpora.kb import KnowledgeBase
 from mel.corpora.malformed import Malformed
 from mel.corpora.strings import Strings

@@ -24,7 +24,7 @@ import numpy as np
 
 from mel.artifacts import Workdir
 from mel.corpora import mewsli
-from mel.corpora.alias_table import LINKS, NAMES
+from mel.corpora.alias_columns import LINKS, NAMES
 from mel.corpora.malformed import Malformed
 from mel.corpora.strings import Strings
 from mel.linking.forms import FormTrie, folded_forms

@@ -103,13 +103,14 @@ def _mine(
     asked_n = _asked(config, trained, tokens["mention_tokens"].facts["languages"])
     artifact, index = trained.entity_index(config.index)
     made_from = {"checkpoint": trained.artifact, "embeddings" if config.index == "exact" else "index": artifact}
-    first_E = trained.twins
+    twins = mining.Twins(trained.twins, mentions.entity_rows_N)
+    twins = twins._replace(counted=twins.most)  # once, and not for every chunk
 
     def mine(rows_c: np.ndarray, count: Callable[[int], None]) -> np.ndarray:
         return mining.mine(
             index, trained.encoder.embed(mentions.rows.take(rows_c)), mentions.entities_N[rows_c], entities.entities_N,
             config.negatives_per_mention, config.pool, config.seed, config.round - START,
-            mining.Twins(first_E, mentions.entity_rows_N[rows_c]), rows_c, count,
+            twins._replace(gold_rows_Q=mentions.entity_rows_N[rows_c]), rows_c, count,
         )  # fmt: skip
 
     chunks, lengths_n = work.round(config.round + 1).mining, mentions.rows.lengths_of(asked_n)

@@ -20,7 +20,6 @@ knowledge base, which join the names, are found by a column of its own.
 
 from __future__ import annotations
 
-import array
 import itertools
 import os
 import pathlib
@@ -30,23 +29,18 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from mel.corpora.columns import ColumnWriter, read_column
+from mel.corpora.alias_columns import COLUMNS, LANGUAGES, LINKED, AliasTableWriter, Line, Lookup, Spellings, Titles
+from mel.corpora.columns import read_column
 from mel.corpora.kb import KnowledgeBase
 from mel.corpora.layers import JoinedLookup, LookupWithout
-from mel.corpora.shapes import Shapes, ShapesWriter
-from mel.corpora.strings import Hashes, Strings, StringsWriter, hash_of
+from mel.corpora.shapes import Shapes
+from mel.corpora.strings import Strings
 from mel.types import Candidate, EntityId, MelError, Mention
-
-LINKS, LEMMAS, NAMES = COLUMNS = ("links", "lemmas", "names")
-LANGUAGES, LINKED = "alias_languages", "linked"
-LINE = np.dtype([("language", np.int16), ("entity", np.int32), ("count", np.int32)])
 
 Ambiguity = Literal["unseen", "unambiguous", "ambiguous"]
 
 # Of (string, language, entity); the counts of several parts are merged by `update`.
 AliasCounts = Counter[tuple[str, str, EntityId]]
-_Line = tuple[str, int, int]  # language, entity, count
-_Spellings = dict[str, list[_Line]]
 
 
 class Counts(NamedTuple):
@@ -89,131 +83,6 @@ def _sorted_lines(counts: AliasCounts, numbers: Mapping[EntityId, int]) -> Itera
     return ((string, language, entity, -count) for string, language, count, entity in sorted(numbered))
 
 
-class AliasTableWriter:
-    """Writes the columns from lines that come in order, in bounded memory but for 20 bytes a string.
-
-    Args:
-      folder: where.
-    """
-
-    def __init__(self, folder: str | os.PathLike):
-        self._folder = pathlib.Path(folder)
-        self._languages: dict[str, int] = {}
-
-    def write(self, name: str, lines: Iterable[tuple[str, str, int, int]]) -> int:
-        """Writes one of `COLUMNS`.
-
-        Args:
-          name: which.
-          lines: string, language, entity and count; by string and language, both by their code points, then
-            the greatest count first, of equal ones the smallest entity.
-
-        Returns:
-          how many strings there are, counted once in each language.
-        """
-        strings, shapes = StringsWriter(self._folder, name), ShapesWriter(self._folder, name)
-        ends = ColumnWriter(self._folder / f"{name}_line_ends.npy", np.int64)
-        columns, hashes = ColumnWriter(self._folder / f"{name}_lines.npy", LINE), array.array("Q")
-        total = 0
-        for string, of_string in itertools.groupby(lines, key=lambda line: line[0]):
-            strings.add(string)
-            shapes.add(string)
-            hashes.append(hash_of(string.lower()))
-            for language, of_language in itertools.groupby(of_string, key=lambda line: line[1]):
-                number = self._languages.setdefault(language, len(self._languages))
-                for _, _, entity, count in of_language:
-                    columns.add((number, entity, count))
-                total += 1
-            ends.add(columns.length)
-        for writer in (strings, shapes, ends, columns):
-            writer.close()
-        Hashes.of_hashes(np.frombuffer(hashes, np.uint64)).write(self._folder, name)
-        return total
-
-    def close(self) -> None:
-        """Writes what all of them share."""
-        Strings.of(self._languages).write(self._folder, LANGUAGES)
-        np.save(self._folder / f"{LINKED}.npy", np.unique(read_column(self._folder / f"{LINKS}_lines.npy")["entity"]))
-
-
-class _Lookup(NamedTuple):
-    """String -> how often it means which entity.
-
-    Attributes:
-      strings: S distinct ones, sorted.
-      shapes: theirs.
-      by_lower_case: finds them by how they are lower-cased.
-      ends_S: where the lines of each string end.
-      lines_P: `LINE`, by language and by falling count.
-      languages: those that the lines count.
-    """
-
-    strings: Strings
-    shapes: Shapes
-    by_lower_case: Hashes
-    ends_S: np.ndarray
-    lines_P: np.ndarray
-    languages: list[str]
-
-    @classmethod
-    def read(cls, folder: pathlib.Path, name: str, languages: list[str]) -> _Lookup:
-        strings, by_lower_case = Strings.read(folder, name), Hashes.read(folder, name)
-        shapes = Shapes.read(folder, name)
-        ends_S, lines_P = (read_column(folder / f"{name}_{each}.npy") for each in ("line_ends", "lines"))
-        if lines_P.dtype != LINE or not len(strings) == len(by_lower_case) == len(ends_S) == len(shapes.lengths_N):
-            raise ValueError("the columns do not belong together")
-        return cls(strings, shapes, by_lower_case, ends_S, lines_P, languages)
-
-    def spellings(self, string: str) -> _Spellings:
-        """The strings that are the same when lower-cased, in order, and the lines of each."""
-        lowered, found = string.lower(), {}
-        for row in self.by_lower_case.rows(lowered):
-            spelling = self.strings[row]
-            if spelling.lower() == lowered:
-                found[spelling] = self._lines(row)
-        return found
-
-    def strings_in(self, language: str) -> Iterator[str]:
-        """All strings of a language."""
-        if language in self.languages:
-            places = np.flatnonzero(self.lines_P["language"] == self.languages.index(language))
-            rows = np.unique(np.searchsorted(self.ends_S, places, side="right"))
-            yield from (self.strings[row] for row in rows)
-
-    def _lines(self, row: int) -> list[_Line]:
-        lines = self.lines_P[self.ends_S[row - 1] if row else 0 : self.ends_S[row]].tolist()
-        return [(self.languages[language], entity, count) for language, entity, count in lines]
-
-
-class _Titles(NamedTuple):
-    """The titles of a knowledge base, each counted once for its row, as a `_Lookup`."""
-
-    kb: KnowledgeBase
-
-    @property
-    def strings(self) -> Strings:
-        return self.kb.titles
-
-    @property
-    def shapes(self) -> Shapes:
-        return self.kb.title_shapes
-
-    def spellings(self, string: str) -> _Spellings:
-        lowered, found = string.lower(), {}
-        for row in self.kb.by_title.rows(lowered):
-            if (title := self.kb.titles[row]).lower() == lowered:
-                found.setdefault(title, []).append(self._line(row))
-        return found
-
-    def strings_in(self, language: str) -> Iterator[str]:
-        if language in self.kb.languages:
-            rows = np.flatnonzero(self.kb.languages_E == self.kb.languages.index(language))
-            yield from (self.kb.titles[row] for row in rows)
-
-    def _line(self, row: int) -> _Line:
-        return self.kb.languages[self.kb.languages_E[row]], int(self.kb.entities_E[row]), 1
-
-
 class AliasTable:
     """Surface form -> candidates, by their share of the links.
 
@@ -223,11 +92,11 @@ class AliasTable:
     """
 
     def __init__(
-        self, links: _Lookup | JoinedLookup, lemmas: _Lookup | JoinedLookup, names: _Lookup | JoinedLookup,
+        self, links: Lookup | JoinedLookup, lemmas: Lookup | JoinedLookup, names: Lookup | JoinedLookup,
         linked: np.ndarray,
     ):  # fmt: skip
         self._links, self._lemmas, self._linked = links, lemmas, linked
-        self._names: list[_Lookup | _Titles | JoinedLookup] = [names]
+        self._names: list[Lookup | Titles | JoinedLookup] = [names]
 
     @classmethod
     def read(cls, folder: str | os.PathLike) -> AliasTable:
@@ -239,7 +108,7 @@ class AliasTable:
         folder = pathlib.Path(folder)
         try:
             languages = list(Strings.read(folder, LANGUAGES))
-            links, lemmas, names = (_Lookup.read(folder, name, languages) for name in COLUMNS)
+            links, lemmas, names = (Lookup.read(folder, name, languages) for name in COLUMNS)
             return cls(links, lemmas, names, read_column(folder / f"{LINKED}.npy"))
         except OSError as error:
             raise MelError(f"The alias table {folder} cannot be read: {error.strerror or error}.") from error
@@ -260,14 +129,14 @@ class AliasTable:
         table.add_titles(kb)
         return table
 
-    def lines(self, name: str) -> Iterator[tuple[str, list[_Line]]]:
+    def lines(self, name: str) -> Iterator[tuple[str, list[Line]]]:
         """The strings of one of `COLUMNS`, sorted, and the lines of each; titles are not among them."""
         lookup = (self._links, self._lemmas, self._names[0])[COLUMNS.index(name)]
         return ((string, lookup.spellings(string)[string]) for string in sorted(set(lookup.strings)))
 
     def add_titles(self, kb: KnowledgeBase) -> None:
         """Adds the titles of a knowledge base to the names."""
-        self._names.append(_Titles(kb))
+        self._names.append(Titles(kb))
 
     def candidates(self, surface_form: str, language: str | None = None, lemma: str = "") -> tuple[Candidate, ...]:
         """All entities that a surface form was linked to, best first.
@@ -363,30 +232,30 @@ class AliasTable:
         return self._linked[np.minimum(places_n, len(self._linked) - 1)] == entities_n
 
 
-def _shaped(lookup: _Lookup | _Titles | JoinedLookup) -> list[tuple[Strings, Shapes]]:
+def _shaped(lookup: Lookup | Titles | JoinedLookup) -> list[tuple[Strings, Shapes]]:
     return lookup.shaped() if isinstance(lookup, JoinedLookup) else [(lookup.strings, lookup.shapes)]
 
 
-def _joined(lookups: Iterable[_Lookup | _Titles | JoinedLookup], string: str) -> _Spellings:
+def _joined(lookups: Iterable[Lookup | Titles | JoinedLookup], string: str) -> Spellings:
     """The spellings of all of them together."""
-    found: _Spellings = {}
+    found: Spellings = {}
     for lookup in lookups:
         for spelling, lines in lookup.spellings(string).items():
             found.setdefault(spelling, []).extend(lines)
     return found
 
 
-def _exact(spellings: _Spellings, string: str, language: str | None = None) -> Counter[int]:
+def _exact(spellings: Spellings, string: str, language: str | None = None) -> Counter[int]:
     """The counts of a string as it is, in one language or in all of them together."""
     return _counted(spellings.get(string, ()), language)
 
 
-def _lower(spellings: _Spellings, language: str | None = None) -> Counter[int]:
+def _lower(spellings: Spellings, language: str | None = None) -> Counter[int]:
     """The counts of all strings that are the same when lower-cased."""
     return _counted(itertools.chain.from_iterable(spellings.values()), language)
 
 
-def _counted(lines: Iterable[_Line], language: str | None = None) -> Counter[int]:
+def _counted(lines: Iterable[Line], language: str | None = None) -> Counter[int]:
     counts: Counter[int] = Counter()
     for of_line, entity, count in lines:
         if language in (None, of_line):

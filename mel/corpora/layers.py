@@ -159,8 +159,8 @@ class JoinedLookup:
                 found.setdefault(spelling, []).extend(lines)
         return found
 
-    def lines_in(self, language: str) -> Iterator[tuple[str, list[Line]]]:
-        return itertools.chain.from_iterable(lookup.lines_in(language) for lookup in self.lookups)
+    def strings_in(self, language: str) -> Iterator[str]:
+        return itertools.chain.from_iterable(lookup.strings_in(language) for lookup in self.lookups)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,8 +181,10 @@ class LookupWithout:
     def spellings(self, string: str) -> Spellings:
         return {spelling: self._kept(lines) for spelling, lines in self.lookup.spellings(string).items()}
 
-    def lines_in(self, language: str) -> Iterator[tuple[str, list[Line]]]:
-        return ((string, self._kept(lines)) for string, lines in self.lookup.lines_in(language))
+    def strings_in(self, language: str) -> Iterator[str]:
+        for string in self.lookup.strings_in(language):
+            if any(line[0] == language for line in self._kept(self.lookup.spellings(string)[string])):
+                yield string
 
     def _kept(self, lines: Sequence[Line]) -> list[Line]:
         return [line for line in lines if line[:2] not in self.replaced]

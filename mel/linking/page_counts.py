@@ -19,7 +19,7 @@ from absl import logging
 
 from mel.artifacts import Artifact, Workdir, discard, exists, open_artifact, publish
 from mel.corpora import damuel, own
-from mel.corpora.alias_table import LINKS, NAMES
+from mel.corpora.alias_columns import LINKS, NAMES
 from mel.corpora.archives import Part
 from mel.corpora.kb import KnowledgeBase
 from mel.corpora.sources import Source, read_sources

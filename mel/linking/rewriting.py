@@ -13,7 +13,8 @@ import numpy as np
 from absl import logging
 
 from mel.artifacts import Artifact, allocate, open_artifact, publish
-from mel.corpora.alias_table import COLUMNS, AliasTable, AliasTableWriter
+from mel.corpora.alias_columns import COLUMNS, AliasTableWriter
+from mel.corpora.alias_table import AliasTable
 from mel.corpora.columns import read_column
 from mel.corpora.kb import KnowledgeBase, read_entities
 from mel.corpora.malformed import Malformed

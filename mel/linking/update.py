@@ -17,6 +17,7 @@ from absl import logging
 
 from mel.artifacts import Artifact, open_artifact, publish
 from mel.corpora import alias_table
+from mel.corpora.alias_columns import COLUMNS
 from mel.corpora.kb import KnowledgeBase
 from mel.corpora.layers import LaterRows, LayeredKnowledgeBase
 from mel.corpora.lines import open_file, read_lines
@@ -235,7 +236,7 @@ def _write(
         return write_later(folder, plan.rows, described, vectors_MD, None, {})
     counts, numbers = count_names(added), dict(plan.numbers)
     if later.table is not None:
-        for name, count in zip(alias_table.COLUMNS, counts, strict=True):
+        for name, count in zip(COLUMNS, counts, strict=True):
             count.update(_kept_names(later.table, name, layers.kb, plan.dropped, numbers))
     return write_later(folder, plan.rows, described, vectors_MD, counts, numbers)
 

@@ -24,14 +24,18 @@ class Twins(NamedTuple):
     Attributes:
       first_E: the first row that reads like each row.
       gold_rows_Q: the row of each mention's gold, -1 where the KB lacks it.
+      counted: what `most` says, where somebody has counted.
     """
 
     first_E: np.ndarray
     gold_rows_Q: np.ndarray
+    counted: int | None = None
 
     @property
     def most(self) -> int:
         """How many other rows a row reads like, at most; of a crowd, as many as are worth searching past."""
+        if self.counted is not None:
+            return self.counted
         return min(int(np.bincount(self.first_E).max(initial=1)) - 1, MOST_TWINS)
 
     def of(self, mentions: slice) -> np.ndarray:

@@ -242,7 +242,7 @@ def test_negatives_that_a_step_would_look_for_in_vain_are_refused_before_the_fir
 def test_embeddings_of_earlier_rounds_are_removed_unless_they_are_kept(begun):
     work = begun()
     mined(work)
-    train.main(train.Config(str(work.path), **FEW))
+    pretend_trained(work, 0)
     mined(work, round=0, keep_embeddings=True)
     assert [exists(work.round(number).entity_embeddings) for number in (START, 0)] == [True, True]
     mined(work, round=0)  # the negatives are there already
@@ -259,7 +259,7 @@ def test_what_was_removed_is_made_again_for_whom_needs_it_and_a_report_needs_not
     evaluate.main(asked)
     before = read_manifest(work.report("start"), "").digest
     mined(work)
-    train.main(train.Config(str(work.path), **FEW))
+    pretend_trained(work, 0)
     mined(work, round=0)
     assert not exists(work.round(START).entity_embeddings)
     with monkeypatch.context() as nothing:

@@ -7,7 +7,7 @@ import os
 import numpy as np
 import pytest
 
-from experiments.benchmarks import gradients, harness, table, training_rivals, workload
+from experiments.benchmarks import gradients, harness, large_tables, random_reads, table, training_rivals, workload
 from mel.shards.datasets import RowSet
 from mel.shards.rows import TokenRows
 from mel.types import Batch
@@ -197,3 +197,27 @@ def test_every_script_says_what_it_measures(name, capsys):
         script.main(["--help"])
     assert end.value.code == 0
     assert f"python -m experiments.benchmarks.{name}" in capsys.readouterr().out
+
+
+def test_batches_that_are_told_and_not_told_of_are_measured(tmp_path):
+    random_reads.make(tmp_path, 6_000)
+    layouts = random_reads.source_in(tmp_path).plan()
+    for from_disk in (True, False):
+        found = random_reads.batches(tmp_path, layouts, 1, from_disk)
+        assert set(found) == {
+            f"{what}{how}" for what in ("seconds", "MB read", "ms of a core") for how in ("", ", in memory")
+        }
+        assert found["seconds"] > 0
+
+
+def test_large_tables_are_sorted_and_every_step_is_measured(tmp_path):
+    names = list(large_tables.named(500))
+    assert names == sorted(set(names)) and len(names) == 500
+    large_tables.make(tmp_path, 500)
+
+    def stop(steps):
+        raise StopIteration(steps)
+
+    with pytest.raises(StopIteration) as stopped:
+        large_tables.evaluate(stop, tmp_path, 500)
+    assert len(stopped.value.value) == 9 and all(took.megabytes > 1 for took in stopped.value.value.values())

@@ -86,6 +86,17 @@ class TestMine:
         missed = np.mean([pool[0] not in known for pool, known in zip(pools, met)])
         assert missed < 0.03
 
+    def test_twins_that_were_counted_are_not_counted_again(self):
+        twins = Twins(np.array([0, 0, 2, 0]), np.array([0]))
+        assert twins.most == 2 and twins._replace(first_E=None, counted=twins.most).most == 2
+
+    def test_a_mention_draws_the_same_whatever_others_there_are(self):
+        index, queries_QD, gold_Q, entities_E = world()
+        whole_QK, few_Q = mine(index, queries_QD, gold_Q, entities_E, 3, 9, 1), np.array([250, 3, 77, 78])
+        few_QK = mine(index, queries_QD[few_Q], gold_Q[few_Q], entities_E, 3, 9, 1, mentions_Q=few_Q)
+        np.testing.assert_array_equal(few_QK, whole_QK[few_Q])
+        assert not np.array_equal(few_QK, mine(index, queries_QD[few_Q], gold_Q[few_Q], entities_E, 3, 9, 1))
+
     def test_what_reads_like_the_gold_is_no_negative(self):
         # Rows 0 and 1 read alike, and so do 2 and 4; the gold of the first mention is row 0, of the second row 4.
         index = ExactIndex(np.float32([[9, 0], [9, 0], [7, 0], [6, 0], [7, 0], [4, 0]]))
