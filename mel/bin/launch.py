@@ -24,7 +24,7 @@ import mel
 from mel.checks import CHECKS
 from mel.config import REQUIRED
 from mel.faults import first_line, is_memory_short, sentence_of
-from mel.interruption import Interrupted, listen
+from mel.interruption import Interrupted, asked, listen
 from mel.types import MelError
 
 OURS = os.path.dirname(mel.__file__)
@@ -53,7 +53,8 @@ def launch(main: Callable[[Any], None], config_class: type) -> None:
         logging.use_absl_handler()
         logging.set_verbosity(logging.INFO)
         logging.set_stderrthreshold(logging.INFO)
-        logging.get_absl_handler().addFilter(_is_worth_saying)
+        for place in (logging.get_absl_handler(), logging.get_absl_logger()):
+            place.addFilter(_is_worth_saying)
         python_logging.getLogger("jax").setLevel(python_logging.WARNING)  # it tells which backends are not there
         if len(arguments) > 1:
             raise MelError(f"{arguments[1]!r} is not a flag: write --name=value.")
@@ -178,8 +179,14 @@ def _define(name: str, default: Any, help: str, hint: Any, values: flags.FlagVal
 
 
 def _is_worth_saying(record: python_logging.LogRecord) -> bool:
-    """Whether it is of our own code, or more than information."""
-    return record.levelno > python_logging.INFO or record.pathname.startswith(OURS)
+    """Whether it is of our own code, or more than information and no outcry of a library that was told to end.
+
+    Of what a library says of a failure only the line stays: tracebacks are for its authors; we end in a sentence.
+    """
+    if record.pathname.startswith(OURS):
+        return True
+    record.exc_info = record.exc_text = None
+    return record.levelno > python_logging.INFO and asked() is None
 
 
 def _stop_if_interrupted(error: BaseException | None) -> None:

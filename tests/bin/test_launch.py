@@ -2,6 +2,8 @@
 
 import dataclasses
 import logging
+import signal
+import sys
 from typing import Literal
 
 import pytest
@@ -80,3 +82,19 @@ def test_a_field_that_no_flag_can_hold_is_a_programming_error():
 def test_libraries_speak_only_where_they_warn(path, level, said):
     record = logging.LogRecord("absl", level, path, 1, "Load dataset info from", (), None)
     assert launch._is_worth_saying(record) == said
+
+
+def test_a_library_fails_in_one_line_and_in_none_after_a_signal(monkeypatch):
+    try:
+        raise OSError("no more room")
+    except OSError:
+        failure = sys.exc_info()
+    theirs, ours = (
+        logging.LogRecord("absl", logging.ERROR, path, 1, "it failed", (), failure)
+        for path in ("/lib/orbax/async_checkpointer.py", launch.__file__)
+    )
+    assert launch._is_worth_saying(theirs) and launch._is_worth_saying(ours)
+    said = logging.Formatter("%(message)s")
+    assert said.format(theirs) == "it failed" and "OSError: no more room" in said.format(ours)
+    monkeypatch.setattr(launch, "asked", lambda: signal.SIGINT)
+    assert launch._is_worth_saying(ours) and not launch._is_worth_saying(theirs)
