@@ -24,6 +24,7 @@ from mel.artifacts import Workdir, write_text
 from mel.cost import read_cost
 from mel.reports.report import Report, open_report, open_rounds, table
 from mel.types import MelError
+from mel.workdir import METRICS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -214,7 +215,7 @@ def write_page(experiment: pathlib.Path, found: Mapping[str, Sequence[Finished]]
 
 def _metrics(run: Run, number: int) -> list[dict[str, Any]]:
     """What a round wrote of each of its steps."""
-    path = Workdir(run.path).round(number).training / "metrics.jsonl"
+    path = Workdir(run.path).round(number).checkpoint / METRICS
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 

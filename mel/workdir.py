@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 PATTERNS = "*?[]\\"
 START = -1  # the round whose checkpoint is the encoder before training
+METRICS = "metrics.jsonl"
 # The command that publishes a kind again where it was deleted. Any command that needs the others makes them.
 MADE_BY = {
     **dict.fromkeys(("kb", "alias table", "tokenizer", "mentions", "tokens"), "mel-prepare-data"),
@@ -147,6 +148,11 @@ class Round:
     def training(self) -> pathlib.Path:
         """Work in progress: checkpoints by step, metrics, TensorBoard."""
         return self.path / "training"
+
+    @property
+    def metrics(self) -> pathlib.Path:
+        """The metrics of each step, while the round runs; `checkpoint` has them of the whole round."""
+        return self.training / METRICS
 
     @property
     def checkpoint(self) -> pathlib.Path:

@@ -127,7 +127,7 @@ def test_a_reader_refuses_what_is_damaged_names_it_and_publishes_nothing(work, n
         CHECKS.settle()  # as a binary does in either case before it ends
     said = str(refused.value)
     assert f"{path}/" in said and "damaged" in said
-    command = {"rounds/0/negatives": "mel-mine-negatives", "bundle/index": "mel-export"}.get(name)
+    command = {"rounds/0/negatives": "mel-mine-negatives", "bundle/index": "mel-export or mel-update-bundle"}.get(name)
     assert command is None or f"run {command} again" in said
     assert not work.report("again").exists()
     assert not (work.path / "links.jsonl").exists()

@@ -90,7 +90,7 @@ def children(pid):
     return found
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
 def test_preparing_that_ends_by_a_signal_leaves_no_process_and_no_draft_for_long(tiny_world, tmp_path, number):
     binary, *flags = preparing(tiny_world, tmp_path, workers=3)
     with standing_at("open", "mentions/.draft-train/", binary, flags) as process:

@@ -149,7 +149,7 @@ def evaluate(turn: Callable[[dict[str, Took]], None], folder: pathlib.Path, rows
         mention_P = np.repeat(np.arange(len(forms)), CANDIDATES)
         entity_P, embeddings_ED = generator.integers(1, rows, len(mention_P)), np.load(folder / "embeddings.npy", "r")
         queries_QD = np.zeros((len(forms), DIMENSION), np.float32)
-        step("cosines", lambda: best_cosines(queries_QD, mention_P, entity_P, embeddings_ED, kb.entity_rows))
+        step("cosines", lambda: best_cosines(queries_QD, mention_P, entity_P, embeddings_ED, kb))
         turn(steps)
 
 

@@ -22,7 +22,7 @@ TRAINING = (
 MINING = ("--negatives_per_mention=2", "--pool=4", "--index=exact")
 # What two runs have equal, byte for byte, beside the digest of every artefact.
 SAME = (
-    "rounds/*/training/metrics.jsonl", "rounds/*/negatives/negatives.npy", "rounds/*/embeddings/*/*.npy",
+    "rounds/*/checkpoint/metrics.jsonl", "rounds/*/negatives/negatives.npy", "rounds/*/embeddings/*/*.npy",
     "reports/*/report.*", "bundle/index/*", "links.jsonl",
 )  # fmt: skip
 RUBBISH = (".draft-*", ".lock-*")

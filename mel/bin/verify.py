@@ -27,7 +27,7 @@ from mel.files import DRAFT, read_json, read_json_lines
 from mel.training.step_digests import damage_of
 from mel.types import MelError
 from mel.verification import Finding, verify
-from mel.workdir import PLACES
+from mel.workdir import METRICS, PLACES
 
 SHOWN_DIGITS = 12  # of a digest
 
@@ -86,7 +86,7 @@ def _unfinished(workdir: pathlib.Path) -> Iterable[Finding]:
                 damage = damage_of(path)
                 remedy = "run the same command again, which goes on from the one before"
                 yield _finding(workdir, path, "checkpoint by step", damage, remedy)
-        for path, read in ((this / "settings.json", read_json), (this / "metrics.jsonl", read_json_lines)):
+        for path, read in ((this / "settings.json", read_json), (this / METRICS, read_json_lines)):
             if path.exists():
                 remedy, damage = f"delete {this} to begin the round again", ""
                 try:

@@ -15,13 +15,14 @@ from typing import Any, NamedTuple
 import jinja2
 import numpy as np
 
-from mel.artifacts import START, Workdir
+from mel.artifacts import START, Workdir, exists, open_artifact
 from mel.evaluation import breakdowns
 from mel.files import read_json_lines
 from mel.progress import duration
 from mel.reports import plots, published
 from mel.reports.comparison import Difference
 from mel.reports.report import language_rows
+from mel.workdir import METRICS
 
 SHOWN = 3  # candidates of each error
 COVERAGES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5)
@@ -130,10 +131,16 @@ def choose_examples(predictions: Iterable[Prediction], seed: int, count: int) ->
 
 
 def read_curves(work: Workdir) -> dict[int, list[dict[str, float]]]:
-    """The training metrics of every round of a working directory; a line that is being written is passed over."""
+    """The training metrics of every round of a working directory; a line that is being written is passed over.
+
+    Raises:
+      MelError: those of a published round are not as they were published.
+    """
     curves = {}
     for number in work.rounds():
-        path = work.round(number).training / "metrics.jsonl"
+        this, path = work.round(number), work.round(number).metrics
+        if exists(this.checkpoint):
+            path = open_artifact(this.checkpoint, "checkpoint", reads=(METRICS,)) / METRICS
         if lines := read_json_lines(path, "delete the line, or the file to do without its curves"):
             curves[number] = lines
     return curves

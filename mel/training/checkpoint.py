@@ -32,6 +32,7 @@ from mel.encoder.vocabulary import Vocabulary
 from mel.training.hosts import on_lead
 from mel.training.step_digests import drop_damaged, write_digests
 from mel.types import MelError, TrainState
+from mel.workdir import METRICS
 
 KIND = "checkpoint"
 TOKEN_IDS, TOKEN_TABLE = "token_ids", "token_table"
@@ -147,18 +148,23 @@ def publish_start(
 
 
 def publish_checkpoint(
-    path: pathlib.Path, state: TrainState, encoder: EncoderConfig, facts: dict, inputs: dict[str, Artifact], config: Any
+    path: pathlib.Path, state: TrainState, encoder: EncoderConfig, facts: dict, inputs: dict[str, Artifact],
+    config: Any, metrics: pathlib.Path | None = None,
+) -> None:  # fmt: skip
+    """Publishes the state, with the encoder's configuration and `facts` in its manifest, and a copy of `metrics`."""
+    _publish(path, state, encoder, facts, inputs, config, {}, metrics)
+
+
+def _publish(
+    path, state, encoder, facts, inputs, config, arrays: dict[str, np.ndarray], metrics: pathlib.Path | None = None
 ) -> None:
-    """Publishes the state, with the encoder's configuration and `facts` in its manifest."""
-    _publish(path, state, encoder, facts, inputs, config, {})
-
-
-def _publish(path, state, encoder, facts, inputs, config, arrays: dict[str, np.ndarray]) -> None:
     _quiet_orbax()
     _require_room(path.parent, (state, arrays))
     with publish(path, KIND, config) as draft, _checkpointer() as checkpointer:
         for name, array in arrays.items():
             np.save(draft / f"{name}.npy", array)
+        if metrics is not None:
+            shutil.copyfile(metrics, draft / METRICS)
         state = jax.device_get(state)
         draft.facts |= {"step": int(state.step), "encoder": dataclasses.asdict(encoder), **facts}
         for name in ("params", "opt_state"):

@@ -17,6 +17,7 @@ from mel.progress import duration
 from mel.training.checkpoint import StepCheckpoints
 from mel.training.meter import Speed
 from mel.types import MelError, TrainState
+from mel.workdir import METRICS
 
 PROGRESS_SECONDS = 10.0
 COLLAPSED = 0.9  # mean cosine of two candidates; at the start of random weights it may be as high
@@ -57,7 +58,7 @@ class Metrics:
         from tensorboardX import SummaryWriter
 
         folder.mkdir(parents=True, exist_ok=True)
-        self._path = folder / "metrics.jsonl"
+        self._path = folder / METRICS
         _drop_lines_after(self._path, start)
         self._file = open(self._path, "a", encoding="utf-8")
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start)

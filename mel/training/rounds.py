@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import pathlib
 import shutil
@@ -211,7 +212,8 @@ def _train(config: RoundConfig, work: Workdir, inputs: dict[str, Artifact]) -> d
         checkpoints.close()
     facts = {"settings": settings, "round": config.round}
     inputs = inputs | {"start": open_artifact(work.round(START).checkpoint, "checkpoint")}
-    on_lead("checkpoint", lambda: publish_checkpoint(this.checkpoint, state, encoder, facts, inputs, config))
+    published = functools.partial(publish_checkpoint, this.checkpoint, state, encoder, facts, inputs, config)
+    on_lead("checkpoint", lambda: published(this.metrics))
     on_lead("cleaning", lambda: shutil.rmtree(this.training / "checkpoints", ignore_errors=True))
     logging.info("Published %s", this.checkpoint)
     return figures

@@ -93,5 +93,6 @@ def test_what_is_compiled_is_kept_in_the_users_cache_and_never_in_the_workdir(ti
     (machine,) = (tmp_path / "cache/mel/compiled").iterdir()
     programs = [path.name for path in machine.iterdir()]
     assert any(name.startswith("jit_step-") for name in programs)
-    assert sorted(path.name.partition("-")[0] for path in (work.path / "cache").iterdir()) == ["entities", "train"]
+    kept = sorted(path.name.partition("-")[0] for path in (work.path / "cache").iterdir())
+    assert kept == ["entities", "train", "twins"]
     assert not {path.name for path in work.path.rglob("*")} & set(programs)

@@ -69,6 +69,7 @@ def test_one_language_is_trained_on_and_all_are_evaluated_beside_olpeat(thesis, 
     assert (reports[1]["model"], reports[1]["round"]) == ("olpeat", -1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["", "later/"])
 def test_the_recipes_of_many_rounds(tiny_world, tmp_path, recipe):
     workdir = tmp_path / "run"

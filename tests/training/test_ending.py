@@ -160,7 +160,7 @@ def undisturbed(prepared, tmp_path_factory):
     return result(workdir)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_round_that_is_told_to_end_goes_on_from_that_step(prepared, undisturbed, tmp_path, number):
     workdir = copy(prepared, tmp_path / "run")
     with training(workdir) as process:

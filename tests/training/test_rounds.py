@@ -14,13 +14,16 @@ import numpy as np
 import pytest
 
 from mel.artifacts import START, Workdir, exists, open_artifact
+from mel.checks import CHECKS
 from mel.encoder.backend import ComputeConfig
+from mel.reports.page import read_curves
 from mel.training import rounds
 from mel.training.loss import LossConfig
 from mel.training.rounds import RoundConfig, WatchConfig, train_round
 from mel.training.state import OptimizerConfig
 from mel.training.step import make_step
 from mel.types import Batch, MelError
+from mel.verification import verify
 from tests.training import test_loss
 
 LOSSES = [
@@ -173,10 +176,28 @@ def test_what_decides_a_result_is_in_its_settings():
     ]  # fmt: skip
 
 
-def test_metrics_and_settings_stand_beside_the_checkpoint(run, steps):
+def test_metrics_are_published_with_the_checkpoint_and_read_as_they_were(run, steps):
+    work = run()
+    this, published = work.round(0), work.round(0).checkpoint / "metrics.jsonl"
+    assert [json.loads(line)["step"] for line in published.read_text().splitlines()] == [1, 2, 3, 4]
+    assert published.read_bytes() == this.metrics.read_bytes()
+    wanted = read_curves(work)
+    this.metrics.write_bytes(flipped(this.metrics.read_bytes()))  # nobody reads it any more
+    assert read_curves(work) == wanted and [line["step"] for line in wanted[0]] == [1, 2, 3, 4]
+    published.write_bytes(flipped(published.read_bytes()))
+    CHECKS.forget()
+    with pytest.raises(MelError, match="metrics.jsonl is damaged|metrics.jsonl .* content"):
+        read_curves(work)
+    assert [finding.path for finding in verify(work.path) if finding.amiss] == ["rounds/0/checkpoint"]
+
+
+def flipped(content):
+    """With one bit turned, in the name of a figure."""
+    return content.replace(b"loss", b"lOss", 1)
+
+
+def test_settings_stand_beside_the_checkpoint(run, steps):
     folder = run().round(0).training
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4]
     assert json.loads((folder / "settings.json").read_text())["encoder"] == "random:1x16x2"
 
 

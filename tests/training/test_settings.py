@@ -75,6 +75,7 @@ def test_the_last_round_has_to_have_the_learning_rate_that_is_asked_for(run):
         run(1, 1e-3)
 
 
+@pytest.mark.slow
 def test_rounds_can_be_added_where_the_learning_rate_is_constant(run):
     run(1)
     assert learning_rates(run(2)) == [1e-2, 1e-2]
