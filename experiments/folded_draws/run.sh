@@ -6,8 +6,8 @@ checkout=$(realpath "$1") other=$(realpath "$2") prepared=$(realpath "$3") clust
 python=${PYTHON:-$checkout/.venv/bin/python}
 flags=$checkout/experiments/folded_draws/run_rounds.flags
 
-rounds() { # of a checkout, in a workdir
-  (cd "$checkout" && PYTHONPATH=$1 "$python" -m mel.bin.run_rounds --workdir="$2" --flagfile="$flags" --seed="$seed" --clusters="$clusters")
+rounds() { # by the code of a checkout, in a workdir
+  (cd "$1" && PYTHONPATH=$1 "$python" -m mel.bin.run_rounds --workdir="$2" --flagfile="$flags" --seed="$seed" --clusters="$clusters")
 }
 
 for seed in 0 1; do

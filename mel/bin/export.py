@@ -40,18 +40,15 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from mel.artifacts import Artifact, Workdir, exists, open_artifact
+from mel.artifacts import Workdir, exists, open_artifact
 from mel.bin.launch import launch
 from mel.config import REQUIRED, flag, group
 from mel.corpora.kb import KnowledgeBase
 from mel.encoder.backend import ComputeConfig, keep_compiled
 from mel.encoder.graph import check_onnx, require_onnx, write_onnx
-from mel.evaluation.calibration import calibrate
 from mel.evaluation.contexts import known_entities
-from mel.evaluation.evaluation_set import EvaluationSet, read_prepared
+from mel.evaluation.evaluation_set import read_prepared
 from mel.evaluation.evidence import Evidence
-from mel.evaluation.fusion import fuse
-from mel.evaluation.ranking import Ranking
 from mel.linking.bundle import (
     ENCODER_KIND,
     KIND,
@@ -60,20 +57,21 @@ from mel.linking.bundle import (
     publish_bundle,
     publish_encoder,
     read_evidence,
+    require_detector,
+    require_made_like,
 )
 from mel.linking.card import About, data_of, start_of, write_card
 from mel.linking.detection import KIND as DETECTOR_KIND
 from mel.linking.entities import write_entities
-from mel.reports.rounds import best_round, results
+from mel.reports.rounds import BEST, chosen_round, results
 from mel.retrieval.index import IndexKind
-from mel.systems.fusion import fuse_cross_fitted
+from mel.systems.calibrated import calibrate_fused
 from mel.systems.system import FITTED
 from mel.systems.trained import LAST, Trained, open_trained
 from mel.text.tokenizer import Tokenizer
 from mel.types import MelError
 
 USUAL_WEIGHT = 0.01  # among what collections asked for so far, .005 to .02
-BEST = "best"
 ONLY_LINKING = ("calibrate_on", "contexts", "entities_file")
 GRAPH = "encoder.onnx"
 ROWS_TRIED = 16  # of entities, in onnxruntime
@@ -129,13 +127,13 @@ def main(config: Config) -> None:
     if config.onnx:
         require_onnx()
     keep_compiled(config.compute.compilation_cache)
-    trained = open_trained(work, _round(config, work), config.compute.precision)
+    trained = open_trained(work, chosen_round(work, config.round), config.compute.precision)
     path, checkpoint = pathlib.Path(config.output or work.bundle), trained.artifact
     if exists(path):
         bundle = open_artifact(path, ENCODER_KIND if config.noindex else KIND)
-        _require_same(bundle, checkpoint, config)
+        require_made_like(bundle, checkpoint, config.settings())
         if not config.noindex and exists(work.detector):
-            _require_detector(bundle, open_artifact(work.detector, DETECTOR_KIND, reads=()))
+            require_detector(bundle, open_artifact(work.detector, DETECTOR_KIND, reads=()))
         logging.info("Exported already: %s", path)
         return
     shared = {"settings": config.settings(), "config": config}
@@ -148,17 +146,6 @@ def main(config: Config) -> None:
     bundle = publish_bundle(path, work, _ingredients(config, work, trained), measure, **shared)
     weight = bundle.facts["fusion_weight"]
     logging.info("Published %s: round %d, %s index, weight of the prior %g", path, trained.round, config.index, weight)
-
-
-def _round(config: Config, work: Workdir) -> int:
-    if config.round == BEST:
-        number = best_round(work)
-        logging.info("Of the held-out split, round %d has the highest R@1.", number)
-        return number
-    try:
-        return int(config.round)
-    except ValueError:
-        raise MelError(f"--round={config.round} is no round: give its number, or {BEST}.") from None
 
 
 def _add_files(config: Config, work: Workdir, trained: Trained, folder: pathlib.Path, facts: Mapping[str, Any]) -> None:
@@ -197,46 +184,12 @@ def _ingredients(config: Config, work: Workdir, trained: Trained) -> Ingredients
 
 def _measure(config: Config, work: Workdir, trained: Trained, evidence: Evidence) -> Measured:
     """The weight of the prior that the bundle gets; with a split, fitted on its mentions, and a calibration."""
-    stated = USUAL_WEIGHT if config.fusion_weight == FITTED else config.fusion_weight
     if not config.calibrate_on:
-        return Measured(stated)
+        return Measured(USUAL_WEIGHT if config.fusion_weight == FITTED else config.fusion_weight)
     mentions = read_prepared(work, config.calibrate_on, evidence.kb)
-    ranking, weight = _answers(config, trained, evidence, mentions)
-    calibration = calibrate(ranking, mentions.gold_Q, mentions.clusters, evidence.kb)
+    weight, calibration = calibrate_fused(trained.encoder, evidence, mentions, config.fusion_weight)
     logging.info("Calibrated on %d mentions of %s: error %.4f", len(mentions), config.calibrate_on, calibration["ece"])
-    about = {"split": config.calibrate_on, "mentions": len(mentions), "inputs": mentions.inputs}
-    return Measured(weight, about | {"fusion_weight": weight} | calibration)
-
-
-def _answers(config: Config, trained: Trained, evidence: Evidence, mentions: EvaluationSet) -> tuple[Ranking, float]:
-    """What mentions are answered, none with a weight that saw it, and the weight that all of them ask for."""
-    queries_QD = trained.encoder.embed(mentions.rows, "mentions")
-    ranking = evidence.ranking(queries_QD, "mentions")
-    if evidence.table is None:
-        return ranking, 0.0
-    lookups = [(form, language, "") for form, language, _ in mentions.lookups]
-    pool = evidence.pool(queries_QD, ranking, lookups, "mentions")
-    if config.fusion_weight == FITTED:
-        ranking, tuned = fuse_cross_fitted(pool, mentions.gold_Q, mentions.clusters)
-        return ranking, tuned["fusion_weight"]
-    return fuse(pool, np.full(len(mentions), config.fusion_weight)), config.fusion_weight
-
-
-def _require_same(bundle: Artifact, checkpoint: Artifact, config: Config) -> None:
-    """Refuses a bundle of another checkpoint, or that another command line made."""
-    way_out = "move it away or delete it."
-    if bundle.inputs["checkpoint"] != checkpoint.digest:
-        raise MelError(f"{bundle.path} is a bundle of another checkpoint, of round {bundle.facts['round']}: {way_out}")
-    made_with = bundle.facts["settings"]
-    for name, value in config.settings().items():
-        if made_with.get(name) != value:
-            raise MelError(f"{bundle.path} was made with --{name}={made_with.get(name)}, not {value}: {way_out}")
-
-
-def _require_detector(bundle: Artifact, detector: Artifact) -> None:
-    """Refuses a bundle that was made before the detector was."""
-    if bundle.inputs.get("detector") != detector.digest:
-        raise MelError(f"{bundle.path} was made without the detector at {detector.path}: move it away or delete it.")
+    return Measured(weight, {"split": config.calibrate_on, "inputs": mentions.inputs} | calibration)
 
 
 def console() -> None:

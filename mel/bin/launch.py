@@ -33,10 +33,9 @@ OURS = os.path.dirname(mel.__file__)
 def launch(main: Callable[[Any], None], config_class: type) -> None:
     """Parses the command line into `config_class` and runs `main(config)`; does not return.
 
-    It ends well only when every file that was opened was as published. What a user, a disk or a
-    scheduler can cause becomes one line on standard error: a `MelError`, a fault of the disk or the
-    memory and whatever a damaged artefact led to with exit status 1, SIGINT with 130 and SIGTERM with
-    143. A mistake in a flag becomes absl's message, with its "Did you mean".
+    It ends well only when every file that was opened was as published. What a user, a disk or a scheduler can cause
+    becomes one line on standard error: a `MelError`, a fault of the disk or the memory and whatever a damaged artefact
+    led to with exit status 1, SIGINT with 130 and SIGTERM with 143; a mistake in a flag absl's "Did you mean".
     """
     _speak_utf8()
     values = flags.FLAGS

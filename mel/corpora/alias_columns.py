@@ -113,7 +113,7 @@ class Lookup(NamedTuple):
         if language in self.languages:
             places = np.flatnonzero(self.lines_P["language"] == self.languages.index(language))
             rows = np.unique(np.searchsorted(self.ends_S, places, side="right"))
-            yield from (self.strings[row] for row in rows)
+            yield from (self.strings[int(row)] for row in rows)
 
     def _lines(self, row: int) -> list[Line]:
         lines = self.lines_P[self.ends_S[row - 1] if row else 0 : self.ends_S[row]].tolist()
@@ -143,7 +143,7 @@ class Titles(NamedTuple):
     def strings_in(self, language: str) -> Iterator[str]:
         if language in self.kb.languages:
             rows = np.flatnonzero(self.kb.languages_E == self.kb.languages.index(language))
-            yield from (self.kb.titles[row] for row in rows)
+            yield from (self.kb.titles[row] for row in rows.tolist())
 
     def _line(self, row: int) -> Line:
         return self.kb.languages[self.kb.languages_E[row]], int(self.kb.entities_E[row]), 1

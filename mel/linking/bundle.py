@@ -69,6 +69,7 @@ from mel.retrieval.embeddings import EMBEDDINGS
 from mel.retrieval.index import IndexKind, open_index, publish_index
 from mel.shards.blocks import Windows
 from mel.text.tokenizer import MARKER, Tokenizer
+from mel.types import MelError
 
 KIND, ENCODER_KIND = "bundle", "encoder"
 CALIBRATION = "calibration.json"
@@ -310,3 +311,20 @@ def read_evidence(folder: pathlib.Path, facts: Mapping[str, Any]) -> Evidence:
         table = AliasTable.read(folder / ALIAS_TABLE)
         table.add_titles(kb)
     return Evidence(kb, read_column(held_in / EMBEDDINGS), open_index(folder / "index"), contexts, table)
+
+
+def require_made_like(bundle: Artifact, checkpoint: Artifact, settings: Mapping[str, Any]) -> None:
+    """Refuses a bundle of another checkpoint, or one that was made with other settings."""
+    way_out = "move it away or delete it."
+    if bundle.inputs["checkpoint"] != checkpoint.digest:
+        raise MelError(f"{bundle.path} is a bundle of another checkpoint, of round {bundle.facts['round']}: {way_out}")
+    made_with = bundle.facts["settings"]
+    for name, value in settings.items():
+        if made_with.get(name) != value:
+            raise MelError(f"{bundle.path} was made with --{name}={made_with.get(name)}, not {value}: {way_out}")
+
+
+def require_detector(bundle: Artifact, detector: Artifact) -> None:
+    """Refuses a bundle that was made before the detector was."""
+    if bundle.inputs.get("detector") != detector.digest:
+        raise MelError(f"{bundle.path} was made without the detector at {detector.path}: move it away or delete it.")

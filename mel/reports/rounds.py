@@ -7,12 +7,31 @@ import itertools
 import pathlib
 from collections.abc import Iterator
 
+from absl import logging
+
 from mel.artifacts import Artifact, Workdir, exists, read_manifest
 from mel.reports.comparison import comparison_table
 from mel.reports.report import Report, open_report
 from mel.types import MelError
 
 HELD_OUT = "held_out"
+BEST = "best"
+
+
+def chosen_round(work: Workdir, name: str) -> int:
+    """The round of a number, or the best one.
+
+    Raises:
+      MelError: it is neither, or no round has a report that says which is the best.
+    """
+    if name == BEST:
+        number = best_round(work)
+        logging.info("Of the held-out split, round %d has the highest R@1.", number)
+        return number
+    try:
+        return int(name)
+    except ValueError:
+        raise MelError(f"--round={name} is no round: give its number, or {BEST}.") from None
 
 
 def best_round(work: Workdir) -> int:

@@ -29,6 +29,7 @@ from mel.artifacts import START, Artifact, Workdir, digest_of, is_disk_full, ope
 from mel.checks import CHECKS
 from mel.encoder.config import EncoderConfig
 from mel.encoder.vocabulary import Vocabulary
+from mel.interruption import deferred
 from mel.training.hosts import on_lead
 from mel.training.step_digests import drop_damaged, write_digests
 from mel.types import MelError, TrainState
@@ -123,7 +124,8 @@ class StepCheckpoints:
 
     def restore(self, step: int, like: TrainState) -> TrainState:
         try:
-            restored: Any = self._manager.restore(step, args=ocp.args.StandardRestore(_abstract(like)))
+            with deferred():
+                restored: Any = self._manager.restore(step, args=ocp.args.StandardRestore(_abstract(like)))
             return restored
         except (ValueError, KeyError) as error:
             raise MelError(
@@ -160,7 +162,7 @@ def _publish(
 ) -> None:
     _quiet_orbax()
     _require_room(path.parent, (state, arrays))
-    with publish(path, KIND, config) as draft, _checkpointer() as checkpointer:
+    with deferred(), publish(path, KIND, config) as draft, _checkpointer() as checkpointer:
         for name, array in arrays.items():
             np.save(draft / f"{name}.npy", array)
         if metrics is not None:
@@ -224,7 +226,7 @@ def _checkpointer() -> ocp.StandardCheckpointer:
 def _restore(path: pathlib.Path, like: Any) -> Any:
     _quiet_orbax()
     try:
-        with _checkpointer() as checkpointer:
+        with deferred(), _checkpointer() as checkpointer:  # Orbax's threads cry out where a signal ends them
             return checkpointer.restore(path.absolute(), None if like is None else _abstract(like))
     except (ValueError, KeyError, FileNotFoundError) as error:
         raise MelError(

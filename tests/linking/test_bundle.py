@@ -16,6 +16,7 @@ from mel.evaluation.calibration import Calibration, calibrate
 from mel.evaluation.evaluation_set import read_prepared
 from mel.linking.bundle import open_bundle
 from mel.shards.rows import TokenRows
+from mel.systems import calibrated
 from mel.systems.system import SystemConfig, open_system
 from mel.text.marking import mark_mention
 from mel.text.tokenizer import MARKER, Tokenizer
@@ -196,6 +197,6 @@ def test_a_calibration_puts_translations_of_a_page_into_one_half(untrained, tmp_
         return calibrate(ranking, gold_Q, documents, kb)
 
     monkeypatch.setattr(export, "read_prepared", in_pairs)
-    monkeypatch.setattr(export, "calibrate", told)
+    monkeypatch.setattr(calibrated, "calibrate", told)
     export.main(export.Config(workdir=str(work.path), round=START, calibrate_on="mewsli"))
     assert asked and all(name.startswith("pair ") for name in asked)

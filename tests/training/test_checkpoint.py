@@ -1,6 +1,8 @@
 """Saved, restored and stepped on equals never saved; what does not fit is refused."""
 
+import contextlib
 import dataclasses
+import functools
 import json
 import shutil
 import types
@@ -13,6 +15,7 @@ import pytest
 from mel.artifacts import START, Workdir, open_artifact, publish
 from mel.encoder.transformer import init_params
 from mel.encoder.vocabulary import Vocabulary
+from mel.training import checkpoint
 from mel.training.checkpoint import StepCheckpoints, open_checkpoint, publish_checkpoint, publish_start
 from mel.training.state import create_state, make_optimizer
 from mel.training.step import make_mesh, put_batch
@@ -257,3 +260,23 @@ def test_the_values_of_an_optimiser_state_are_compared_and_not_its_files_alone(t
     said = dataclasses.replace(published.artifact, facts={**published.artifact.facts, **digest})
     with pytest.raises(MelError, match="opt_state is damaged: its values are not those that were published"):
         dataclasses.replace(published, artifact=said).train_state(new_state())
+
+
+def test_a_signal_waits_until_orbax_is_done(trained, new_state, work, monkeypatch):
+    """Its threads would print tracebacks of their own."""
+    depth, seen = [], []
+
+    @contextlib.contextmanager
+    def deferred():
+        depth.append(1)
+        yield
+        depth.pop()
+
+    monkeypatch.setattr(checkpoint, "deferred", deferred)
+    for name in ("save", "restore"):
+        real = getattr(ocp.StandardCheckpointer, name)
+        told = functools.partialmethod(lambda self, real, *rest: seen.append(len(depth)) or real(self, *rest), real)
+        monkeypatch.setattr(ocp.StandardCheckpointer, name, told)
+    publish_round(work, 0, trained)
+    open_checkpoint(work, 0).train_state(new_state())
+    assert len(seen) >= 4 and set(seen) == {1} and not depth
