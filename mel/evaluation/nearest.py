@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from mel.corpora.columns import announce
 from mel.corpora.kb import KnowledgeBase
 from mel.evaluation.ranking import DEPTH, Ranking
 from mel.progress import Progress
@@ -44,7 +45,11 @@ def best_cosines(
     for offset in range(int((end_P - first_P).max(initial=0))):  # an entity has a row in each of its languages
         pairs = np.flatnonzero(first_P + offset < end_P)
         for pair_p in np.array_split(pairs, -(-len(pairs) // PAIRS_AT_ONCE)):
-            rows_pD = embeddings_ED[kb.entity_rows.order_E[first_P[pair_p] + offset]]
+            rows_p = kb.entity_rows.order_E[first_P[pair_p] + offset].astype(np.int64)
+            if isinstance(embeddings_ED, np.memmap):
+                width = embeddings_ED.shape[1]
+                announce(embeddings_ED.reshape(-1), rows_p * width, (rows_p + 1) * width)
+            rows_pD = embeddings_ED[rows_p]
             cosines_p = np.einsum("pd,pd->p", queries_QD[mention_P[pair_p]], rows_pD)
             cosines_P[pair_p] = np.maximum(cosines_P[pair_p], cosines_p)
     return cosines_P

@@ -146,7 +146,7 @@ WAYS = ["as it is", "holding the interpreter", "without help of the system"]
 def test_no_worker_outlives_a_parent_that_is_killed(parent):
     process, children = parent
     process.kill()
-    process.wait()
+    assert process.wait() == -signal.SIGKILL
     wait_until(lambda: not any(map(is_running, children)))
 
 
