@@ -55,8 +55,7 @@ def _map_in_processes(function: Callable[[Any], Any], items: Sequence[Any], work
     try:
         running: deque = deque()
         for item in items:
-            with _deaf_to_the_keyboard():
-                running.append(pool.submit(function, item))
+            running.append(_submit(pool, function, item))
             if len(running) >= 2 * workers:
                 yield running.popleft().result()
         while running:
@@ -84,6 +83,17 @@ def _environment() -> Iterator[None]:
     finally:
         for name in added:
             os.environ.pop(name, None)
+
+
+def _submit(pool: concurrent.futures.ProcessPoolExecutor, function: Callable[[Any], Any], item: Any) -> Any:
+    try:
+        with _deaf_to_the_keyboard():
+            return pool.submit(function, item)
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        # A worker was killed just now, and Python has closed the pipes that the next one was to have.
+        raise concurrent.futures.process.BrokenProcessPool(str(error)) from error
 
 
 @contextlib.contextmanager

@@ -1,6 +1,8 @@
 """Results come in order from however many workers, and no worker outlives its parent."""
 
+import concurrent.futures
 import contextlib
+import errno
 import os
 import pathlib
 import signal
@@ -44,6 +46,19 @@ def test_an_error_of_a_worker_is_raised_here():
 def test_a_worker_that_is_killed_is_a_sentence():
     with pytest.raises(MelError, match="A worker process was killed, .* lower --workers"):
         list(map_in_order(die, range(4), 2))
+
+
+def test_a_worker_that_is_killed_while_another_starts_is_the_same_sentence(monkeypatch):
+    errors = [OSError("handle is closed"), OSError(errno.EAGAIN, "no more processes")]
+
+    def submit(self, function, item):
+        raise errors.pop(0)
+
+    monkeypatch.setattr(concurrent.futures.ProcessPoolExecutor, "submit", submit)
+    with pytest.raises(MelError, match="A worker process was killed, .* lower --workers"):
+        list(map_in_order(square, range(4), 2))
+    with pytest.raises(OSError, match="no more processes"):  # which the launcher has a sentence for
+        list(map_in_order(square, range(4), 2))
 
 
 def test_who_ends_without_clearing_away_leaves_no_word_of_the_library():
