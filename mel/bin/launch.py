@@ -178,10 +178,7 @@ def _define(name: str, default: Any, help: str, hint: Any, values: flags.FlagVal
 
 
 def _is_worth_saying(record: python_logging.LogRecord) -> bool:
-    """Whether it is of our own code, or more than information and no outcry of a library that was told to end.
-
-    Of what a library says of a failure only the line stays: tracebacks are for its authors; we end in a sentence.
-    """
+    """Whether it is our own, or a warning of a library that was not told to end, of which only the line stays."""
     if record.pathname.startswith(OURS):
         return True
     record.exc_info = record.exc_text = None
