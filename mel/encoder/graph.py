@@ -56,7 +56,7 @@ def write_onnx(file: pathlib.Path, config: EncoderConfig, transformer: pathlib.P
 def check_onnx(
     file: pathlib.Path, config: EncoderConfig, params: Params, tokens_NL: np.ndarray,
     row_ids: Callable[[np.ndarray], np.ndarray],
-) -> None:  # fmt: skip
+) -> float:  # fmt: skip
     """Runs a graph in onnxruntime, beside the encoder that it was made of.
 
     Args:
@@ -64,6 +64,9 @@ def check_onnx(
       config, params: the encoder.
       tokens_NL: rows of tokens, 0 where padded.
       row_ids: says which ids the tokenizer has for them.
+
+    Returns:
+      by how much embeddings differ at most.
 
     Raises:
       MelError: an embedding differs by more than `TOLERANCE`.
@@ -81,6 +84,7 @@ def check_onnx(
             f"The ONNX graph gives embeddings that differ by {difference:.1g}, more than {TOLERANCE:g}: export without "
             "--onnx, and use the folder in transformers or sentence-transformers."
         )
+    return difference
 
 
 class _Graph:

@@ -98,13 +98,7 @@ class OwnMentions:
 def training_mentions(
     archives: Archives, split: Split, windows: Windows, made_from: Mapping[str, Source]
 ) -> Iterator[MentionBlock]:
-    """The mentions of one split of the DaMuEL pages and of own documents, language by language.
-
-    Args:
-      archives: where.
-      split: which.
-      windows: how rows are cut.
-      made_from: the parts that the KB was made from.
+    """Those of `damuel_mentions`, and after each language's those of its own documents.
 
     Raises:
       MelError: a part has another content than the KB was made from, or something cannot be read.

@@ -162,10 +162,11 @@ def test_the_exit_status_tells(work):
     assert last_line.endswith(f"manifest.json is damaged: delete {work.kb} and run the command that made it again.")
 
 
-def test_checkpoints_by_step_of_a_round_that_is_published_are_nobodys_concern(work):
+def test_checkpoints_by_step_of_a_round_that_is_published_are_nobodys_concern(work, capsys):
     steps = work.round(START).training / "checkpoints" / "2"  # a killed process did not come to deleting them
     steps.mkdir(parents=True)
     run(workdir=str(work.path))
+    assert "checkpoints" not in capsys.readouterr().out
 
 
 def test_what_stands_in_an_artefacts_place_without_a_manifest_is_amiss(work):
