@@ -61,6 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # A shell lets what it starts in the background ignore this, and the runs would inherit that and never end.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     todo = list(grid(options.experiment, runs_of(options, options.experiment), options.seeds, extra))
+    todo = [run for run in todo if not options.only or run.setting in options.only]
     for run in todo:
         programs.parse("run_rounds", run.flags)
     deadline = time.monotonic() + options.hours * 3600
@@ -174,6 +175,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = parser_of_runs(__doc__, required=True)
     parser.add_argument("experiment", type=pathlib.Path, help="folder with run_rounds.flags and settings.txt")
     parser.add_argument("--seeds", type=lambda text: [int(seed) for seed in text.split(",")], default=[0, 1, 2])
+    parser.add_argument(
+        "--only", type=lambda text: text.split(","), help="these settings alone, where others run beside them"
+    )
     parser.add_argument("--hours", type=float, default=24.0, help="stop, to be continued, after so long")
     parser.add_argument("--keep", action="store_true", help="keep checkpoints, embeddings and indexes of finished runs")
     return parser

@@ -15,7 +15,7 @@ from typing import Any
 
 from experiments.benchmarks import workload
 from experiments.benchmarks.harness import Run, Target, in_turn, options, parser, publish
-from experiments.benchmarks.training_rivals import SWEPT_LOSSES, fastest, sentence_side
+from experiments.benchmarks.training_rivals import BATCHES_OF_TEXTS, SWEPT_LOSSES, fastest, sentence_side
 from experiments.benchmarks.workload import Ours, Spec
 from experiments.programs import launch
 
@@ -48,11 +48,16 @@ def compare(name: str, measure: str, target: Target, spec: Spec, chosen: argpars
 
 
 def rates(spec: Spec, runs: Mapping[str, Sequence[Run]]) -> dict[str, list[float]]:
-    """Real tokens a second of interleaved training steps, the warm-up step being batch 0."""
-    work = workload.make_work(spec)
+    """Real tokens a second of interleaved turns, the first one being the warm-up; a rival's batches go round."""
+    work, steps = workload.make_work(spec), spec.steps_a_turn
+    tokens_n = [workload.real_tokens(work, spec, n) for n in range(BATCHES_OF_TEXTS)]
+
+    def tokens(turn: int) -> int:
+        return sum(tokens_n[n % BATCHES_OF_TEXTS] for n in range(turn * steps, (turn + 1) * steps))
+
     return {
-        side: [workload.real_tokens(work, spec, n + 1) / run.seconds for n, run in enumerate(steps)]
-        for side, steps in runs.items()
+        side: [tokens(number) / run.seconds for number, run in enumerate(turns, start=1)]
+        for side, turns in runs.items()
     }
 
 

@@ -45,10 +45,11 @@ def sentence_side(turn: Callable[..., None], spec: Spec, folder: str, loss: str)
     gpu = torch.cuda.is_available()
 
     class Turns(TrainerCallback):
-        def on_step_end(self, *_, **__):
-            if gpu:
-                torch.cuda.synchronize()
-            turn()
+        def on_step_end(self, arguments, state, *_, **__):
+            if state.global_step % spec.steps_a_turn == 0:
+                if gpu:
+                    torch.cuda.synchronize()
+                turn()
 
     work = workload.make_work(spec)
     _save_tokenizer(work, pathlib.Path(folder))
@@ -126,8 +127,9 @@ def pytorch_side(turn: Callable[..., None], spec: Spec, folder: str, chunk_token
 
     Args:
       chunk_tokens: about how many tokens are encoded at once; WHOLE keeps the graph of them all.
-      compiled: whether torch.compile is used. It wants fixed shapes, so the padding texts that fill up a
-        group are encoded too, which are left out otherwise.
+      compiled: whether torch.compile is used: of the whole encoder, on a GPU of each layer, which takes a tenth of
+        the time to compile. It wants fixed shapes, so the padding texts that fill up a group are encoded too, which
+        are left out otherwise.
     """
     import torch
     from transformers import BertModel
@@ -137,7 +139,10 @@ def pytorch_side(turn: Callable[..., None], spec: Spec, folder: str, chunk_token
     model = BertModel.from_pretrained(folder, attn_implementation="sdpa").to(device).train()
     optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, weight_decay=0.0, fused=True)
     torch._dynamo.config.recompile_limit = 64  # a graph a width, with and without gradients; by default 8, then eager
-    run = torch.compile(model, dynamic=False) if compiled else model
+    run = torch.compile(model, dynamic=False) if compiled and device.type == "cpu" else model
+    if compiled and run is model:
+        for layer in model.encoder.layer:
+            layer.compile(dynamic=False)
     source = workload.source_of(workload.make_work(spec), spec, chunk_tokens or 2048)
     layouts = source.plan()
 
@@ -150,7 +155,7 @@ def pytorch_side(turn: Callable[..., None], spec: Spec, folder: str, chunk_token
             pooled_ND = run(input_ids=tokens_NL, attention_mask=mask_NL.long()).pooler_output
         return torch.nn.functional.normalize(pooled_ND.float(), dim=1)
 
-    for _, batch in prefetch(lambda n: source.batch_at(n, layouts), 0, 1_000_000):
+    for n, batch in prefetch(lambda n: source.batch_at(n, layouts), 0, 1_000_000):
         chunks, place_N = _chunks(batch.tokens, chunk_tokens, keep_padding=compiled)
         chunks = [torch.from_numpy(chunk).to(device).long() for chunk in chunks]
         rows = [torch.from_numpy(place_N[rows]).to(device) for rows in (batch.mention_row_B, batch.candidate_row_C)]
@@ -158,7 +163,8 @@ def pytorch_side(turn: Callable[..., None], spec: Spec, folder: str, chunk_token
         torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        turn(float(loss))
+        if (n + 1) % spec.steps_a_turn == 0:
+            turn(float(loss))
 
 
 def _chunks(tokens: Sequence[np.ndarray], chunk_tokens: int, keep_padding: bool) -> tuple[list[np.ndarray], np.ndarray]:

@@ -47,6 +47,8 @@ class Spec:
       fixed: whether every text has exactly `LONGEST` tokens.
       workdir: prepared data in place of the synthetic; its last round's negatives.
       tiny: for smoke tests.
+      steps_a_turn: how many steps are timed together; more than one where a step is so short that waking a
+        side would count, as on a GPU.
     """
 
     batch_size: int = 256
@@ -55,6 +57,7 @@ class Spec:
     workdir: str | None = None
     tiny: bool = False
     seed: int = 0
+    steps_a_turn: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -267,10 +270,9 @@ def our_step(work: Work, spec: Spec, folder: str, ours: Ours):
 
 
 def our_side(turn: Callable[..., None], spec: Spec, folder: str, ours: Ours) -> None:
-    """A side of `harness.child`: a step of training a turn, which tells its loss."""
-    import jax
-
+    """A side of `harness.child`: so many steps of training a turn, which tells the loss of the last."""
     state, step, batches = our_step(make_work(spec), spec, folder, ours)
-    for batch in batches:
-        state, metrics = jax.block_until_ready(step(state, batch))
-        turn(float(metrics["loss"]))
+    for number, batch in enumerate(batches, start=1):
+        state, metrics = step(state, batch)
+        if number % spec.steps_a_turn == 0:
+            turn(float(metrics["loss"]))
