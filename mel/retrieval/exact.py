@@ -15,10 +15,11 @@ from mel.retrieval.best import Best
 from mel.retrieval.streamed import Streamed
 from mel.retrieval.vectors import as_queries, check_finite
 
-# On two CPU cores scores of 4 MB were fastest: they stay in a core's cache until the best are picked. A product of few
-# queries is filled up to the smaller tile. No score depends on the tile that it is in, which a test watches.
-QUERIES_A_TILE = (64, 256)
+# On two CPU cores scores of 4 MB at most were fastest: they stay in a core's cache until the best are picked. Each tile
+# is filled up to one of these sizes. No score depends on the tile or the block that it is in, which a test watches.
+QUERIES_A_TILE = (8, 64, 256)
 ROWS_A_BLOCK, ROWS_A_RUN = 4096, 32
+BLOCKS_OF_FEW = 8  # where all queries fill a smallest tile, a block is larger: calls cost more than products then
 ROWS_AT_ONCE = 2**16  # that all queries are compared with before the next ones are read
 
 
@@ -55,9 +56,10 @@ class ExactIndex:
     def _search(self, queries_QD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         tiles = list(_tiles(queries_QD))
         best = [Best(count, k) for _, count in tiles]
+        rows_a_block = ROWS_A_BLOCK * (BLOCKS_OF_FEW if len(queries_QD) <= QUERIES_A_TILE[0] else 1)
         with concurrent.futures.ThreadPoolExecutor(min(len(tiles), os.cpu_count() or 1)) as workers:
             for start in range(0, len(self._embeddings_ND), ROWS_AT_ONCE):
-                blocks = list(_blocks(self._embeddings_ND[start : start + ROWS_AT_ONCE], start))
+                blocks = list(_blocks(self._embeddings_ND[start : start + ROWS_AT_ONCE], start, rows_a_block))
                 list(workers.map(lambda tile, best, blocks=blocks: _compare(tile[0], blocks, best), tiles, best))
         found = [each.sorted() for each in best]
         return np.concatenate([rows for rows, _ in found]), np.concatenate([scores for _, scores in found])
@@ -65,28 +67,27 @@ class ExactIndex:
 
 def _tiles(queries_QD: np.ndarray) -> Iterator[tuple[jax.Array, int]]:
     """The queries in tiles of few sizes, filled up with zeros, and how many are in each."""
-    small, large = QUERIES_A_TILE
     start = 0
     while start < len(queries_QD):
-        size = large if len(queries_QD) - start > large - small else small
+        size = next((size for size in QUERIES_A_TILE if size >= len(queries_QD) - start), QUERIES_A_TILE[-1])
         some_qD = queries_QD[start : start + size]
         yield jnp.asarray(np.pad(some_qD, [(0, size - len(some_qD)), (0, 0)])), len(some_qD)
         start += size
 
 
-def _blocks(rows_nD: np.ndarray, first_row: int) -> Iterator[tuple[int, jax.Array, int]]:
+def _blocks(rows_nD: np.ndarray, first_row: int, rows_a_block: int) -> Iterator[tuple[int, jax.Array, int]]:
     """The rows in blocks of one size, the last one filled up: each with its first row and how many are in it."""
-    for start in range(0, len(rows_nD), ROWS_A_BLOCK):
-        block_nD = np.asarray(rows_nD[start : start + ROWS_A_BLOCK], np.float32)
+    for start in range(0, len(rows_nD), rows_a_block):
+        block_nD = np.asarray(rows_nD[start : start + rows_a_block], np.float32)
         real = len(block_nD)
-        if real < ROWS_A_BLOCK:
-            block_nD = np.pad(block_nD, [(0, ROWS_A_BLOCK - real), (0, 0)])
+        if real < rows_a_block:
+            block_nD = np.pad(block_nD, [(0, rows_a_block - real), (0, 0)])
         yield first_row + start, jnp.asarray(block_nD), real
 
 
 def _compare(queries_qD: jax.Array, blocks: list[tuple[int, jax.Array, int]], best: Best) -> None:
     for first_row, block_nD, real in blocks:
-        found = _scores(queries_qD, block_nD, None if real == ROWS_A_BLOCK else real, ROWS_A_RUN)
+        found = _scores(queries_qD, block_nD, None if real == len(block_nD) else real, ROWS_A_RUN)
         scores_qn, most_qb = (np.asarray(values)[: len(best)] for values in found)
         best.offer(first_row, scores_qn, most_qb, real)
 
