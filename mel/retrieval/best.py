@@ -74,7 +74,7 @@ class Best:
 
 
 def keys_of(rows: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """A uint64 for each row and its score, never 0: greater for a greater score, or for an equal one and a smaller row."""
+    """A uint64 for each row and its score, never 0: greater for a greater score, or an equal one and a smaller row."""
     bits = (np.asarray(scores, np.float32) + np.float32(0)).view(np.uint32)  # -0 becomes 0
     ordered = np.where(bits & _SIGN, ~bits, bits | _SIGN)
     return (ordered.astype(np.uint64) << _HALF) | (_ALL - rows.astype(np.uint64))
