@@ -104,8 +104,11 @@ def _encode_again(chunks: _Chunks, params: Params, tokens: Sequence[jax.Array], 
         tokens_nL, key = inputs
         return chunks.encode(others, tokens_nL, table_VD[tokens_nL], key, kept=False)
 
+    def none(inputs):
+        return lax.pcast(jnp.zeros((len(inputs[0]), chunks.config.hidden_size)), AXIS, to="varying")
+
     return [
-        chunks.each(encode, *chunks.cut(group_NL, key)) if len(group_NL) else jnp.zeros((0, chunks.config.hidden_size))
+        chunks.each(_apart(encode, none), *chunks.cut(group_NL, key)) if len(group_NL) else none((group_NL,))
         for group_NL, key in zip(tokens, keys, strict=True)
     ]
 
@@ -134,13 +137,26 @@ def _backward(chunks, kept, slopes):
         if len(group_NL):
             tokens_cnL, keys_c = chunks.cut(group_NL, key)
             inputs = tokens_cnL, keys_c, slope_ND.reshape(*tokens_cnL.shape[:2], -1)
-            gradients, _ = lax.scan(add_chunk, gradients, inputs, reverse=True)
+            gradients, _ = lax.scan(
+                _apart(add_chunk, lambda gradients, _: (gradients, None)), gradients, inputs, reverse=True
+            )
     of_table_VD, of_others = gradients
     part, name, leaf = TOKEN_TABLE
     return of_others | {part: of_others[part] | {name: {leaf: of_table_VD}}}, None, None
 
 
 _encode_again.defvjp(_forward, _backward)
+
+
+def _apart(run: Callable[..., Any], otherwise: Callable[..., Any]) -> Callable[..., Any]:
+    """`run` where the last argument begins with tokens, or `otherwise` where all of them are padding.
+
+    That spares nothing worth mentioning, but on CPUs XLA runs whatever is ready, and would begin with all groups that
+    are a single chunk and hold all of them; what may not run at all it leaves together.
+    """
+    if jax.default_backend() != "cpu":
+        return run
+    return lambda *inputs: lax.cond(jnp.any(inputs[-1][0]), run, otherwise, *inputs)
 
 
 def _table(params: Params) -> jax.Array:
