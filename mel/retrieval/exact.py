@@ -1,86 +1,101 @@
-"""Exact search: every query against every row, in float32."""
+"""Exact search: every query against every row, in float32, a tile of queries and a block of rows at a time."""
 
 from __future__ import annotations
 
+import concurrent.futures
 import functools
+import os
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mel.retrieval.best import Best
+from mel.retrieval.streamed import Streamed
 from mel.retrieval.vectors import as_queries, check_finite
 
-# On two CPU cores a tile of scores of about 10 MB was fastest: top-k then costs next to nothing
-# beside the product. Every tile has the same shape, so a query's scores do not depend on its company.
-QUERIES_A_TILE = 64
-MOST_ROWS_A_BLOCK = 40_960
-ROWS_A_BIN = 64
+# On two CPU cores scores of 4 MB at most were fastest: they stay in a core's cache until the best are picked. Each tile
+# is filled up to one of these sizes. No score depends on the tile or the block that it is in, which a test watches.
+QUERIES_A_TILE = (8, 64, 256)
+ROWS_A_BLOCK, ROWS_A_RUN = 4096, 32
+BLOCKS_OF_FEW = 8  # where all queries fill a smallest tile, a block is larger: calls cost more than products then
+ROWS_AT_ONCE = 2**16  # that all queries are compared with before the next ones are read
 
 
 class ExactIndex:
     """The true neighbours; among equal scores the smaller row comes first.
 
-    It holds all vectors in device memory: 28 million of 192 dimensions are 21 GB.
+    It copies no vectors, and may be larger than memory where they are mapped. A search holds, beside what it returns,
+    the scores of a tile and a block for each core, and `ROWS_AT_ONCE` vectors where they are not aligned; for an
+    accelerator see `mel.retrieval.streamed`.
     """
 
     def __init__(self, embeddings_ND: np.ndarray):
-        """Raises MelError where an embedding is not finite."""
+        """Raises MelError where an embedding is not finite; the embeddings must not be changed afterwards."""
         check_finite(embeddings_ND, "embeddings")
-        self._num_rows, self._dimension = embeddings_ND.shape
-        blocks = max(1, -(-self._num_rows // MOST_ROWS_A_BLOCK))
-        bins = max(1, -(-self._num_rows // (blocks * ROWS_A_BIN)))
-        padded_ND = np.zeros((blocks * bins * ROWS_A_BIN, self._dimension), np.float32)
-        padded_ND[: self._num_rows] = embeddings_ND
-        self._blocks_bnD = jnp.asarray(padded_ND.reshape(blocks, bins * ROWS_A_BIN, self._dimension))
+        self._embeddings_ND = embeddings_ND
 
     def search(self, queries_QD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """See `mel.retrieval.index.Index`."""
-        queries_QD = as_queries(queries_QD, self._dimension)
-        count = min(k, self._num_rows)
+        num_rows, dimension = self._embeddings_ND.shape
+        queries_QD = as_queries(queries_QD, dimension)
+        count = min(k, num_rows)
         rows_Qk = np.full((len(queries_QD), k), -1, np.int32)
         scores_Qk = np.full((len(queries_QD), k), -np.inf, np.float32)
-        for start in range(0, len(queries_QD) if count else 0, QUERIES_A_TILE):
-            tile = slice(start, min(start + QUERIES_A_TILE, len(queries_QD)))
-            queries_qD = np.zeros((QUERIES_A_TILE, self._dimension), np.float32)
-            queries_qD[: tile.stop - start] = queries_QD[tile]
-            rows_qk, scores_qk = _nearest(queries_qD, self._blocks_bnD, self._num_rows, count)
-            rows_Qk[tile, :count] = np.asarray(rows_qk)[: tile.stop - start]
-            scores_Qk[tile, :count] = np.asarray(scores_qk)[: tile.stop - start]
+        if count and len(queries_QD):
+            on_cpu = jax.default_backend() == "cpu"
+            found = self._search(queries_QD, count) if on_cpu else self._streamed.search(queries_QD, count)
+            rows_Qk[:, :count], scores_Qk[:, :count] = found
         return rows_Qk, scores_Qk
 
+    @functools.cached_property
+    def _streamed(self) -> Streamed:
+        return Streamed(self._embeddings_ND)
 
-@functools.partial(jax.jit, static_argnames="k")
-def _nearest(queries_qD: jax.Array, blocks_bnD: jax.Array, num_rows: int, k: int) -> tuple[jax.Array, jax.Array]:
-    """The k best rows and scores over all blocks; rows from `num_rows` on are padding."""
-    rows_a_block = blocks_bnD.shape[1]
-
-    def merge(best, block):
-        first_row, block_nD = block
-        scores_qn = jnp.matmul(queries_qD, block_nD.T, precision=jax.lax.Precision.HIGHEST)
-        scores_qn = jnp.where(first_row + jnp.arange(rows_a_block) < num_rows, scores_qn, -jnp.inf)
-        rows_qk, scores_qk = _top_rows(scores_qn, min(k, rows_a_block))
-        # The best so far stand first: their rows are smaller, and top_k keeps the first of equals.
-        rows_qk = jnp.concatenate([best[0], first_row + rows_qk], axis=1)
-        scores_qk, places_qk = jax.lax.top_k(jnp.concatenate([best[1], scores_qk], axis=1), k)
-        return (jnp.take_along_axis(rows_qk, places_qk, axis=1), scores_qk), None
-
-    none = jnp.full((len(queries_qD), k), -1, jnp.int32), jnp.full((len(queries_qD), k), -jnp.inf, jnp.float32)
-    first_rows_b = rows_a_block * jnp.arange(len(blocks_bnD), dtype=jnp.int32)
-    return jax.lax.scan(merge, none, (first_rows_b, blocks_bnD))[0]
+    def _search(self, queries_QD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        tiles = list(_tiles(queries_QD))
+        best = [Best(count, k) for _, count in tiles]
+        rows_a_block = ROWS_A_BLOCK * (BLOCKS_OF_FEW if len(queries_QD) <= QUERIES_A_TILE[0] else 1)
+        with concurrent.futures.ThreadPoolExecutor(min(len(tiles), os.cpu_count() or 1)) as workers:
+            for start in range(0, len(self._embeddings_ND), ROWS_AT_ONCE):
+                blocks = list(_blocks(self._embeddings_ND[start : start + ROWS_AT_ONCE], start, rows_a_block))
+                list(workers.map(lambda tile, best, blocks=blocks: _compare(tile[0], blocks, best), tiles, best))
+        found = [each.sorted() for each in best]
+        return np.concatenate([rows for rows, _ in found]), np.concatenate([scores for _, scores in found])
 
 
-def _top_rows(scores_qn: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
-    """top_k of each query's scores, which looks only into the k bins with the highest maxima.
+def _tiles(queries_QD: np.ndarray) -> Iterator[tuple[jax.Array, int]]:
+    """The queries in tiles of few sizes, filled up with zeros, and how many are in each."""
+    start = 0
+    while start < len(queries_QD):
+        size = next((size for size in QUERIES_A_TILE if size >= len(queries_QD) - start), QUERIES_A_TILE[-1])
+        some_qD = queries_QD[start : start + size]
+        yield jnp.asarray(np.pad(some_qD, [(0, size - len(some_qD)), (0, 0)])), len(some_qD)
+        start += size
 
-    That is exact: a score outside them is below k others, the maxima. Bins are runs of consecutive
-    rows in ascending order, so among equal scores the smaller row still wins.
-    """
-    if k * ROWS_A_BIN >= scores_qn.shape[1]:
-        scores_qk, rows_qk = jax.lax.top_k(scores_qn, k)
-        return rows_qk, scores_qk
-    bins_qmr = scores_qn.reshape(len(scores_qn), -1, ROWS_A_BIN)
-    bins_qk = jnp.sort(jax.lax.top_k(bins_qmr.max(axis=2), k)[1], axis=1)
-    scores_qn = jnp.take_along_axis(bins_qmr, bins_qk[:, :, None], axis=1).reshape(len(scores_qn), -1)
-    scores_qk, places_qk = jax.lax.top_k(scores_qn, k)
-    rows_qk = jnp.take_along_axis(bins_qk, places_qk // ROWS_A_BIN, axis=1) * ROWS_A_BIN + places_qk % ROWS_A_BIN
-    return rows_qk, scores_qk
+
+def _blocks(rows_nD: np.ndarray, first_row: int, rows_a_block: int) -> Iterator[tuple[int, jax.Array, int]]:
+    """The rows in blocks of one size, the last one filled up: each with its first row and how many are in it."""
+    for start in range(0, len(rows_nD), rows_a_block):
+        block_nD = np.asarray(rows_nD[start : start + rows_a_block], np.float32)
+        real = len(block_nD)
+        if real < rows_a_block:
+            block_nD = np.pad(block_nD, [(0, rows_a_block - real), (0, 0)])
+        yield first_row + start, jnp.asarray(block_nD), real
+
+
+def _compare(queries_qD: jax.Array, blocks: list[tuple[int, jax.Array, int]], best: Best) -> None:
+    for first_row, block_nD, real in blocks:
+        found = _scores(queries_qD, block_nD, None if real == len(block_nD) else real, ROWS_A_RUN)
+        scores_qn, most_qb = (np.asarray(values)[: len(best)] for values in found)
+        best.offer(first_row, scores_qn, most_qb, real)
+
+
+@functools.partial(jax.jit, static_argnames="run")
+def _scores(queries_qD: jax.Array, block_nD: jax.Array, real: int | None, run: int) -> tuple[jax.Array, jax.Array]:
+    """All scores, -inf from column `real` on, and the greatest of each run of columns."""
+    scores_qn = jnp.matmul(queries_qD, block_nD.T, precision=jax.lax.Precision.HIGHEST)
+    if real is not None:
+        scores_qn = jnp.where(jnp.arange(len(block_nD)) < real, scores_qn, -jnp.inf)
+    return scores_qn, scores_qn.reshape(len(queries_qD), -1, run).max(axis=2)

@@ -16,6 +16,7 @@ from mel.types import NIL, Batch, MelError
 
 Array = jax.Array | np.ndarray
 EXACT = jax.lax.Precision.HIGHEST
+MOST_LOGITS = 2**20  # of a tile: 4 MB, several times
 
 Loss = Callable[[jax.Array, Batch], tuple[jax.Array, dict[str, jax.Array]]]
 """`loss, metrics = loss(embeddings_ND, batch)`, of the embeddings of all texts of a batch."""
@@ -37,15 +38,16 @@ class LossConfig:
       log_q_correction: mention -> entity logits are lowered by log_q_C (Bengio & Senécal, "Adaptive
         importance sampling to accelerate training of a neural probabilistic language model", 2008;
         Yi et al., "Sampling-bias-corrected neural modeling", 2019).
-      loss_tile_rows: at most so many mentions' logits are held at a time, 0 for all of them; the
-        result is the same up to rounding.
+      loss_tile_rows: at most so many mentions' logits are held at a time; 0 for all of them up to
+        `MOST_LOGITS`, and for tiles of that many where there are more. The result is the same up to
+        rounding.
     """
 
     logit_scale: float = flag(20.0, "What cosines are multiplied with; 20 is a temperature of 0.05.")
     bidirectional: bool = flag(False, "Average with the loss of finding an entity's mention among the batch's.")
     multi_positive: bool = flag(False, "Take every entity row of the gold as right, instead of masking it.")
     log_q_correction: bool = flag(False, "Lower an entity's score by the log-probability that a batch has it.")
-    loss_tile_rows: int = flag(0, "Hold the scores of so many mentions at once, for huge batches; 0 for all.")
+    loss_tile_rows: int = flag(0, "Hold the scores of so many mentions at once; 0 for as many as fit.")
 
     def __post_init__(self):
         if not self.logit_scale > 0:
@@ -142,10 +144,11 @@ class _Columns(NamedTuple):
 def _row_losses(rows: _Rows, columns: _Columns, config: LossConfig) -> tuple[jax.Array, jax.Array]:
     """The loss of each row [B], and whether what answers it scores highest [B]."""
     count = len(rows.entity_B)
-    if not 0 < config.loss_tile_rows < count:
+    tile_rows = config.loss_tile_rows or max(1, MOST_LOGITS // len(columns.entity_C))
+    if tile_rows >= count:
         all_B, answer_B, hit_B = _log_sums(rows, columns, config)
         return all_B - answer_B, hit_B
-    tiles = -(-count // config.loss_tile_rows)
+    tiles = -(-count // tile_rows)
     rows_a_tile = -(-count // tiles)
 
     def cut(x_B):

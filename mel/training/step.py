@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,13 +12,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mel.encoder.backend import Compute
 from mel.encoder.config import EncoderConfig
-from mel.encoder.transformer import TOKEN_TABLE, BertEncoder
-from mel.shards.batches import chunk_count
+from mel.training.encoding import AXIS, make_encode
 from mel.training.loss import Loss
 from mel.types import Batch, TrainState
 
-AXIS = "data"
-MOST_LAYERS_KEPT = 4
 Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
 
 
@@ -85,61 +80,3 @@ def make_step(
         return TrainState(state.step + 1, params, opt_state), metrics
 
     return jax.jit(step, donate_argnums=0)
-
-
-def make_encode(
-    config: EncoderConfig, chunk_tokens: int, mesh: Mesh, compute: Compute = Compute()
-) -> Callable[..., jax.Array]:
-    """`encode(params, tokens, key) -> embeddings_ND`, the groups of texts one after the other.
-
-    Each device encodes its share of every group, a chunk of texts at a time. The backward pass
-    computes again what was not kept: of a deep encoder a layer at a time, from the states between the
-    layers, as long as those of all chunks fit into `compute.kept_bytes`; otherwise a chunk at a time,
-    from its tokens, so that memory does not grow with the batch.
-    """
-    encode_group = functools.partial(_encode_group, config, chunk_tokens, compute)
-
-    def encode_on_device(params, tokens, key):
-        key = jax.random.fold_in(key, jax.lax.axis_index(AXIS))
-        # One look-up for all groups: its gradient fills a whole table, which no chunk should have to do.
-        flat_T = jnp.concatenate([group.reshape(-1) for group in tokens])
-        word_TD = functools.reduce(dict.__getitem__, TOKEN_TABLE, params)[flat_T]
-        ends = np.cumsum([group.size for group in tokens])[:-1]
-        words = [
-            part.reshape(*group.shape, config.hidden_size)
-            for part, group in zip(jnp.split(word_TD, ends), tokens, strict=True)
-        ]
-        states_bytes = len(flat_T) * config.num_layers * config.hidden_size * jnp.dtype(compute.dtype).itemsize
-        keep_states = config.num_layers > MOST_LAYERS_KEPT and states_bytes <= compute.kept_bytes
-        return [
-            encode_group(params, *each, jax.random.fold_in(key, i), keep_states)
-            for i, each in enumerate(zip(tokens, words, strict=True))
-        ]
-
-    split = PartitionSpec(AXIS)
-    on_devices: Any = jax.shard_map(
-        encode_on_device, mesh=mesh, in_specs=(PartitionSpec(), split, PartitionSpec()), out_specs=split
-    )
-    return lambda params, tokens, key: jnp.concatenate(on_devices(params, tokens, key))
-
-
-def _encode_group(
-    config: EncoderConfig, chunk_tokens: int, compute: Compute, params, tokens_NL, word_NLD, key, keep_states: bool
-) -> jax.Array:
-    """The embeddings of texts of one width, a chunk at a time."""
-    rows, width = tokens_NL.shape
-    if not rows:
-        return jnp.zeros((0, config.hidden_size))
-    # Even the layers of one chunk are too much to keep if they are many.
-    model = BertEncoder(config, compute, remat=keep_states or config.num_layers > MOST_LAYERS_KEPT)
-
-    def encode_chunk(inputs):
-        tokens_nL, word_nLD, key = inputs
-        return model.apply({"params": params}, tokens_nL, not config.dropout, word_nLD, rngs={"dropout": key})
-
-    chunks = chunk_count(rows, width, chunk_tokens)
-    run = encode_chunk if keep_states else jax.checkpoint(encode_chunk)
-    if chunks == 1:  # a loop would be traced and compiled for nothing
-        return run((tokens_NL, word_NLD, key))  # pyright: ignore[reportReturnType]
-    inputs = tokens_NL.reshape(chunks, -1, width), word_NLD.reshape(chunks, -1, width, config.hidden_size)
-    return jax.lax.map(run, (*inputs, jax.random.split(key, chunks))).reshape(rows, config.hidden_size)

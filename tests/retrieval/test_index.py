@@ -9,17 +9,19 @@ import sys
 import numpy as np
 import pytest
 
-from mel.retrieval import approximate, exact
+from mel.retrieval import approximate
 from mel.retrieval import index as index_module
 from mel.retrieval.approximate import ScannIndex, ScannSettings, build, tune
 from mel.retrieval.exact import ExactIndex
 from mel.retrieval.index import first_of_each, keep_first, open_index, publish_index, search_distinct
+from mel.retrieval.streamed import Streamed
 from mel.types import MelError
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 SMALL_TREE = ScannSettings(brute_force_below=16, leaves=5, leaves_to_search=5, reorder=50, least_recall=0.0)
 INDEXES = {
     "exact": ExactIndex,
+    "exact, streamed": lambda embeddings_ND: on_accelerator(embeddings_ND),
     "scann brute force": lambda embeddings_ND: build(embeddings_ND, ScannSettings()),
     "scann tree": lambda embeddings_ND: build(embeddings_ND, SMALL_TREE),
 }
@@ -34,6 +36,13 @@ def make_index(request):
 @pytest.fixture(params=KINDS.values(), ids=KINDS.keys())
 def kind_and_settings(request):
     return request.param
+
+
+def on_accelerator(embeddings_ND, kept_bytes=0):
+    """An exact index that searches as it does on an accelerator."""
+    index = ExactIndex(embeddings_ND)
+    index._search = Streamed(embeddings_ND, kept_bytes).search
+    return index
 
 
 def unit_vectors(rows, dimension, seed=0):
@@ -151,35 +160,6 @@ class TestPublished:
         embeddings = publish_vectors(unit_vectors(40, 8))
         digests = {publish_index(tmp_path / name, "exact", embeddings).digest for name in ("a", "b")}
         assert len(digests) == 1
-
-
-class TestExact:
-    @pytest.mark.parametrize("k", [1, 3, 30, 150])
-    def test_blocks_and_bins_change_nothing(self, monkeypatch, k):
-        embeddings_ND, queries_QD = unit_vectors(700, 8), unit_vectors(70, 8, seed=1)
-        monkeypatch.setattr(exact, "MOST_ROWS_A_BLOCK", 256)
-        monkeypatch.setattr(exact, "ROWS_A_BIN", 4)
-        rows, scores = ExactIndex(embeddings_ND).search(queries_QD, k)
-        true_rows, true_scores = brute_force(queries_QD, embeddings_ND, k)
-        np.testing.assert_array_equal(rows, true_rows)
-        np.testing.assert_allclose(scores, true_scores, atol=1e-6)
-
-    def test_among_equal_scores_the_smaller_row_is_first(self, monkeypatch):
-        monkeypatch.setattr(exact, "MOST_ROWS_A_BLOCK", 128)
-        monkeypatch.setattr(exact, "ROWS_A_BIN", 4)
-        # Inner products are small integers, so exact, and each occurs about forty times.
-        generator = np.random.default_rng(0)
-        embeddings_ND = generator.integers(-2, 3, size=(400, 3)).astype(np.float32)
-        queries_QD = generator.integers(-2, 3, size=(80, 3)).astype(np.float32)
-        for k in (1, 5, 20):
-            rows, _ = ExactIndex(embeddings_ND).search(queries_QD, k)
-            np.testing.assert_array_equal(rows, brute_force(queries_QD, embeddings_ND, k)[0])
-
-    def test_not_a_bit_of_a_score_depends_on_the_other_queries(self):
-        index, queries_QD = ExactIndex(unit_vectors(300, 16)), unit_vectors(150, 16, seed=1)
-        _, scores = index.search(queries_QD, 5)
-        for part in (slice(0, 1), slice(1, 70), slice(70, 150)):
-            np.testing.assert_array_equal(index.search(queries_QD[part], 5)[1], scores[part])
 
 
 class TestScann:
