@@ -17,7 +17,7 @@ def make_index(request, monkeypatch):
     monkeypatch.setattr(exact, "ROWS_AT_ONCE", 384)
     monkeypatch.setattr(exact, "ROWS_A_BLOCK", 128)
     monkeypatch.setattr(streamed, "ROWS_A_BLOCK", 128)
-    monkeypatch.setattr(streamed, "ROWS_A_BIN", 4)
+    monkeypatch.setattr(streamed, "BINS", (16, 4))
     return request.param
 
 
