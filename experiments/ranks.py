@@ -98,9 +98,7 @@ def keep(file: pathlib.Path, reports: Mapping[str, pathlib.Path]) -> Ranks:
         found = read_report(folder)
         if kept and found.mentions != kept.mentions:
             raise MelError(f"{folder} is of other mentions than {file}: keep it in a file of its own.")
-        kept = Ranks(
-            found.mentions, found.columns, {**(kept.ranks if kept else {}), name: found.ranks[folder.name]}
-        )
+        kept = Ranks(found.mentions, found.columns, {**(kept.ranks if kept else {}), name: found.ranks[folder.name]})
     if kept is None:
         raise MelError("Nothing to keep: name reports as NAME=FOLDER.")
     write(file, kept)

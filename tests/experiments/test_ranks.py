@@ -1,0 +1,77 @@
+"""Ranks that are kept, and the figures made from them, by hand."""
+
+import json
+
+import numpy as np
+import pytest
+
+from experiments import ranks
+from mel.types import MelError
+
+FORMS = ("ambiguous", "unseen", "ambiguous", "unambiguous")
+
+
+def write_report(folder, found, ids="abcd"):
+    """A report's predictions of four mentions on two pages; None where the gold is missing."""
+    folder.mkdir()
+    lines = [
+        {
+            "id": name, "language": "de", "cluster": f"page {place // 2}", "rank": rank,
+            "groups": {ranks.IN_TRAINING: form, ranks.LINKED: "linked"},
+        }
+        for place, (name, rank, form) in enumerate(zip(ids, found, FORMS, strict=True))
+    ]  # fmt: skip
+    (folder / "predictions.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+    return folder
+
+
+@pytest.fixture
+def kept(tmp_path):
+    file = tmp_path / "kept" / "ranks.npz"
+    ranks.keep(file, {"one": write_report(tmp_path / "1", (0, None, 9, 0))})
+    ranks.keep(file, {"two": write_report(tmp_path / "2", (0, 99, 0, 0))})
+    return file
+
+
+def test_what_is_kept_is_read_again(kept):
+    found = ranks.read(kept)
+    assert {name: rank_Q.tolist() for name, rank_Q in found.ranks.items()} == {
+        "one": [1, 0, 10, 1],
+        "two": [1, 100, 1, 1],
+    }
+    assert found.columns["page"].tolist() == ["page 0", "page 0", "page 1", "page 1"]
+    assert tuple(found.columns["form"]) == FORMS
+
+
+def test_hits_and_means_by_hand(kept):
+    found = ranks.read(kept)
+    assert [found.hits("one", depth).mean() for depth in (1, 10, 100)] == [0.5, 0.75, 0.75]
+    assert found.mean(found.hits("two"), "form", "ambiguous")[0] == 1.0
+    mean, (low, high) = found.mean(found.hits("two") - found.hits("one"))
+    assert mean == 0.25 and low == 0.0 and high == 0.5  # the first page gains nothing, the second a half
+
+
+def test_a_row_of_the_table(kept):
+    header, _, one, two = ranks.figures(ranks.read(kept), ["one", "two"], "one")
+    assert header == "| system | R@1 | R@1 ambiguous | R@1 unseen | R@10 | R@100 | R@1 minus one |"
+    assert one == "| one | 0.500 [0.500, 0.500] | 0.500 | 0.000 | 0.750 | 0.750 | – |"
+    assert two.endswith("| 1.000 | 0.000 | 0.750 | 1.000 | +0.2500 [+0.0000, +0.5000] |")
+
+
+def test_other_mentions_are_refused(kept, tmp_path):
+    with pytest.raises(MelError, match="is of other mentions than"):
+        ranks.keep(kept, {"three": write_report(tmp_path / "3", (0, 0, 0, 0), "abce")})
+
+
+def test_what_is_no_report_is_named(tmp_path):
+    with pytest.raises(MelError, match="is no report"):
+        ranks.read_report(tmp_path)
+
+
+def test_the_table_of_the_pretrained_encoder_is_that_of_its_ranks():
+    folder = ranks.pathlib.Path(ranks.__file__).parent / "mdn_pretrained"
+    found = ranks.read(folder / "ranks.npz")
+    page = (folder / "README.md").read_text("utf-8")
+    for line in ranks.figures(found, list(found.ranks), "alias_table"):
+        assert line in page
+    assert np.unique(found.columns["page"]).size == 693
