@@ -8,8 +8,10 @@ Writes  --output, a bundle: the files of the old one, by links where the file sy
         bit. The new bundle appears whole; the old one is not changed, and may be deleted.
 
 --compact writes a bundle and what came later as one again. --kb=FILE makes a bundle of the same encoder with these
-entities instead of all others; it has no calibration, no contexts and no detector, which belong to the old ones.
-A detector of plain texts finds the names of entities that were added, too; how often pages link them it cannot know.
+entities instead of all others; it has no calibration and no contexts, which belong to the old ones.
+A detector of plain texts finds the names of entities that were added, too, and those of --kb instead of all others, but
+none that only removed entities had. A surface form that the pages held keeps the share of them that link it; any other
+name counts as linked as often as names were that no training page held.
 
 Examples:
   mel-update-bundle --bundle=run/bundle --output=run/bundle-2 --add=new.csv --remove=gone.txt

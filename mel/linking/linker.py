@@ -23,6 +23,7 @@ from mel.text.marking import mark_entity, mark_mention
 from mel.types import NIL, NIL_ID, Entity, Link, MarkedText, MelError, Mention, NamedCandidate, Span
 
 MENTIONS_AT_ONCE = 4096
+NO_DETECTOR = "no detector, which would find the spans to link: give spans, or make the bundle anew after mel-prepare-data --detector"
 
 
 class Text(NamedTuple):
@@ -195,10 +196,7 @@ class Linker:
           MelError: the bundle has no detector, or the precision is out of its reach.
         """
         if self.bundle.detector is None:
-            raise MelError(
-                "This bundle has no detector, which would find the spans to link: give spans, or export a bundle after "
-                "mel-prepare-data --detector."
-            )
+            raise MelError(f"This bundle has {NO_DETECTOR}.")
         return self.bundle.detector.threshold_for(precision) if precision else None
 
     def _link(self, mentions: Sequence[Mention], top_k: int, threshold: float) -> Iterator[Link]:
