@@ -2,7 +2,8 @@
 
 Reads   --bundle; --add: entities as JSON lines or CSV, as mel-prepare-data takes them (README.md has their columns):
         one of an id and a language that the bundle has takes the place of that. --remove: ids, one a line, or records
-        with an id; their entities are removed in all languages.
+        with an id; their entities are removed in all languages. What is added is held in memory with its embeddings,
+        some 5 KB an entity: a million of them is a knowledge base of its own, for --kb or mel-prepare-data.
 Writes  --output, a bundle: the files of the old one, by links where the file system has them, and beside them what
         came later. Only entities that are added are embedded; cosine and prior of any other one stay the same, bit for
         bit. The new bundle appears whole; the old one is not changed, and may be deleted.
