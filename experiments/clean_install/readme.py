@@ -20,6 +20,7 @@ import urllib.request
 from typing import NamedTuple
 
 FENCED = re.compile(r"^ *```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
+DRAWN = re.compile("[─-◿]")  # of README's diagram
 COMMANDS = ("mel-", "echo ", "printf ", "curl ")
 WORLD = "--languages=en,ru,ar,ja --tokenizer=../world/tokenizer --mention_tokens=32 --entity_tokens=32 --held_out=0.1"
 ROUNDS = "--encoder=random:2x64x4 --rounds=2 --steps_per_round=60 --batch_size=64 --warmup_steps=10 --pool=10"
@@ -66,7 +67,7 @@ def everything(folder: pathlib.Path, readme: str, with_make: int):
     yield run("full", ENCODER, work, full | {"PYTHONPATH": str(folder / "checkout")})
     blocks = FENCED.findall(readme)
     commands = [line.strip() for language, block in blocks if not language for line in block.splitlines()]
-    commands = [command for command in commands if command.startswith(COMMANDS)]
+    commands = [command for command in commands if command.startswith(COMMANDS) and not DRAWN.search(command)]
     server = None
     for command in [*commands, *AFTERWARDS]:
         command = " ".join([command, *(fits for name, fits in SMALLER.items() if name in command)])
