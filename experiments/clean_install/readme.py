@@ -22,7 +22,7 @@ from typing import NamedTuple
 FENCED = re.compile(r"^ *```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 DRAWN = re.compile("[─-◿]")  # of README's diagram
 COMMANDS = ("mel-", "echo ", "printf ", "curl ")
-WORLD = "--languages=en,ru,ar,ja --tokenizer=../world/tokenizer --mention_tokens=32 --entity_tokens=32 --held_out=0.1"
+WORLD = "--languages=en,ru,ar,ja --tokenizer=../world/tokenizer --mention_tokens=32 --entity_tokens=32 --held_out=0.4"
 ROUNDS = "--encoder=random:2x64x4 --rounds=2 --steps_per_round=60 --batch_size=64 --warmup_steps=10 --pool=10"
 SMALLER = {"mewsli9/prepare_data.flags": WORLD, "mewsli9/run_rounds.flags": f"{ROUNDS} --learning_rate=3e-3"}
 ENCODER = "python -m experiments.mdn_pretrained.multilingual_e5_small --output=encoder"
@@ -41,8 +41,8 @@ class Run(NamedTuple):
     said: str  # "" if all went well
 
     def __str__(self) -> str:
-        command = self.command.replace("|", "\\|").replace("\n", " ")
-        return f"| {self.environment} | `{command}` | {self.seconds:.0f} | {self.said or 'yes'} |"
+        cells = self.environment, f"`{self.command}`", f"{self.seconds:.0f}", self.said or "yes"
+        return f"| {' | '.join(cell.replace('|', '/').replace(chr(10), ' ') for cell in cells)} |"
 
 
 def main() -> None:
@@ -126,8 +126,8 @@ def serve(command: str, folder: pathlib.Path, environment: dict[str, str]) -> tu
 def end(server: subprocess.Popen | None) -> Run:
     """Asks the service to end."""
     began = time.monotonic()
-    if server is None:
-        return Run("full", "kill the service", 0, "**there was none**")
+    if server is None or server.returncode is not None:
+        return Run("full", "kill the service", 0, "**there is none**")
     server.terminate()
     said = server.communicate()[1]
     seconds, right = time.monotonic() - began, server.returncode == ENDED and "Traceback" not in said
