@@ -65,10 +65,7 @@ def everything(folder: pathlib.Path, readme: str, with_make: int):
     if with_make:
         yield run("its own", "make quickstart", folder / "checkout", dict(os.environ))
     yield run("full", ENCODER, work, full | {"PYTHONPATH": str(folder / "checkout")})
-    blocks = FENCED.findall(readme)
-    commands = [line.strip() for language, block in blocks if not language for line in block.splitlines()]
-    commands = [command for command in commands if command.startswith(COMMANDS) and not DRAWN.search(command)]
-    server = None
+    commands, server = commands_of(readme), None
     for command in [*commands, *AFTERWARDS]:
         command = " ".join([command, *(fits for name, fits in SMALLER.items() if name in command)])
         if command.startswith("mel-serve"):
@@ -81,11 +78,17 @@ def everything(folder: pathlib.Path, readme: str, with_make: int):
     for command in commands:
         if command.startswith(LINKING):
             yield run("base", re.sub(r"(--output=\S+?)(\.jsonl)?( |$)", r"\1-base\2\3", command), work, base)
-    programs = [block for language, block in blocks if language == "python" and "spacy" not in block]
+    programs = [code for language, code in FENCED.findall(readme) if language == "python" and "spacy" not in code]
     for name, environment in (("base", base), ("full", full)):
         yield from (run(name, f"python -c {shlex.quote(program)}", work, environment) for program in programs)
     yield refused("mel-train --workdir=run", work, base, "mel-linker[train]")
     yield refused("mel-serve --bundle=run/bundle", work, base, "mel-linker[serve]")
+
+
+def commands_of(readme: str) -> list[str]:
+    """The lines of code blocks that are commands, in order."""
+    lines = [line.strip() for language, block in FENCED.findall(readme) if not language for line in block.splitlines()]
+    return [line for line in lines if line.startswith(COMMANDS) and not DRAWN.search(line)]
 
 
 def run(name: str, command: str, folder: pathlib.Path, environment: dict[str, str]) -> Run:
