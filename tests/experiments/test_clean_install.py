@@ -35,5 +35,6 @@ def test_what_a_command_did_is_a_row_of_the_table(tmp_path):
 
 @pytest.mark.parametrize("picture", PICTURES, ids=lambda path: path.stem)
 def test_pictures_are_small_and_shown(picture):
-    assert picture.stat().st_size <= 150_000 and Image.open(picture).mode == "P"
+    with Image.open(picture) as image:
+        assert image.mode == "P" and picture.stat().st_size <= 150_000
     assert f"experiments/pictures/{picture.name}" in README
