@@ -3,14 +3,19 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 
 import mel
 from mel.artifacts import START, Workdir
 from mel.bin import export, link, prepare_data, update_bundle
+from mel.corpora.layers import LaterRows
+from mel.corpora.strings import Strings
 from mel.linking.detection import surest
+from mel.linking.layers import Later, lost_names
 from mel.types import Link, MelError, NamedCandidate, Span
 from tests.configs import config_of
+from tests.evaluation.hand_made import kb_of
 
 
 @pytest.fixture(scope="module")
@@ -142,8 +147,15 @@ def test_names_of_entities_that_were_removed_are_detected_no_more(detecting, tmp
         assert detected(fewer, text) == ["Quincehaven", "Vorlin Cape"]  # the alias is another entity's, too
     compacted = update(fewer, tmp_path / "compacted", compact=True)
     assert detected(compacted, text) == ["Quincehaven", "Vorlin Cape"]
-    other = write(tmp_path / "other.jsonl", entity_of("own:3", "Quince Bay"))
-    assert "Quince Bay" in detected(update(compacted, tmp_path / "again", add=other), text)
+    other = write(tmp_path / "other.jsonl", entity_of("own:3", "Quince Bay"), entity_of("own:2", "Cape Vorlin"))
+    again = detected(update(compacted, tmp_path / "again", add=other), text + " Cape Vorlin")
+    assert again == ["Quince Bay", "Cape Vorlin"]  # what one is called no longer is not looked for either
+
+
+def test_without_an_alias_table_titles_are_all_that_is_known():
+    kb = kb_of((1, "en", "Mill"), (2, "de", "MILL"), (3, "en", "Storm"), (4, "de", "Straße"), (5, "de", "STRASSE"))
+    hidden = LaterRows.none(kb)._replace(hidden_H=np.array([0, 2, 3], np.int32))
+    assert lost_names(kb, Later(hidden, Strings.of([]), np.zeros((0, 2), np.float32)), None) == ["Storm"]
 
 
 def test_what_pages_linked_to_removed_entities_alone_is_detected_no_more(detecting, tiny_world, tmp_path):
