@@ -81,7 +81,6 @@ def everything(folder: pathlib.Path, readme: str, with_make: int):
     programs = [code for language, code in FENCED.findall(readme) if language == "python" and "spacy" not in code]
     for name, environment in (("base", base), ("full", full)):
         yield from (run(name, f"python -c {shlex.quote(program)}", work, environment) for program in programs)
-    yield refused("mel-train --workdir=run", work, base, "mel-linker[train]")
     yield refused("mel-serve --bundle=run/bundle", work, base, "mel-linker[serve]")
 
 
