@@ -7,6 +7,7 @@ one of the files published beside the parts (README, LICENSE, schema.json) is na
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import os
 import pathlib
@@ -156,6 +157,26 @@ def read_lines(
         raise MelError(f"{part} is truncated: fetch it again.") from None
     except compression.ERRORS as error:
         raise MelError(f"{part} cannot be read ({error}): fetch it again.") from error
+
+
+def digest_part(part: Part) -> str:
+    """The SHA-256 of the bytes of a part, in hexadecimal.
+
+    Raises:
+      MelError: it cannot be read, or is truncated.
+    """
+    digest = hashlib.sha256()
+    try:
+        with open(part.path, "rb") as file:
+            file.seek(part.offset)
+            data = io.BufferedReader(_Slice(file, part.size, digest), buffer_size=1 << 20)
+            while data.read(1 << 20):
+                pass
+    except EOFError:
+        raise MelError(f"{part} is truncated: fetch it again.") from None
+    except OSError as error:
+        raise MelError(f"{part} cannot be read ({error}): fetch it again.") from error
+    return digest.hexdigest()
 
 
 class _Slice(io.RawIOBase):

@@ -25,6 +25,11 @@ def read_column(path: str | os.PathLike) -> np.ndarray:
     return np.asarray(np.load(path, mmap_mode="r"))
 
 
+def read_bytes(path: str | os.PathLike) -> np.ndarray:
+    """Maps the bytes of any file into memory, to be read only."""
+    return np.asarray(np.memmap(path, np.uint8, "r")) if os.path.getsize(path) else np.zeros(0, np.uint8)
+
+
 def fits_in_memory(columns: Iterable[np.ndarray]) -> bool:
     """Whether mapped columns fit into memory together; yes where the system does not say how much it has."""
     return sum(column.nbytes for column in columns) <= SHARE_OF_MEMORY * _available()

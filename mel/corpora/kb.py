@@ -206,7 +206,7 @@ class KnowledgeBaseWriter:
                 continue
             self._rows[key] = entity.title
             self.counts[entity.language] += 1
-            self._file.write(orjson.dumps(_record(entity), option=orjson.OPT_APPEND_NEWLINE))
+            self._file.write(write_record(entity))
 
     def keep_most_linked(self, links: Mapping[tuple[EntityId, str], int]) -> list[tuple[str, str, EntityId]]:
         """Leaves each entity one row: that of the language which links to it most; of equal ones the first language.
@@ -262,7 +262,9 @@ def read_entities(folder: str | os.PathLike) -> Iterator[Entity]:
             yield Entity(record["id"], record["language"], record["title"], record["description"])
 
 
-def _record(entity: Entity) -> dict[str, str]:
-    return {
+def write_record(entity: Entity) -> bytes:
+    """One line of the file of entities, its end included."""
+    record = {
         "id": entity.entity_id, "language": entity.language, "title": entity.title, "description": entity.description,
     }  # fmt: skip
+    return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)

@@ -25,6 +25,7 @@ from mel.shards import prepare
 from mel.shards.archives import Archives
 from mel.shards.blocks import Split, Windows, WindowsConfig, mewsli_mentions
 from mel.shards.own import evaluation_mentions, training_mentions
+from mel.shards.units import KB, Reading, Units, clear_units
 from mel.text.tokenizer import Tokenizer
 from mel.types import MelError
 
@@ -80,6 +81,7 @@ def prepare_all(
                 stage.make()
         if missing:
             _settle(work, stages, redo)  # what stood there before may have been made from something else
+    clear_units(work)
 
 
 def _stages(work: Workdir, archives: Archives, windows: WindowsConfig, tree: pathlib.Path | None) -> dict[str, Stage]:
@@ -87,13 +89,14 @@ def _stages(work: Workdir, archives: Archives, windows: WindowsConfig, tree: pat
     of_kb = {name: getattr(archives.config, name) for name in OF_ARCHIVES} | {"redirects": archives.redirects.digest}
     of_kb |= archives.own.settings
     parts = archives.sources_now()
+    units = Units(lambda: Reading.of(work, archives, _windows(work, windows), _unread(stages)))
     stages = {
         "tokenizer": Stage(
             {work.tokenizer: "tokenizer"}, tokenizer.facts(), lambda: _publish_tokenizer(work, tokenizer, windows)
         ),
         "kb": Stage(
             {work.kb: "kb", work.alias_table: "alias table"}, of_kb,
-            lambda: prepare.publish_kb(work.kb, work.alias_table, archives, of_kb), lambda _: parts,
+            lambda: prepare.publish_kb(work.kb, work.alias_table, archives, of_kb, units), lambda _: parts,
         ),
         "entities": Stage(
             {work.entity_tokens: "tokens"}, {"entity_tokens": windows.entity_tokens},
@@ -103,7 +106,7 @@ def _stages(work: Workdir, archives: Archives, windows: WindowsConfig, tree: pat
     }  # fmt: skip
     for split in get_args(Split):
         wanted = split == "train" or archives.config.held_out > 0
-        blocks = functools.partial(_training_blocks, work, archives, split)
+        blocks = functools.partial(_training_blocks, work, archives, units, split)
         stages[split] = _split(work, split, windows, {}, blocks if wanted else None, None, not archives.have_mentions)
     stages["mewsli"] = _mewsli_split(work, archives, windows, tree)
     stages["own"] = _own_split(work, archives, windows)
@@ -147,15 +150,25 @@ def _split(
         return Stage(paths, {}, None, needs=tuple(INPUTS))
 
     def make() -> None:
-        cut = Windows(work.tokenizer, windows.mention_tokens, windows.title_in_window)
+        cut = _windows(work, windows)
         kb, tokenizer = _opened(work)
         prepare.publish_mentions(lines, rows, blocks(cut), kb, tokenizer, cut, settings, sources, may_be_empty)
 
     return Stage(paths, settings, make, needs=tuple(INPUTS))
 
 
-def _training_blocks(work: Workdir, archives: Archives, split: Split, windows: Windows) -> Iterator:
-    return training_mentions(archives, split, windows, read_sources(work.kb))
+def _training_blocks(work: Workdir, archives: Archives, units: Units, split: Split, windows: Windows) -> Iterator:
+    return training_mentions(archives, units, split, windows, read_sources(work.kb))
+
+
+def _windows(work: Workdir, windows: WindowsConfig) -> Windows:
+    return Windows(work.tokenizer, windows.mention_tokens, windows.title_in_window)
+
+
+def _unread(stages: Mapping[str, Stage]) -> list[str]:
+    """What is still to be made of what the parts say."""
+    of_parts = (KB, *get_args(Split))
+    return [name for name in of_parts if stages[name].make is not None and not stages[name].is_published]
 
 
 def _publish_tokenizer(work: Workdir, tokenizer: Tokenizer, windows: WindowsConfig) -> None:
