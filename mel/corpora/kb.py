@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 import orjson
 
-from mel.corpora.columns import read_column
+from mel.corpora.columns import read_bytes, read_column
 from mel.corpora.shapes import Shapes
 from mel.corpora.strings import Hashes, Strings
 from mel.types import NIL_ID, OUTSIDE, Entity, EntityId, MelError, id_order
@@ -254,12 +254,32 @@ class KnowledgeBaseWriter:
         return kb
 
 
-def read_entities(folder: str | os.PathLike) -> Iterator[Entity]:
-    """The entities of a knowledge base, row by row, with their descriptions."""
+def read_entities(folder: str | os.PathLike, start: int = 0, end: int | None = None) -> Iterator[Entity]:
+    """The entities of a knowledge base, row by row, with their descriptions.
+
+    Args:
+      folder: where it stands.
+      start, end: bytes of `FILE`, at the beginning and at the end of rows; all of it otherwise.
+    """
     with open(pathlib.Path(folder) / FILE, "rb") as file:
-        for line in file:
+        file.seek(start)
+        while (end is None or file.tell() < end) and (line := file.readline()):
             record = orjson.loads(line)
             yield Entity(record["id"], record["language"], record["title"], record["description"])
+
+
+def row_ranges(folder: str | os.PathLike, rows: int) -> Iterator[tuple[int, int]]:
+    """Bytes of `FILE`, as `read_entities` takes them, that hold so many rows each; the last ones may be fewer."""
+    bytes_T = read_bytes(pathlib.Path(folder) / FILE)
+    start = waiting = 0
+    for first in range(0, len(bytes_T), ROWS_AT_ONCE):
+        ends = np.flatnonzero(bytes_T[first : first + ROWS_AT_ONCE] == ord("\n")) + first + 1
+        for end in ends[rows - 1 - waiting :: rows].tolist():
+            yield start, end
+            start = end
+        waiting = (waiting + len(ends)) % rows
+    if start < len(bytes_T):
+        yield start, len(bytes_T)
 
 
 def write_record(entity: Entity) -> bytes:

@@ -100,7 +100,9 @@ def _stages(work: Workdir, archives: Archives, windows: WindowsConfig, tree: pat
         ),
         "entities": Stage(
             {work.entity_tokens: "tokens"}, {"entity_tokens": windows.entity_tokens},
-            lambda: prepare.publish_entity_rows(work.entity_tokens, *_opened(work), windows.entity_tokens),
+            lambda: prepare.publish_entity_rows(
+                work.entity_tokens, *_opened(work), windows.entity_tokens, archives.config.workers
+            ),
             needs=tuple(INPUTS),
         ),
     }  # fmt: skip

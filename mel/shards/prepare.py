@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import pathlib
 import shutil
@@ -14,21 +15,22 @@ from absl import logging
 from mel.artifacts import Artifact, Draft, open_artifact, publish
 from mel.corpora import mentions
 from mel.corpora.alias_merging import Merge, write_alias_table
-from mel.corpora.kb import KnowledgeBase, read_entities
+from mel.corpora.kb import KnowledgeBase, read_entities, row_ranges
 from mel.corpora.kb_merging import Choice, left_out_rows, left_out_titles, merge_ids, write_ids, write_rows
 from mel.corpora.malformed import Malformed
 from mel.corpora.names import shown
 from mel.corpora.sources import Source, write_sources
 from mel.corpora.surveys import Survey
+from mel.corpora.workers import map_in_order
+from mel.progress import Progress
 from mel.shards.archives import Archives, ArchivesConfig
-from mel.shards.blocks import MentionBlock, Windows, grouped
+from mel.shards.blocks import MentionBlock, Windows
 from mel.shards.datasets import RowSet
 from mel.shards.datasets import write_rows as write_token_rows
 from mel.shards.own import survey_own
 from mel.shards.rows import TokenRows
-from mel.shards.units import Units
+from mel.shards.units import Units, load_once
 from mel.text.marking import mark_entity
-from mel.text.tokenizer import Tokenizer
 from mel.types import NIL_ID, EntityId, MelError
 
 SCRATCH = "scratch"  # what is needed on the way, in a draft
@@ -83,23 +85,32 @@ def _write_kb(
     return Merge([*surveys, *titles], numbers, None, config.memory_bytes, config.workers or os.cpu_count() or 1)
 
 
-def publish_entity_rows(path: pathlib.Path, kb: Artifact, tokenizer: Artifact, max_tokens: int) -> None:
-    """Publishes one row of tokens for each row of the knowledge base, in its order."""
+def publish_entity_rows(
+    path: pathlib.Path, kb: Artifact, tokenizer: Artifact, max_tokens: int, workers: int = 1
+) -> None:
+    """Publishes one row of tokens for each row of the knowledge base, in its order; `workers` processes make them."""
     kb_rows = KnowledgeBase.read(kb.path, kb.facts["languages"])
+    make = functools.partial(_entity_rows, kb=kb.path, tokenizer=tokenizer.path, max_tokens=max_tokens)
 
     def row_sets() -> Iterator[RowSet]:
-        loaded, first = Tokenizer.load(tokenizer.path), 0
-        for entities in grouped(read_entities(kb.path), ENTITIES_AT_ONCE):
-            rows = TokenRows.from_rows(loaded.rows([mark_entity(entity) for entity in entities], max_tokens))
+        first, progress = 0, Progress("reading entities", len(kb_rows), "rows")
+        for rows in map_in_order(make, list(row_ranges(kb.path, ENTITIES_AT_ONCE)), workers):
             ids = np.arange(first, first + len(rows))
             yield RowSet(rows, kb_rows.entities_E[ids], kb_rows.languages_E[ids], ids)
             first += len(rows)
+            progress.add(len(rows))
+        progress.close()
 
     with publish(path, "tokens") as draft:
         draft.reads("kb", kb)
         draft.reads("tokenizer", tokenizer)
         draft.facts |= {"settings": {"entity_tokens": max_tokens}, "max_tokens": max_tokens}
         draft.facts |= {"languages": kb.facts["languages"], "rows": write_token_rows(draft, row_sets())}
+
+
+def _entity_rows(some: tuple[int, int], kb: pathlib.Path, tokenizer: pathlib.Path, max_tokens: int) -> TokenRows:
+    marked = [mark_entity(entity) for entity in read_entities(kb, *some)]
+    return TokenRows.from_rows(load_once(tokenizer).rows(marked, max_tokens))
 
 
 def publish_mentions(

@@ -223,7 +223,7 @@ def _write(draft: Draft, item: Item, reading: Reading) -> None:
             mentions = [mention for page in of_split for mention in page.mentions]
             dropped = sum((page.dropped for page in of_split), Counter())
             writer.add(
-                mention_block(language, mentions, dropped, _tokenizer(reading.windows.tokenizer), reading.windows)
+                mention_block(language, mentions, dropped, load_once(reading.windows.tokenizer), reading.windows)
             )
     of_survey = survey.close(counts) if survey is not None else None
     places_I = ids.write(draft.path)
@@ -279,8 +279,8 @@ class _SplitWriter:
 
 
 @functools.cache
-def _tokenizer(folder: pathlib.Path) -> Tokenizer:
-    """Loaded once in each worker process."""
+def load_once(folder: pathlib.Path) -> Tokenizer:
+    """A tokenizer that was saved in `folder`, loaded once in each process."""
     return Tokenizer.load(folder)
 
 
