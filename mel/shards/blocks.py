@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import pathlib
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from mel.corpora import mentions, mewsli
 from mel.corpora.malformed import Malformed
 from mel.corpora.redirects import Redirects
 from mel.corpora.sources import Sources
+from mel.corpora.workers import map_in_order
 from mel.shards.rows import TokenRows
 from mel.text import foreign
 from mel.text.marking import mark_mention
@@ -90,24 +92,45 @@ class Windows(NamedTuple):
 
 
 def mewsli_mentions(
-    tree: pathlib.Path, languages: Iterable[str], windows: Windows, malformed: Malformed, limit: int = 0,
-    redirects: Redirects | None = None, sources: Sources | None = None,
+    tree: pathlib.Path, languages: Sequence[str], windows: Windows, malformed: Malformed, limit: int = 0,
+    redirects: Redirects | None = None, sources: Sources | None = None, workers: int = 1,
 ) -> Iterator[MentionBlock]:  # fmt: skip
     """The mentions of a Mewsli-9 tree, language by language; the first `limit` of each if it is not 0.
 
-    `sources`, if given, is told the files that are read.
+    `sources`, if given, is told the files that are read. `workers` processes read a language each; 0 is one a core.
     """
-    tokenizer = Tokenizer.load(windows.tokenizer)
+    bounds = Malformed(malformed.limit, malformed.share, log=False)
+    read = functools.partial(
+        _language_of_tree, tree=tree, windows=windows, bounds=bounds, limit=limit, redirects=redirects
+    )
     counts: dict[str, int] = {}
-    for language in languages:
-        documents = mewsli.read_documents(tree, language, malformed, redirects, sources)
-        for group in grouped(_first_mentions(documents, limit) if limit else documents, DOCUMENTS_AT_ONCE):
-            in_group = [mention for document in group for mention in document.mentions]
-            dropped = sum((document.dropped for document in group), Counter())
-            counts[language] = counts.get(language, 0) + len(in_group) + dropped.total()
-            yield mention_block(language, in_group, dropped, tokenizer, windows)
+    for language, of_language in zip(languages, map_in_order(read, languages, workers), strict=True):
+        malformed.merge(of_language.malformed)
+        if sources is not None:
+            sources.update(of_language.sources)
+        for block in of_language.blocks:
+            counts[language] = counts.get(language, 0) + len(block.rows) + block.dropped.total()
+            yield block
     if not limit:
         mewsli.check_counts(tree, counts)
+
+
+class _OfLanguage(NamedTuple):
+    blocks: list[MentionBlock]
+    malformed: Malformed
+    sources: Sources
+
+
+def _language_of_tree(
+    language: str, tree: pathlib.Path, windows: Windows, bounds: Malformed, limit: int, redirects: Redirects | None
+) -> _OfLanguage:
+    malformed, sources, blocks = Malformed(bounds.limit, bounds.share, log=False), {}, []
+    documents = mewsli.read_documents(tree, language, malformed, redirects, sources)
+    for group in grouped(_first_mentions(documents, limit) if limit else documents, DOCUMENTS_AT_ONCE):
+        in_group = [mention for document in group for mention in document.mentions]
+        dropped = sum((document.dropped for document in group), Counter())
+        blocks.append(mention_block(language, in_group, dropped, load_once(windows.tokenizer), windows))
+    return _OfLanguage(blocks, malformed, sources)
 
 
 def is_held_out(entity_id: EntityId, share: float) -> bool:
@@ -140,3 +163,9 @@ def mention_block(
     golds_N = np.array([places.setdefault(each.gold, len(places)) for each in with_contexts], np.int64)
     lines = b"".join(mentions.write_line(mentions.line_of(each)) for each in with_contexts)
     return MentionBlock(language, rows, list(places), golds_N, lines, dropped, tokenizer.count_unknown([rows.tokens_T]))
+
+
+@functools.cache
+def load_once(folder: pathlib.Path) -> Tokenizer:
+    """A tokenizer that was saved in `folder`, loaded once in each process."""
+    return Tokenizer.load(folder)

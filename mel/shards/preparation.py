@@ -122,7 +122,8 @@ def _mewsli_split(work: Workdir, archives: Archives, windows: WindowsConfig, tre
 
     def blocks(cut: Windows) -> Iterator:
         malformed = archives.config.malformed()
-        return mewsli_mentions(tree, languages, cut, malformed, redirects=archives.redirects, sources=sources)
+        read = functools.partial(mewsli_mentions, redirects=archives.redirects, workers=archives.config.workers)
+        return read(tree, languages, cut, malformed, sources=sources)
 
     def sources_now(made_from: Sources) -> Sources:
         texts = [name for name in made_from if name.split("/")[1] == "text"]

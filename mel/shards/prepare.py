@@ -24,12 +24,12 @@ from mel.corpora.surveys import Survey
 from mel.corpora.workers import map_in_order
 from mel.progress import Progress
 from mel.shards.archives import Archives, ArchivesConfig
-from mel.shards.blocks import MentionBlock, Windows
+from mel.shards.blocks import MentionBlock, Windows, load_once
 from mel.shards.datasets import RowSet
 from mel.shards.datasets import write_rows as write_token_rows
 from mel.shards.own import survey_own
 from mel.shards.rows import TokenRows
-from mel.shards.units import Units, load_once
+from mel.shards.units import Units
 from mel.text.marking import mark_entity
 from mel.types import NIL_ID, EntityId, MelError
 

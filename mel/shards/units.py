@@ -39,9 +39,8 @@ from mel.corpora.workers import map_in_order
 from mel.locks import claim
 from mel.progress import Progress
 from mel.shards.archives import Archives, part_name
-from mel.shards.blocks import MentionBlock, Split, Windows, grouped, is_held_out, mention_block
+from mel.shards.blocks import MentionBlock, Split, Windows, grouped, is_held_out, load_once, mention_block
 from mel.shards.rows import TokenRows
-from mel.text.tokenizer import Tokenizer
 from mel.types import MelError
 
 KIND = "unit"
@@ -276,12 +275,6 @@ class _SplitWriter:
         golds_N = places_I[np.asarray(self._golds, np.int64)] if len(self._golds) else np.zeros(0, np.int32)
         np.save(self._folder / f"{self._split}_golds.npy", golds_N)
         return {"dropped": dict(self._dropped), "unknown": self._unknown.tolist()}
-
-
-@functools.cache
-def load_once(folder: pathlib.Path) -> Tokenizer:
-    """A tokenizer that was saved in `folder`, loaded once in each process."""
-    return Tokenizer.load(folder)
 
 
 def damuel_mentions(units: Units, split: Split, made_from: Mapping[str, Source]) -> Iterator[MentionBlock]:
