@@ -7,6 +7,7 @@ import math
 import mmap
 import os
 import pathlib
+import weakref
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -100,6 +101,7 @@ class ColumnWriter:
     def __init__(self, path: pathlib.Path, dtype: Any):
         self._dtype = np.dtype(dtype)
         self._file = open(path, "wb")
+        weakref.finalize(self, self._file.close)  # where an error leaves it behind
         self._waiting: list[Any] = []
         self._values_at_once = max(1, BYTES_AT_ONCE // self._dtype.itemsize)
         self._written = 0

@@ -25,6 +25,7 @@ from mel.types import NIL_ID, EntityId, MelError
 
 KbRows = Literal["page", "described", "all"]
 LEAST = {"page": PAGE, "described": DESCRIBED, "all": NAMED}
+HAS_ROW = "has_row.npy"  # whether each id has a row, where rows were left out of which too little is known
 SAMPLES = 1024  # of the ids of a survey
 BYTES_AN_ID = 32  # that merging takes
 
@@ -127,6 +128,8 @@ def write_rows(
     first_R = rows.first()
     levels_R = rows.levels()
     kept_R = first_R & (levels_R >= LEAST[choice.rows])
+    if (first_R & ~kept_R).any():
+        np.save(scratch / HAS_ROW, rows.having(kept_R))
     left_out_R = rows.less_linked(kept_R) if choice.most_linked else np.zeros(len(kept_R), bool)
     kept_R &= ~left_out_R
     if not kept_R.any():
@@ -191,6 +194,13 @@ class _Rows:
             languages_n = self._keys_R[some][chosen_R[some]] % max(1, len(self._languages))
             counts_L += np.bincount(languages_n, minlength=len(counts_L))
         return dict(zip(self._languages, counts_L.tolist(), strict=True))
+
+    def having(self, kept_R: np.ndarray) -> np.ndarray:
+        """Whether each id has a row that is kept, bool [ids]."""
+        has_row_U = np.zeros(len(self._numbers), bool)
+        for some in chunks(len(kept_R)):
+            has_row_U[self._keys_R[some][kept_R[some]] // len(self._languages)] = True
+        return has_row_U
 
     def less_linked(self, kept_R: np.ndarray) -> np.ndarray:
         """Which kept rows are not of the language that links to their entity most; of equal ones the first is."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 import array
 import itertools
 import pathlib
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -72,6 +73,7 @@ class SurveyWriter:
         self._folder, self._ids = folder, ids
         self._languages: dict[str, int] = {}
         self._file = open(folder / FILE, "wb")
+        weakref.finalize(self, self._file.close)  # where an error leaves it behind
         self._ends, self._titles = ColumnWriter(folder / "line_ends.npy", np.int64), StringsWriter(folder, TITLES)
         self._shapes, self._hashes = ShapesWriter(folder, BY_TITLE), ColumnWriter(folder / TITLE_HASHES, np.uint64)
         self._columns = {name: array.array("i") for name in ROWS}

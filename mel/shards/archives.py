@@ -8,6 +8,7 @@ from typing import Literal
 
 from mel.config import flag
 from mel.corpora.archives import Part, find_archive, list_parts
+from mel.corpora.kb_merging import KbRows
 from mel.corpora.malformed import MAX_SHARE, Malformed
 from mel.corpora.names import check_language
 from mel.corpora.own import OwnConfig
@@ -25,6 +26,10 @@ class ArchivesConfig:
     damuel: str = flag("", "Folder that holds the DaMuEL archives; none if empty.")
     languages: tuple[str, ...] = flag(
         (), "Languages to read, in order of preference for titles; of own entities all that they have if empty."
+    )
+    kb_rows: KbRows = flag(
+        "described",
+        "Rows of the archives: of records with a page, with a page or a description, or all that have a name.",
     )
     kb_rows_by: KbRowsBy = flag(
         "language",

@@ -29,7 +29,8 @@ from mel.shards.units import KB, Reading, Units, clear_units
 from mel.text.tokenizer import Tokenizer
 from mel.types import MelError
 
-OF_ARCHIVES = ("languages", "limit", "held_out", "kb_rows_by")
+OF_ARCHIVES = ("languages", "limit", "held_out", "kb_rows", "kb_rows_by")
+ONCE = {"kb_rows": "all"}  # what artefacts were made with that do not state a setting
 INPUTS = {"kb": "kb", "tokenizer": "tokenizer"}  # the names under which artefacts record these stages, and their kinds
 
 
@@ -254,10 +255,11 @@ def _setting_change(name: str, artifact: Artifact, settings: Mapping[str, Any]) 
     made_with = artifact.facts["settings"]
     for flag, wanted in settings.items():
         wanted = list(wanted) if isinstance(wanted, tuple) else wanted
-        if made_with.get(flag) != wanted:
+        stated = made_with.get(flag, ONCE.get(flag))
+        if stated != wanted:
             if flag == "redirects":
                 return f"{name} was made with other --redirects"
-            return f"{name} was made with --{flag}={_shown(made_with.get(flag))}, not {_shown(wanted)}"
+            return f"{name} was made with --{flag}={_shown(stated)}, not {_shown(wanted)}"
     return ""
 
 

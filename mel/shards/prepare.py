@@ -16,7 +16,7 @@ from mel.artifacts import Artifact, Draft, open_artifact, publish
 from mel.corpora import mentions
 from mel.corpora.alias_merging import Merge, write_alias_table
 from mel.corpora.kb import KnowledgeBase, read_entities, row_ranges
-from mel.corpora.kb_merging import Choice, left_out_rows, left_out_titles, merge_ids, write_ids, write_rows
+from mel.corpora.kb_merging import HAS_ROW, Choice, left_out_rows, left_out_titles, merge_ids, write_ids, write_rows
 from mel.corpora.malformed import Malformed
 from mel.corpora.names import shown
 from mel.corpora.sources import Source, write_sources
@@ -68,7 +68,7 @@ def _write_kb(
     kb: Draft, scratch: pathlib.Path, config: ArchivesConfig, surveys: list[Survey], malformed: Malformed
 ) -> Merge:
     """Writes a knowledge base; returns what its alias table is merged from."""
-    choice = Choice(config.languages, most_linked=config.kb_rows_by == "most_linked")
+    choice = Choice(config.languages, config.kb_rows, config.kb_rows_by == "most_linked")
     numbers = merge_ids(surveys, scratch, config.memory_bytes)
     try:
         counts, left_out_R = write_rows(kb.path, scratch, surveys, numbers, choice, config.memory_bytes)
@@ -79,10 +79,12 @@ def _write_kb(
         logging.warning("No entity of %s was found: is the input the right one?", ", ".join(empty))
     kb.facts |= {
         "languages": list(counts.entities), "rows": sum(counts.entities.values()), "entities": counts.entities,
-        "duplicates": counts.duplicates, "left_out": counts.left_out,
+        "duplicates": counts.duplicates, "left_out": counts.left_out, "known": counts.levels,
+        "links": counts.links, "links covered": counts.linked,
     }  # fmt: skip
     titles = [left_out_titles(*each, scratch) for each in left_out_rows(surveys, left_out_R)]
-    return Merge([*surveys, *titles], numbers, None, config.memory_bytes, config.workers or os.cpu_count() or 1)
+    has_row = scratch / HAS_ROW if (scratch / HAS_ROW).exists() else None
+    return Merge([*surveys, *titles], numbers, has_row, config.memory_bytes, config.workers or os.cpu_count() or 1)
 
 
 def publish_entity_rows(

@@ -19,6 +19,7 @@ import hashlib
 import itertools
 import pathlib
 import shutil
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -254,6 +255,7 @@ class _SplitWriter:
     def __init__(self, folder: pathlib.Path, split: str, ids: Ids):
         self._folder, self._split, self._ids = folder, split, ids
         self._file = open(folder / f"{split}.jsonl", "wb")
+        weakref.finalize(self, self._file.close)  # where an error leaves it behind
         self._tokens, self._lengths = (
             ColumnWriter(folder / f"{split}_{name}.npy", np.int32) for name in ("tokens", "lengths")
         )
