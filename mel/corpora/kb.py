@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -25,7 +25,7 @@ import orjson
 from mel.corpora.columns import read_bytes, read_column
 from mel.corpora.shapes import Shapes
 from mel.corpora.strings import Hashes, Strings
-from mel.types import NIL_ID, OUTSIDE, Entity, EntityId, MelError, id_order
+from mel.types import NIL_ID, OUTSIDE, Entity, EntityId, id_order
 
 FILE = "entities.jsonl"
 COLUMNS = ("entities", "languages", "row_keys", "row_order")

@@ -68,16 +68,25 @@ class Counts:
 
 def merge_ids(surveys: Sequence[Survey], scratch: pathlib.Path, memory: int) -> Numbers:
     """Numbers all ids that surveys name."""
-    columns = [survey.column("qids") for survey in surveys]
-    pieces = pieces_of(sum(map(len, columns)) * BYTES_AN_ID, memory)
-    samples = np.concatenate([np.zeros(0, np.int64), *(each[:: max(1, len(each) // SAMPLES)] for each in columns)])
-    bounds = [0, *cuts_of(samples, pieces).tolist(), np.iinfo(np.int64).max]
+    samples, total = [np.zeros(0, np.int64)], 0
+    for survey in surveys:  # mapped one after the other: each map holds a file open
+        qids = survey.column("qids")
+        samples.append(qids[:: max(1, len(qids) // SAMPLES)].copy())
+        total += len(qids)
+    cuts = cuts_of(np.concatenate(samples), pieces_of(total * BYTES_AN_ID, memory))
+    bounds = [0, *cuts.tolist(), np.iinfo(np.int64).max]
     column = ColumnWriter(scratch / "qids.npy", np.int64)
     for low, high in zip(bounds[:-1], bounds[1:], strict=True):
-        slices = [each[slice(*np.searchsorted(each, [low, high]))] for each in columns]
-        column.extend(np.unique(np.concatenate([np.zeros(0, np.int64), *slices])))
+        column.extend(np.unique(np.concatenate([np.zeros(0, np.int64), *_between(surveys, low, high)])))
     column.close()
     return Numbers(scratch, tuple(sorted({name for survey in surveys for name in survey.others})))
+
+
+def _between(surveys: Sequence[Survey], low: int, high: int) -> Iterator[np.ndarray]:
+    """The QIDs of each survey from `low` up to below `high`."""
+    for survey in surveys:
+        qids = survey.column("qids")
+        yield qids[slice(*np.searchsorted(qids, [low, high]))].copy()
 
 
 def write_ids(folder: pathlib.Path, scratch: pathlib.Path, numbers: Numbers, memory: int) -> None:
@@ -184,7 +193,7 @@ class _Rows:
 
     def levels(self) -> np.ndarray:
         """How much is known of each row's entity, uint8 [R]."""
-        levels = [survey.column("row_levels")[some] for survey, some in stretches(self._surveys)]
+        levels = [survey.column("row_levels")[some].copy() for survey, some in stretches(self._surveys)]
         return np.concatenate([np.zeros(0, np.uint8), *levels])
 
     def count(self, chosen_R: np.ndarray) -> dict[str, int]:

@@ -25,7 +25,7 @@ from mel.shards import prepare
 from mel.shards.archives import Archives
 from mel.shards.blocks import Split, Windows, WindowsConfig, mewsli_mentions
 from mel.shards.own import evaluation_mentions, training_mentions
-from mel.shards.units import KB, Reading, Units, clear_units
+from mel.shards.units import KB, MakeAll, Reading, Units, clear_units
 from mel.text.tokenizer import Tokenizer
 from mel.types import MelError
 
@@ -58,8 +58,9 @@ class Stage:
 
 
 def prepare_all(
-    work: Workdir, archives: Archives, windows: WindowsConfig, tree: pathlib.Path | None, redo: bool
-) -> None:
+    work: Workdir, archives: Archives, windows: WindowsConfig, tree: pathlib.Path | None, redo: bool,
+    make_all: MakeAll | None = None,
+) -> None:  # fmt: skip
     """Publishes what is not published yet.
 
     Args:
@@ -68,11 +69,12 @@ def prepare_all(
       windows: how rows are cut.
       tree: a Mewsli-9 tree to evaluate on.
       redo: whether what was made from something else is made again; otherwise it is refused.
+      make_all: makes units elsewhere than in processes here.
 
     Raises:
       MelError: what is published was made from something else, or the input cannot be used.
     """
-    stages = _stages(work, archives, windows, tree)
+    stages = _stages(work, archives, windows, tree, make_all)
     _settle(work, stages, redo)
     for stage in stages.values():
         if stage.make is None:
@@ -85,12 +87,14 @@ def prepare_all(
     clear_units(work)
 
 
-def _stages(work: Workdir, archives: Archives, windows: WindowsConfig, tree: pathlib.Path | None) -> dict[str, Stage]:
+def _stages(
+    work: Workdir, archives: Archives, windows: WindowsConfig, tree: pathlib.Path | None, make_all: MakeAll | None
+) -> dict[str, Stage]:
     tokenizer = windows.read_tokenizer()
     of_kb = {name: getattr(archives.config, name) for name in OF_ARCHIVES} | {"redirects": archives.redirects.digest}
     of_kb |= archives.own.settings
     parts = archives.sources_now()
-    units = Units(lambda: Reading.of(work, archives, _windows(work, windows), _unread(stages)))
+    units = Units(lambda: Reading.of(work, archives, _windows(work, windows), _unread(stages)), make_all)
     stages = {
         "tokenizer": Stage(
             {work.tokenizer: "tokenizer"}, tokenizer.facts(), lambda: _publish_tokenizer(work, tokenizer, windows)

@@ -129,16 +129,19 @@ class Reading(NamedTuple):
         return self.folder / language / part.name
 
 
+MakeAll = Callable[[Reading, Sequence[Item]], Iterator[None]]
+
+
 class Units:
     """The units of all parts, made when they are asked for.
 
     Args:
       reading: says how, where they have to be made.
-      map_parts: calls a function with each part, in whatever process, and yields once for each in their order.
+      make_all: makes the unit of each part, wherever, and yields once for each in their order; None for processes here.
     """
 
-    def __init__(self, reading: Callable[[], Reading], map_parts: Callable[..., Iterable] | None = None):
-        self._reading, self._map = reading, map_parts
+    def __init__(self, reading: Callable[[], Reading], make_all: MakeAll | None = None):
+        self._reading, self._make_all = reading, make_all or _make_here
         self._made: Reading | None = None
 
     def read(self, malformed: Malformed | None = None) -> Iterator[Unit]:
@@ -161,8 +164,7 @@ class Units:
     def _make(self, reading: Reading, malformed: Malformed) -> Iterator[Unit]:
         parts, config, done = reading.archives.parts, reading.archives.config, 0
         progress = Progress("reading archives", sum(part.size for _, part in parts) // BYTES_A_MB, "MB")
-        make = functools.partial(make_unit, reading=reading)
-        results = self._map(make, parts) if self._map else map_in_order(make, parts, config.workers)
+        results = self._make_all(reading, parts)
         for language, items in itertools.groupby(zip(parts, results, strict=True), key=lambda item: item[0][0]):
             for item, _ in items:
                 unit = _open(reading.path(item))
@@ -172,6 +174,10 @@ class Units:
                 yield unit
             malformed.finish(f"the archive of {language}")
         progress.close()
+
+
+def _make_here(reading: Reading, items: Sequence[Item]) -> Iterator[None]:
+    return map_in_order(functools.partial(make_unit, reading=reading), items, reading.archives.config.workers)
 
 
 def make_unit(item: Item, reading: Reading) -> None:

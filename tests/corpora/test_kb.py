@@ -7,7 +7,6 @@ from mel.corpora import kb as knowledge_bases
 from mel.corpora.kb import FILE, EntityRows, KnowledgeBase, read_entities, row_ranges, write_record
 from mel.types import Entity
 
-
 ROWS = [("Q5", 0), ("Q2", 1), ("Q5", 1), ("Q9", 0), ("Q2", 0)]
 
 

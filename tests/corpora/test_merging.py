@@ -1,7 +1,9 @@
 """Surveys merged into a knowledge base and an alias table: the same, by whatever pieces, as when all is in memory."""
 
 import itertools
+import pathlib
 import random
+import resource
 from collections import Counter
 
 import numpy as np
@@ -172,3 +174,17 @@ def test_a_small_memory_makes_pieces():
     assert sorting.pieces_of(1000, 1 << 30) == 1 and sorting.pieces_of(1000, 300) == 4
     assert sorting.cuts_of(np.arange(100), 4).tolist() == [25, 50, 75] and not len(sorting.cuts_of(np.arange(9), 1))
     assert len(list(itertools.chain(sorting.chunks(kb_merging.SAMPLES)))) == 1
+
+
+def test_more_surveys_are_merged_than_files_may_be_open(tmp_path):
+    surveys = [
+        survey_of(tmp_path / f"s{n}", [(f"Q{n + 1}", "en")], {("x", "en", f"Q{n + 1}"): 1}) for n in range(120)
+    ]
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = len(list(pathlib.Path("/proc/self/fd").iterdir()))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used + 80, limits[1]))
+    try:
+        kb, table, *_ = merged(tmp_path / "merged", surveys)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert len(kb) == len(table.candidates("x")) == 120
