@@ -43,7 +43,9 @@ class ArchivesConfig:
     max_malformed: int = flag(1000, "Most malformed records to skip before stopping.")
     max_malformed_share: float = flag(MAX_SHARE, "The same as a share of what each language or file holds.")
     workers: int = flag(0, "Processes that read archives; 0 for one a core.")
-    merge_memory: float = flag(2.0, "GiB of memory that merging what was read may take; the rest goes through the disk.")
+    merge_memory: float = flag(
+        2.0, "GiB of memory that merging what was read may take; the rest goes through the disk."
+    )
 
     def __post_init__(self):
         if not 0 <= self.held_out < 1:

@@ -99,9 +99,13 @@ def test_what_is_merged_is_what_is_made_in_memory(tmp_path, memory, monkeypatch)
 def test_the_language_that_links_most_keeps_its_row(tmp_path, links, languages, memory, monkeypatch):
     monkeypatch.setattr(sorting, "VALUES_AT_ONCE", 2)
     rows = [("Q1", "en"), ("Q2", "en"), ("Q3", "en"), ("Q1", "es"), ("Q3", "es")]
-    forms = [Counter({(f"form {n}", language, name): 1 for (name, language), count in links.items() for n in range(count)})]
+    forms = [
+        Counter({(f"form {n}", language, name): 1 for (name, language), count in links.items() for n in range(count)})
+    ]
     surveys = [survey_of(tmp_path / "s1", rows[:3], forms[0]), survey_of(tmp_path / "s2", rows[3:])]
-    kb, table, counts, (folder, _) = merged(tmp_path / "merged", surveys, Choice(("es", "en"), most_linked=True), memory)
+    kb, table, counts, (folder, _) = merged(
+        tmp_path / "merged", surveys, Choice(("es", "en"), most_linked=True), memory
+    )
     kept = [row for row in rows if languages[row[0]] == row[1]]
     assert rows_of(kb) == kept == [(entity.entity_id, entity.language) for entity in read_entities(folder)]
     assert list(kb.titles) == [f"{name} in {language}" for name, language in kept]
@@ -177,9 +181,7 @@ def test_a_small_memory_makes_pieces():
 
 
 def test_more_surveys_are_merged_than_files_may_be_open(tmp_path):
-    surveys = [
-        survey_of(tmp_path / f"s{n}", [(f"Q{n + 1}", "en")], {("x", "en", f"Q{n + 1}"): 1}) for n in range(120)
-    ]
+    surveys = [survey_of(tmp_path / f"s{n}", [(f"Q{n + 1}", "en")], {("x", "en", f"Q{n + 1}"): 1}) for n in range(120)]
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     used = len(list(pathlib.Path("/proc/self/fd").iterdir()))
     resource.setrlimit(resource.RLIMIT_NOFILE, (used + 80, limits[1]))

@@ -80,7 +80,9 @@ def test_a_runner_that_beam_lacks_is_a_sentence(config):
 
 
 def test_options_without_a_runner_are_refused_and_so_is_a_runner_without_beam(config, monkeypatch):
-    with pytest.raises(MelError, match="--runner_options=--parallelism=2 is for a runner of Apache Beam: give --runner"):
+    with pytest.raises(
+        MelError, match="--runner_options=--parallelism=2 is for a runner of Apache Beam: give --runner"
+    ):
         RunnerConfig(runner_options=("--parallelism=2",))
     monkeypatch.setitem(__import__("sys").modules, "apache_beam", None)
     with pytest.raises(MelError, match=r"--runner=FlinkRunner needs Apache Beam .*pip install 'mel-linker\[beam\]'"):
