@@ -24,7 +24,7 @@ from mel.corpora.surveys import DESCRIBED, LEVELS, NAMED, PAGE, Ids, Numbers, Su
 from mel.types import NIL_ID, EntityId, MelError
 
 KbRows = Literal["page", "described", "all"]
-LEAST = {"page": PAGE, "described": DESCRIBED, "all": NAMED}
+LEAST: dict[KbRows, int] = {"page": PAGE, "described": DESCRIBED, "all": NAMED}
 HAS_ROW = "has_row.npy"  # whether each id has a row, where rows were left out of which too little is known
 SAMPLES = 1024  # of the ids of a survey
 BYTES_AN_ID = 32  # that merging takes
@@ -86,7 +86,8 @@ def _between(surveys: Sequence[Survey], low: int, high: int) -> Iterator[np.ndar
     """The QIDs of each survey from `low` up to below `high`."""
     for survey in surveys:
         qids = survey.column("qids")
-        yield qids[slice(*np.searchsorted(qids, [low, high]))].copy()
+        first, end = np.searchsorted(qids, [low, high]).tolist()
+        yield qids[first:end].copy()
 
 
 def write_ids(folder: pathlib.Path, scratch: pathlib.Path, numbers: Numbers, memory: int) -> None:
@@ -144,11 +145,13 @@ def write_rows(
     if not kept_R.any():
         raise MelError("The knowledge base is empty: the input holds no entity of the languages asked for.")
     rows.write(folder, kept_R, memory)
-    levels = {name: rows.count(first_R & (levels_R == least)) for name, least in LEAST.items()}
+    levels: dict[KbRows, dict[str, int]] = {
+        name: rows.count(first_R & (levels_R == least)) for name, least in LEAST.items()
+    }
     linked_L = rows.links_by_level(first_R, levels_R)
-    linked = {name: int(linked_L[least + 1 :].sum()) for name, least in LEAST.items()}
-    counted = (rows.count(some_R) for some_R in (kept_R, ~first_R, left_out_R))
-    return Counts(*counted, levels, linked, int(linked_L.sum())), left_out_R
+    linked: dict[KbRows, int] = {name: int(linked_L[least + 1 :].sum()) for name, least in LEAST.items()}
+    kept, duplicates, left_out = (rows.count(some_R) for some_R in (kept_R, ~first_R, left_out_R))
+    return Counts(kept, duplicates, left_out, levels, linked, int(linked_L.sum())), left_out_R
 
 
 def stretches(surveys: Sequence[Survey]) -> Iterator[tuple[Survey, slice]]:
@@ -275,7 +278,7 @@ class _Rows:
                 kept_n = kept_R[start : start + some.stop - some.start]
                 start += len(kept_n)
                 lines = Strings(read_bytes(survey.folder / FILE), survey.column("line_ends"))
-                file.write(lines.taken(some, kept_n)[0])
+                file.write(lines.taken(some, kept_n)[0])  # pyright: ignore[reportArgumentType]
                 titles.extend(*survey.titles.taken(some, kept_n))
                 hashes.extend(survey.column("title_hashes")[some][kept_n])
                 for column, values in zip(shapes, survey.title_shapes, strict=True):
@@ -323,5 +326,5 @@ def left_out_titles(survey: Survey, places_n: np.ndarray, scratch: pathlib.Path)
     names: Counter[tuple[str, str, EntityId]] = Counter()
     for row, place in zip(places_n.tolist(), ids, strict=True):
         entity_id = f"Q{qids[place]}" if place < len(qids) else others[place - len(qids)]
-        names[titles[row], survey.languages[languages[row]], entity_id] += 1
+        names[titles[row], survey.languages[int(languages[row])], entity_id] += 1
     return Survey.read(folder, SurveyWriter(folder, Ids()).close(({}, {}, names)))

@@ -110,9 +110,10 @@ class SurveyWriter:
             each.close()
         keys = [[(*key, self._ids.number(key[2]), count) for key, count in sorted(some.items())] for some in counts]
         places_I = self._ids.write(self._folder)
-        self._columns["row_ids"] = places_I[np.asarray(self._columns["row_ids"], np.int64)]
+        columns = {name: np.asarray(values, np.int64) for name, values in self._columns.items()}
+        columns["row_ids"] = places_I[columns["row_ids"]]
         for name, dtype in ROWS.items():
-            np.save(self._folder / f"{name}.npy", np.asarray(self._columns[name], dtype))
+            np.save(self._folder / f"{name}.npy", columns[name].astype(dtype))
         for name, lines in zip(COLUMNS, keys, strict=True):
             self._write_run(name, lines, places_I)
         return {"languages": list(self._languages), "row_languages": of_rows, "unmoved": firmly}

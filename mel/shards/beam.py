@@ -49,8 +49,8 @@ def make_on_beam(reading: Reading, items: Sequence[Item], runner: str, options: 
       MelError: Beam is not installed, it has no such runner, a part cannot be read, or the runner failed.
     """
     try:
-        import apache_beam as beam
-        from apache_beam.options.pipeline_options import PipelineOptions
+        import apache_beam as beam  # pyright: ignore[reportMissingImports]
+        from apache_beam.options.pipeline_options import PipelineOptions  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise MelError(
             f"--runner={runner} needs Apache Beam ({first_line(error)}): pip install 'mel-linker[beam]', or leave "

@@ -137,7 +137,7 @@ def publish_mentions(
             gold_rows_N = known.rows_of(golds_N, block.language)
             tally.add(block, gold_rows_N)
             with open(folder / mentions.file_name(block.language), "ab") as file:
-                file.write(block.lines)
+                file.write(block.lines)  # pyright: ignore[reportArgumentType]
             languages_N = np.full(len(block.rows), list(tally.counts).index(block.language))
             yield RowSet(block.rows, golds_N, languages_N, gold_rows_N)
         if not any(tally.counts.values()) and not may_be_empty:

@@ -270,7 +270,7 @@ class _SplitWriter:
         self._unknown = np.zeros(2, np.int64)
 
     def add(self, block: MentionBlock) -> None:
-        self._file.write(block.lines)
+        self._file.write(block.lines)  # pyright: ignore[reportArgumentType]
         self._tokens.extend(block.rows.tokens_T)
         self._lengths.extend(block.rows.lengths_N)
         self._golds.extend(np.array([self._ids.number(name) for name in block.ids], np.int32)[block.golds_N].tolist())
