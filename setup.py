@@ -90,6 +90,7 @@ setup(
         "tokenizers>=0.22,<1",
     ],
     extras_require={
+        "beam": [*TRAIN, "apache-beam>=2.77,<3"],
         "serve": [*SERVE],
         "train": [*TRAIN],
         "test": [

@@ -142,7 +142,9 @@ def publish(path: str | os.PathLike, kind: str, config: Any = None) -> Iterator[
     """
     path = pathlib.Path(path)
     if path.exists() and not _is_removed(path):
-        raise MelError(f"{path} is already published; delete it to make it again.")
+        if (path / MANIFEST).is_file():
+            raise MelError(f"{path} is already published; delete it to make it again.")
+        raise MelError(f"{path} is there, and nothing that was published: move it away, or name another folder.")
     with claim(path):
         if path.exists() and not _is_removed(path):
             raise MelError(f"{path} has just been published by another process: run the same command again to use it.")
@@ -231,6 +233,8 @@ def read_manifest(path: pathlib.Path, kind: str) -> Artifact:
         manifest = read_json(path / MANIFEST)
         found_kind, version = manifest["kind"], manifest["format_version"]
     except FileNotFoundError:
+        if kind and (path / kind / MANIFEST).is_file():
+            raise MelError(f"There is no {kind} at {path}: there is one at {path / kind}, name that.") from None
         if path.is_dir():
             raise MelError(
                 f"There is no {kind} at {path}, where {MANIFEST} is missing: if there was one, {remedy(path, kind)}."

@@ -17,7 +17,7 @@ START = -1  # the round whose checkpoint is the encoder before training
 METRICS = "metrics.jsonl"
 # The command that publishes a kind again where it was deleted. Any command that needs the others makes them.
 MADE_BY = {
-    **dict.fromkeys(("kb", "alias table", "tokenizer", "mentions", "tokens"), "mel-prepare-data"),
+    **dict.fromkeys(("kb", "alias table", "tokenizer", "mentions", "tokens", "unit"), "mel-prepare-data"),
     "detector": "mel-prepare-data --detector",
     "negatives": "mel-mine-negatives",
     "checkpoint": "mel-train",
@@ -35,6 +35,7 @@ PLACES = {
     "tokens/entities": "tokens",
     "tokens/mentions/*": "tokens",
     "cache/*": "row cache",
+    "units/*/*": "unit",
     "rounds/*/negatives": "negatives",
     "rounds/*/mining/*": "mined chunk",
     "rounds/*/checkpoint": "checkpoint",
@@ -93,6 +94,11 @@ class Workdir:
 
     def mention_tokens(self, split: str) -> pathlib.Path:
         return self.path / "tokens" / "mentions" / split
+
+    @property
+    def units(self) -> pathlib.Path:
+        """Work in progress: what the parts of archives say, by language and part, until everything is prepared."""
+        return self.path / "units"
 
     def cache(self, tokens: Artifact) -> pathlib.Path:
         """Where the token shards `tokens` stand decoded, for memory mapping."""

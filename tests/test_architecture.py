@@ -24,6 +24,7 @@ FLOORS = {
 }  # fmt: skip
 # Where a library may be imported: packages, or single modules.
 HOMES = {
+    "apache_beam": {"shards.beam"},
     "absl.flags": {"bin"},
     "absl.app": {"bin"},
     "flax": {"encoder"},

@@ -104,6 +104,14 @@ def test_nothing_is_published_twice(tmp_path):
         put(tmp_path / "a")
 
 
+def test_what_was_not_published_is_not_called_so(tmp_path):
+    put(tmp_path / "run" / "thing")
+    with pytest.raises(MelError, match="run is there, and nothing that was published: move it away, or name another"):
+        put(tmp_path / "run")
+    with pytest.raises(MelError, match="There is no thing at .*run: there is one at .*run/thing, name that."):
+        open_artifact(tmp_path / "run", "thing")
+
+
 def test_refusals_of_a_reader(tmp_path):
     with pytest.raises(MelError, match="There is no thing at"):
         open_artifact(tmp_path / "nowhere", "thing")

@@ -93,7 +93,7 @@ def children(pid):
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
 def test_preparing_that_ends_by_a_signal_leaves_no_process_and_no_draft_for_long(tiny_world, tmp_path, number):
     binary, *flags = preparing(tiny_world, tmp_path, workers=3)
-    with standing_at("open", "mentions/.draft-train/", binary, flags) as process:
+    with standing_at("open", "units/en/part-00000", binary, flags) as process:
         workers = children(process.pid)
         assert len(workers) == 4  # one is the tracker of resources
         process.send_signal(number)
@@ -103,7 +103,7 @@ def test_preparing_that_ends_by_a_signal_leaves_no_process_and_no_draft_for_long
     wait_until(lambda: not any(pathlib.Path(f"/proc/{pid}").exists() for pid in workers))
     if number == signal.SIGTERM:
         assert log.splitlines()[-1].endswith("ended by SIGTERM; the same command goes on from what is saved.")
-        assert not (tmp_path / "mentions" / ".draft-train").exists()
+        assert not (tmp_path / ".draft-kb").exists()
     again = start(binary, *flags)
     log = again.communicate(timeout=SECONDS)[1]
     assert again.returncode == 0, log

@@ -49,6 +49,7 @@ python -m experiments.model_size.sizes choosy --workdir=W
 pip install -e ".[tests]"
 ```
 `make tset`, `mel-link --fromat`, `--no_such_flag`, `mel/no_such_file.py`, `mel/artifacts.py` and `../no_such_page.md`
+[a page](no/such_page.html), ![a curve](rounds.svg) and <img src="no_such_picture.png">
 """
 
 
@@ -57,7 +58,8 @@ def test_mistakes_are_found(monkeypatch):
     found = list(mistakes(WRONG, ROOT / "experiments" / "mdn"))
     expected = (
         "mel-trian", "make nothing", "betch_size", "no_such_model", "workdir", "experiments.no_such_script",
-        "--bathces=3", "evalute_on", "experiments.model_size.sizes", ".[tests]", "make tset", "mel-link --fromat",
+        "--bathces=3", "evalute_on", "experiments.model_size.sizes", ".[tests]", "no/such_page.html",
+        "no_such_picture.png", "make tset", "mel-link --fromat",
         "--no_such_flag", "mel/no_such_file.py", "../no_such_page.md",
     )  # fmt: skip
     assert [mistake for mistake, word in zip(found, expected, strict=True) if word not in mistake] == []
@@ -73,6 +75,8 @@ def mistakes(text: str, folder: pathlib.Path) -> Iterator[str]:
             yield from _of_paths(words, folder)
             for command in _commands(words):
                 yield from _of_command(command, complete=True)
+    shown = re.findall(r'\]\(([^)#:]+)\)|src="([^":]+)"', FENCED.sub("", text))
+    yield from (path for path in map("".join, shown) if not (folder / path).is_file())
     for code in re.findall(r"`([^`]+)`", FENCED.sub("", text)):
         words = code.split()
         yield from _of_paths(words, folder)

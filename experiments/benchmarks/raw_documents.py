@@ -4,15 +4,16 @@
 (pooled as the card says), to sentence-transformers and, by tokenizers, to the ONNX graph in onnxruntime. A table says
 how far the embeddings of each are from the linker's at most, and for how many mentions the entity nearest to them is
 the same. "Unrendered" is sentence-transformers given the document itself with the markers in it, which it cuts at
-its end.
+its end. --texts are files of plain text, in which words all over the text are taken for mentions.
 
   mel-export --workdir=RUN --onnx
-  python -m experiments.benchmarks.raw_documents --workdir=RUN --mewsli=TREE
+  python -m experiments.benchmarks.raw_documents --workdir=RUN --mewsli=TREE --texts TREE/es/text/es-1
 """
 
 from __future__ import annotations
 
 import pathlib
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -27,10 +28,11 @@ from mel.corpora.malformed import Malformed
 from mel.linking.linker import Linker, Text
 from mel.reports.report import table
 from mel.text.tokenizer import MARKER
-from mel.types import MelError
+from mel.types import MelError, Span
 
 TARGET = Target(passes=1e-5, at_least=False)
 TEXTS_AT_ONCE = 32
+MAX_CHARACTERS = 12  # of a word that is taken for a mention
 PROGRAMS = ("transformers", "sentence-transformers", "onnxruntime")
 UNRENDERED = "unrendered"
 
@@ -47,6 +49,8 @@ class Agreement(NamedTuple):
 def main(argv: Sequence[str] | None = None) -> None:
     flags = parser(__doc__, workdir="a run that mel-export --onnx has exported")
     flags.add_argument("--mewsli", type=pathlib.Path, help="tree whose documents are read")
+    flags.add_argument("--texts", type=pathlib.Path, nargs="*", default=[], help="files of plain text to read, too")
+    flags.add_argument("--name", default="raw_documents", help="of the result")
     flags.add_argument(
         "--mentions", type=int, default=250, help="how many of each language, the first in long documents"
     )
@@ -58,9 +62,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     linker = Linker.load(bundle, precision="float32")
     programs = embedders(bundle, linker)
     found = {}
+    mentions = 8 if chosen.quick else chosen.mentions
     for language in mewsli.list_languages(chosen.mewsli):
-        texts = long_texts(chosen.mewsli, language, linker, 8 if chosen.quick else chosen.mentions)
+        texts = long_texts(chosen.mewsli, language, linker, mentions)
         found[language] = len(texts), compare(linker, texts, programs)
+    for path in chosen.texts:
+        texts = words_of(path, linker, mentions)
+        found[path.name] = len(texts), compare(linker, texts, programs)
     print("\n".join(tabulated(found)))
     worst = max(found[language][1][name].difference for language in found for name in PROGRAMS)
     details = {
@@ -68,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for language, (mentions, agreements) in found.items()
     }
     measure = "raw documents rendered for transformers, sentence-transformers and onnxruntime, greatest difference"
-    publish("raw_documents", measure, TARGET, {"the greatest of three": [worst]}, "", chosen.results, details)
+    publish(chosen.name, measure, TARGET, {"the greatest of three": [worst]}, "", chosen.results, details)
 
 
 def long_texts(tree: pathlib.Path, language: str, linker: Linker, mentions: int) -> list[Text]:
@@ -83,10 +91,19 @@ def long_texts(tree: pathlib.Path, language: str, linker: Linker, mentions: int)
     return found[:mentions]
 
 
+def words_of(path: pathlib.Path, linker: Linker, mentions: int) -> list[Text]:
+    """Words all over a plain text, each with all of it; of a script without spaces some characters."""
+    text = path.read_text("utf-8")
+    if len(linker.bundle.tokenizer._ids(text)) <= 2 * linker.bundle.max_tokens:
+        raise MelError(f"{path} fits into two windows: name a longer text.")
+    words = [(word.start(), min(word.end(), word.start() + MAX_CHARACTERS)) for word in re.finditer(r"\w+", text)]
+    return [Text(text, [words[place]]) for place in np.linspace(0, len(words) - 1, mentions).astype(int).tolist()]
+
+
 def compare(linker: Linker, texts: Sequence[Text], programs: dict[str, Embed]) -> dict[str, Agreement]:
     """How each program agrees with the linker on some mentions."""
     ours_ND, evidence = linker.embed_mentions(texts), linker.bundle.evidence
-    rendered = [linker.render(text.text, text.spans[0], text.title) for text in texts]  # pyright: ignore[reportOptionalSubscript]
+    rendered = [linker.render(text.text, span_of(text), text.title) for text in texts]
     nearest = evidence.ranking(ours_ND).entities_QK[:, 0]
     agreements = {}
     for name, embed in programs.items():
@@ -98,8 +115,14 @@ def compare(linker: Linker, texts: Sequence[Text], programs: dict[str, Embed]) -
 
 def marked(text: Text) -> str:
     """A document with the markers in it, and nothing else."""
-    start, end = text.spans[0].start, text.spans[0].end  # pyright: ignore[reportOptionalSubscript, reportAttributeAccessIssue]
+    start, end = span_of(text)
     return f"{text.text[:start]}{MARKER} {text.text[start:end]}{MARKER}{text.text[end:]}"
+
+
+def span_of(text: Text) -> tuple[int, int]:
+    """The one span of a text."""
+    (span,) = text.spans or ()
+    return (span.start, span.end) if isinstance(span, Span) else span
 
 
 def embedders(bundle: pathlib.Path, linker: Linker) -> dict[str, Embed]:

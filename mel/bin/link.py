@@ -71,6 +71,8 @@ def main(config: Config) -> None:
         raise MelError(f"--top_k={config.top_k} is not possible: 1 to {DEPTH} candidates can be given.")
     if not source.is_file():
         raise MelError(f"--input={source} is not there, or no file.")
+    if target.is_dir():
+        raise MelError(f"--output={target} is a folder: name a file.")
     if not target.parent.is_dir():
         raise MelError(f"--output={target} is in a folder that is not there: make it first.")
     if source.resolve() == target.resolve():

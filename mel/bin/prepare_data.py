@@ -40,6 +40,7 @@ from mel.corpora.redirects import Redirects
 from mel.cost import record_cost
 from mel.linking.page_counts import ensure_detector
 from mel.shards.archives import Archives, ArchivesConfig
+from mel.shards.beam import RunnerConfig
 from mel.shards.blocks import WindowsConfig
 from mel.shards.preparation import prepare_all
 from mel.shards.summary import summary
@@ -56,6 +57,7 @@ class Config:
     own: OwnConfig = group(OwnConfig)
     windows: WindowsConfig = group(WindowsConfig)
     download: Download = group(Download)
+    cluster: RunnerConfig = group(RunnerConfig)
 
 
 def main(config: Config) -> None:
@@ -69,7 +71,7 @@ def main(config: Config) -> None:
     archives = Archives.find(config.archives, redirects, config.own)
     tree = pathlib.Path(config.mewsli) if config.mewsli else None
     with record_cost(work.path, "prepare data"):
-        prepare_all(work, archives, config.windows, tree, config.redo)
+        prepare_all(work, archives, config.windows, tree, config.redo, config.cluster.make_all)
         if config.detector:
             ensure_detector(work, archives, config.redo, config)
     print(summary(work))

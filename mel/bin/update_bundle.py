@@ -2,14 +2,17 @@
 
 Reads   --bundle; --add: entities as JSON lines or CSV, as mel-prepare-data takes them (README.md has their columns):
         one of an id and a language that the bundle has takes the place of that. --remove: ids, one a line, or records
-        with an id; their entities are removed in all languages.
+        with an id; their entities are removed in all languages. What is added is held in memory with its embeddings,
+        some 5 KB an entity: a million of them is a knowledge base of its own, for --kb or mel-prepare-data.
 Writes  --output, a bundle: the files of the old one, by links where the file system has them, and beside them what
         came later. Only entities that are added are embedded; cosine and prior of any other one stay the same, bit for
         bit. The new bundle appears whole; the old one is not changed, and may be deleted.
 
 --compact writes a bundle and what came later as one again. --kb=FILE makes a bundle of the same encoder with these
-entities instead of all others; it has no calibration, no contexts and no detector, which belong to the old ones.
-A detector of plain texts finds the names of entities that were added, too; how often pages link them it cannot know.
+entities instead of all others; it has no calibration and no contexts, which belong to the old ones.
+A detector of plain texts finds the names of entities that were added, too, and those of --kb instead of all others, but
+none that only removed entities had. A surface form that the pages held keeps the share of them that link it; any other
+name counts as linked as often as names were that no training page held.
 
 Examples:
   mel-update-bundle --bundle=run/bundle --output=run/bundle-2 --add=new.csv --remove=gone.txt

@@ -115,6 +115,11 @@ class Lookup(NamedTuple):
             rows = np.unique(np.searchsorted(self.ends_S, places, side="right"))
             yield from (self.strings[int(row)] for row in rows)
 
+    def strings_of(self, entities_n: np.ndarray) -> Iterator[str]:
+        """All strings of some entities."""
+        places = np.flatnonzero(np.isin(self.lines_P["entity"], entities_n))
+        yield from (self.strings[int(row)] for row in np.unique(np.searchsorted(self.ends_S, places, side="right")))
+
     def _lines(self, row: int) -> list[Line]:
         lines = self.lines_P[self.ends_S[row - 1] if row else 0 : self.ends_S[row]].tolist()
         return [(self.languages[language], entity, count) for language, entity, count in lines]

@@ -29,7 +29,18 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from mel.corpora.alias_columns import COLUMNS, LANGUAGES, LINKED, AliasTableWriter, Line, Lookup, Spellings, Titles
+from mel.corpora.alias_columns import (
+    COLUMNS,
+    LANGUAGES,
+    LINKED,
+    LINKS,
+    NAMES,
+    AliasTableWriter,
+    Line,
+    Lookup,
+    Spellings,
+    Titles,
+)
 from mel.corpora.columns import read_column
 from mel.corpora.kb import KnowledgeBase
 from mel.corpora.layers import JoinedLookup, LookupWithout
@@ -76,6 +87,14 @@ def write(folder: str | os.PathLike, counts: Counts, numbers: Mapping[EntityId, 
     totals = [writer.write(name, _sorted_lines(each, numbers)) for name, each in zip(COLUMNS, counts, strict=True)]
     writer.close()
     return totals[0]
+
+
+def strings_of(folder: str | os.PathLike, entities: Collection[int]) -> Iterator[str]:
+    """What the links and names of a written table call some entities; their columns are read once."""
+    folder, entities_n = pathlib.Path(folder), np.array(sorted(entities), np.int32)
+    languages = list(Strings.read(folder, LANGUAGES))
+    for name in (LINKS, NAMES):
+        yield from Lookup.read(folder, name, languages).strings_of(entities_n)
 
 
 def _sorted_lines(counts: AliasCounts, numbers: Mapping[EntityId, int]) -> Iterator[tuple[str, str, int, int]]:
@@ -133,6 +152,10 @@ class AliasTable:
         """The strings of one of `COLUMNS`, sorted, and the lines of each; titles are not among them."""
         lookup = (self._links, self._lemmas, self._names[0])[COLUMNS.index(name)]
         return ((string, lookup.spellings(string)[string]) for string in sorted(set(lookup.strings)))
+
+    def meant_by(self, string: str) -> set[int]:
+        """The entities that links and names call so, in any case and language."""
+        return {*_lower(self._links.spellings(string)), *_lower(_joined(self._names, string))}
 
     def add_titles(self, kb: KnowledgeBase) -> None:
         """Adds the titles of a knowledge base to the names."""

@@ -7,6 +7,7 @@ one of the files published beside the parts (README, LICENSE, schema.json) is na
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import os
 import pathlib
@@ -144,6 +145,7 @@ def read_lines(
     """
     try:
         with open(part.path, "rb") as file:
+            began = os.fstat(file.fileno())
             file.seek(part.offset)
             data = io.BufferedReader(_Slice(file, part.size, digest), buffer_size=1 << 16)
             lines = compression.decompressed(data, _named(part)["suffix"])
@@ -152,10 +154,41 @@ def read_lines(
                     yield number, line
             while data.read(1 << 16):  # what stands after the end of compressed data
                 pass
+            _require_unchanged(file, part, began)
     except EOFError:
         raise MelError(f"{part} is truncated: fetch it again.") from None
     except compression.ERRORS as error:
         raise MelError(f"{part} cannot be read ({error}): fetch it again.") from error
+
+
+def digest_part(part: Part) -> str:
+    """The SHA-256 of the bytes of a part, in hexadecimal.
+
+    Raises:
+      MelError: it cannot be read, or is truncated.
+    """
+    digest = hashlib.sha256()
+    try:
+        with open(part.path, "rb") as file:
+            began = os.fstat(file.fileno())
+            file.seek(part.offset)
+            data = io.BufferedReader(_Slice(file, part.size, digest), buffer_size=1 << 20)
+            while data.read(1 << 20):
+                pass
+            _require_unchanged(file, part, began)
+    except EOFError:
+        raise MelError(f"{part} is truncated: fetch it again.") from None
+    except OSError as error:
+        raise MelError(f"{part} cannot be read ({error}): fetch it again.") from error
+    return digest.hexdigest()
+
+
+def _require_unchanged(file: BinaryIO, part: Part, began: os.stat_result) -> None:
+    """Raises MelError if the file of a part is not as it was when it was listed and opened."""
+    now = os.fstat(file.fileno())
+    grown = part.path.name == part.name and now.st_size != part.size
+    if grown or (now.st_size, now.st_mtime_ns) != (began.st_size, began.st_mtime_ns):
+        raise MelError(f"{part} changed while it was read: wait until nobody writes it any more, and run again.")
 
 
 class _Slice(io.RawIOBase):

@@ -7,6 +7,7 @@ import math
 import mmap
 import os
 import pathlib
+import weakref
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -23,6 +24,11 @@ def read_column(path: str | os.PathLike) -> np.ndarray:
     It is a plain array, because each slice of a `numpy.memmap` costs several times as much.
     """
     return np.asarray(np.load(path, mmap_mode="r"))
+
+
+def read_bytes(path: str | os.PathLike) -> np.ndarray:
+    """Maps the bytes of any file into memory, to be read only."""
+    return np.asarray(np.memmap(path, np.uint8, "r")) if os.path.getsize(path) else np.zeros(0, np.uint8)
 
 
 def fits_in_memory(columns: Iterable[np.ndarray]) -> bool:
@@ -95,6 +101,7 @@ class ColumnWriter:
     def __init__(self, path: pathlib.Path, dtype: Any):
         self._dtype = np.dtype(dtype)
         self._file = open(path, "wb")
+        weakref.finalize(self, self._file.close)  # where an error leaves it behind
         self._waiting: list[Any] = []
         self._values_at_once = max(1, BYTES_AT_ONCE // self._dtype.itemsize)
         self._written = 0

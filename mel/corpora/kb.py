@@ -16,16 +16,16 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import orjson
 
-from mel.corpora.columns import read_column
+from mel.corpora.columns import read_bytes, read_column
 from mel.corpora.shapes import Shapes
 from mel.corpora.strings import Hashes, Strings
-from mel.types import NIL_ID, OUTSIDE, Entity, EntityId, MelError, id_order
+from mel.types import NIL_ID, OUTSIDE, Entity, EntityId, id_order
 
 FILE = "entities.jsonl"
 COLUMNS = ("entities", "languages", "row_keys", "row_order")
@@ -177,92 +177,37 @@ class KnowledgeBase:
         return [self.titles[row] for row in self.entity_rows.order_E[first:end].tolist()]
 
 
-class KnowledgeBaseWriter:
-    """Writes entities row by row, the first of each entity and language only.
+def read_entities(folder: str | os.PathLike, start: int = 0, end: int | None = None) -> Iterator[Entity]:
+    """The entities of a knowledge base, row by row, with their descriptions.
 
-    `languages` are those of all entities, in the order of preference, or else come in the order of the entities.
-
-    Attributes:
-      counts: how many rows each language has.
-      duplicates: how many entities each language had twice.
+    Args:
+      folder: where it stands.
+      start, end: bytes of `FILE`, at the beginning and at the end of rows; all of it otherwise.
     """
-
-    def __init__(self, folder: str | os.PathLike, languages: Sequence[str]):
-        self._folder = pathlib.Path(folder)
-        self._file = open(self._folder / FILE, "wb")
-        self._languages = {language: number for number, language in enumerate(languages)}
-        self._rows: dict[tuple[EntityId, int], str] = {}
-        self.counts = dict.fromkeys(languages, 0)
-        self.duplicates = dict.fromkeys(languages, 0)
-
-    def add(self, entities: Iterable[Entity]) -> None:
-        for entity in entities:
-            if entity.language not in self._languages:
-                self._languages[entity.language] = len(self._languages)
-                self.counts[entity.language] = self.duplicates[entity.language] = 0
-            key = entity.entity_id, self._languages[entity.language]
-            if key in self._rows:
-                self.duplicates[entity.language] += 1
-                continue
-            self._rows[key] = entity.title
-            self.counts[entity.language] += 1
-            self._file.write(orjson.dumps(_record(entity), option=orjson.OPT_APPEND_NEWLINE))
-
-    def keep_most_linked(self, links: Mapping[tuple[EntityId, str], int]) -> list[tuple[str, str, EntityId]]:
-        """Leaves each entity one row: that of the language which links to it most; of equal ones the first language.
-
-        Args:
-          links: how often each language links to each entity.
-
-        Returns:
-          title, language and entity of the rows that are left out.
-        """
-        names = list(self._languages)
-        best: dict[EntityId, tuple[int, int]] = {}
-        for entity_id, language in self._rows:
-            of_row = -links.get((entity_id, names[language]), 0), language
-            best[entity_id] = min(best.get(entity_id, of_row), of_row)
-        out = [(title, *key) for key, title in self._rows.items() if best[key[0]][1] != key[1]]
-        self._file.close()
-        everything = self._folder / f"all-{FILE}"
-        os.rename(self._folder / FILE, everything)
-        self._file = open(self._folder / FILE, "wb")
-        with open(everything, "rb") as file:
-            for (entity_id, language), line in zip(self._rows, file, strict=True):
-                if best[entity_id][1] == language:
-                    self._file.write(line)
-        everything.unlink()
-        for _, entity_id, language in out:
-            del self._rows[entity_id, language]
-            self.counts[names[language]] -= 1
-        return [(title, names[language], entity_id) for title, entity_id, language in out]
-
-    def close(self, linked: Iterable[EntityId] = ()) -> KnowledgeBase:
-        """Finishes the files.
-
-        Args:
-          linked: entities to be numbered whether they have a row or not.
-
-        Raises:
-          MelError: there are no rows.
-        """
-        self._file.close()
-        if not self._rows:
-            raise MelError("The knowledge base is empty: the input holds no entity of the languages asked for.")
-        kb = KnowledgeBase.of(list(self._rows), self._rows.values(), tuple(self._languages), linked)
-        kb.write(self._folder)
-        return kb
-
-
-def read_entities(folder: str | os.PathLike) -> Iterator[Entity]:
-    """The entities of a knowledge base, row by row, with their descriptions."""
     with open(pathlib.Path(folder) / FILE, "rb") as file:
-        for line in file:
+        file.seek(start)
+        while (end is None or file.tell() < end) and (line := file.readline()):
             record = orjson.loads(line)
             yield Entity(record["id"], record["language"], record["title"], record["description"])
 
 
-def _record(entity: Entity) -> dict[str, str]:
-    return {
+def row_ranges(folder: str | os.PathLike, rows: int) -> Iterator[tuple[int, int]]:
+    """Bytes of `FILE`, as `read_entities` takes them, that hold so many rows each; the last ones may be fewer."""
+    bytes_T = read_bytes(pathlib.Path(folder) / FILE)
+    start = waiting = 0
+    for first in range(0, len(bytes_T), ROWS_AT_ONCE):
+        ends = np.flatnonzero(bytes_T[first : first + ROWS_AT_ONCE] == ord("\n")) + first + 1
+        for end in ends[rows - 1 - waiting :: rows].tolist():
+            yield start, end
+            start = end
+        waiting = (waiting + len(ends)) % rows
+    if start < len(bytes_T):
+        yield start, len(bytes_T)
+
+
+def write_record(entity: Entity) -> bytes:
+    """One line of the file of entities, its end included."""
+    record = {
         "id": entity.entity_id, "language": entity.language, "title": entity.title, "description": entity.description,
     }  # fmt: skip
+    return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)

@@ -49,6 +49,11 @@ def write_line(line: MentionLine) -> bytes:
     return orjson.dumps(line._asdict(), option=orjson.OPT_APPEND_NEWLINE)
 
 
+def parse_lines(data: bytes) -> list[MentionLine]:
+    """The mentions of which `write_line` wrote the lines."""
+    return [MentionLine(**orjson.loads(line)) for line in data.splitlines()]
+
+
 def read_lines(mentions: Artifact, language: str, limit: int = 0) -> Iterator[MentionLine]:
     """The mentions of a language, in order; the first `limit` of them, all if it is 0.
 

@@ -32,11 +32,26 @@ class Strings:
     @classmethod
     def read(cls, folder: pathlib.Path, name: str) -> Strings:
         """Maps what `write` or a `StringsWriter` wrote."""
-        return cls(*map(read_column, _files(folder, name)))
+        return cls(*map(read_column, string_files(folder, name)))
 
     def write(self, folder: pathlib.Path, name: str) -> None:
-        for file, values in zip(_files(folder, name), (self._bytes_T, self._ends_N), strict=True):
+        for file, values in zip(string_files(folder, name), (self._bytes_T, self._ends_N), strict=True):
             np.save(file, values)
+
+    def taken(self, some: slice, chosen_n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The bytes of the chosen ones of some strings, one after the other, and how long each is.
+
+        Args:
+          some: a slice with both ends and no step.
+          chosen_n: whether each string of it is chosen, bool [n].
+        """
+        start = int(self._ends_N[some.start - 1]) if some.start else 0
+        ends_n = self._ends_N[some]
+        lengths_n = np.diff(ends_n, prepend=start)
+        bytes_t = self._bytes_T[start : int(ends_n[-1]) if len(ends_n) else start]
+        if not chosen_n.all():
+            bytes_t, lengths_n = bytes_t[np.repeat(chosen_n, lengths_n)], lengths_n[chosen_n]
+        return bytes_t, lengths_n
 
     def __len__(self) -> int:
         return len(self._ends_N)
@@ -44,6 +59,14 @@ class Strings:
     def __getitem__(self, row: int) -> str:
         start = self._ends_N[row - 1] if row else 0
         return self._bytes_T[start : self._ends_N[row]].tobytes().decode("utf-8")
+
+    def some(self, first: int, end: int) -> list[str]:
+        """Those of the rows `first` up to below `end`, at once, which is faster than one by one."""
+        start = int(self._ends_N[first - 1]) if first else 0
+        ends = self._ends_N[first:end].tolist()
+        data = self._bytes_T[start : ends[-1] if ends else start].tobytes()
+        bounds = itertools.pairwise([start, *ends])
+        return [data[low - start : high - start].decode("utf-8") for low, high in bounds]
 
     def __iter__(self) -> Iterator[str]:
         bounds = itertools.pairwise(itertools.chain([0], self._ends_N))
@@ -54,7 +77,7 @@ class StringsWriter:
     """Writes what `Strings.read` reads, string by string."""
 
     def __init__(self, folder: pathlib.Path, name: str):
-        bytes_file, ends_file = _files(folder, name)
+        bytes_file, ends_file = string_files(folder, name)
         self._bytes, self._ends = ColumnWriter(bytes_file, np.uint8), ColumnWriter(ends_file, np.int64)
         self._waiting: list[bytes] = []
         self._end = 0
@@ -65,6 +88,13 @@ class StringsWriter:
         self._ends.add(self._end)
         if len(self._waiting) == STRINGS_AT_ONCE:
             self._flush()
+
+    def extend(self, bytes_t: np.ndarray, lengths_n: np.ndarray) -> None:
+        """Many more, as `Strings.taken` has them."""
+        self._flush()
+        self._bytes.extend(bytes_t)
+        self._ends.extend(self._end + np.cumsum(lengths_n))
+        self._end += len(bytes_t)
 
     def close(self) -> None:
         self._flush()
@@ -101,10 +131,10 @@ class Hashes:
     @classmethod
     def read(cls, folder: pathlib.Path, name: str) -> Hashes:
         """Maps what `write` wrote."""
-        return cls(*map(read_column, _hash_files(folder, name)))
+        return cls(*map(read_column, hash_files(folder, name)))
 
     def write(self, folder: pathlib.Path, name: str) -> None:
-        for file, values in zip(_hash_files(folder, name), (self.hashes_N, self.rows_N), strict=True):
+        for file, values in zip(hash_files(folder, name), (self.hashes_N, self.rows_N), strict=True):
             np.save(file, values)
 
     def __len__(self) -> int:
@@ -126,9 +156,11 @@ def hash_of(key: str) -> int:
     return int.from_bytes(hashlib.blake2b(key.encode("utf-8"), digest_size=8).digest())
 
 
-def _files(folder: pathlib.Path, name: str) -> tuple[pathlib.Path, pathlib.Path]:
+def string_files(folder: pathlib.Path, name: str) -> tuple[pathlib.Path, pathlib.Path]:
+    """Where `Strings` stand: their bytes, and where each ends."""
     return folder / f"{name}.npy", folder / f"{name}_ends.npy"
 
 
-def _hash_files(folder: pathlib.Path, name: str) -> tuple[pathlib.Path, pathlib.Path]:
+def hash_files(folder: pathlib.Path, name: str) -> tuple[pathlib.Path, pathlib.Path]:
+    """Where `Hashes` stand: the hashes, and the rows."""
     return folder / f"{name}_hashes.npy", folder / f"{name}_rows.npy"

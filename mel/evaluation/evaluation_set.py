@@ -15,7 +15,7 @@ from mel.artifacts import Workdir, open_artifact
 from mel.corpora import mewsli
 from mel.corpora.kb import KnowledgeBase
 from mel.corpora.malformed import MAX_SHARE, Malformed
-from mel.corpora.mentions import KIND, MentionLine, choose_languages, read_lines, write_line
+from mel.corpora.mentions import KIND, MentionLine, choose_languages, parse_lines, read_lines, write_line
 from mel.corpora.redirects import Redirects
 from mel.faults import first_line
 from mel.shards.blocks import Windows, mewsli_mentions
@@ -140,7 +140,7 @@ def read_tree(
     malformed = Malformed(max_malformed, max_malformed_share)
     wanted = choose_languages(languages, mewsli.list_languages(tree), tree)
     blocks = list(mewsli_mentions(tree, wanted, windows, malformed, limit, redirects))
-    lines = [line for block in blocks for line in block.lines]
+    lines = [line for block in blocks for line in parse_lines(bytes(block.lines))]
     rows = TokenRows.concatenate([block.rows for block in blocks])
     dropped = sum((block.dropped for block in blocks), Counter({"malformed": len(malformed)}))
     inputs = {"mewsli": _digest(lines, rows)}

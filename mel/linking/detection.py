@@ -84,6 +84,18 @@ class Detector:
         """The detector that also knows some names that came later, such as those of entities that were added."""
         return dataclasses.replace(self, forms=self.forms.with_names(names))
 
+    def without(self, names: Iterable[str]) -> Detector:
+        """The detector that looks for some forms no more, such as those of entities that were removed."""
+        return dataclasses.replace(self, forms=self.forms.without(names))
+
+    def of_others(self, names: Iterable[str], linked: Iterable[str] = ()) -> Detector:
+        """A detector of the names and linked surface forms of another knowledge base.
+
+        What is known here keeps its probability; all else is as probable as names were of which the pages of training
+        said nothing. Thresholds are those that were measured here.
+        """
+        return dataclasses.replace(self, forms=self.forms.of_others(names, linked))
+
     def threshold_for(self, precision: float) -> float:
         """The least probability from which on so many of the detected forms were linked on the held-out pages.
 

@@ -4,6 +4,7 @@ forms.marisa                  the folded forms, each with a number
 named.npy                     whether a form is a title or another name of an entity, or was only linked
 ends.npy                      where the rows of each form end
 later.marisa                  folded names that came later, where there are any
+gone.npy                      numbers of forms that are looked for no more, where there are any
 languages.npy, pages.npy      a language in which pages hold the form, and on how many of them it is linked and found
                               without and with an upper-case letter
 
@@ -26,7 +27,7 @@ from mel.corpora.columns import read_column
 from mel.text.folding import Folded, fold
 from mel.types import MelError
 
-TRIE, LATER = "forms.marisa", "later.marisa"
+TRIE, LATER, GONE = "forms.marisa", "later.marisa", "gone.npy"
 COLUMNS = ("named", "ends", "languages", "pages")
 MAX_CHARACTERS = 100  # of a folded form; longer ones are titles of works at best
 
@@ -115,11 +116,12 @@ class Forms:
     def __init__(
         self, trie: FormTrie, languages: Sequence[str], named_F: np.ndarray, ends_F: np.ndarray,
         language_N: np.ndarray, pages_N22: np.ndarray, later: FormTrie | None = None,
+        gone: frozenset[int] = frozenset(),
     ):  # fmt: skip
         self.trie, self.languages = trie, tuple(languages)
         self.named_F = named_F
         self._ends_F, self._language_N, self._pages_N22 = ends_F, language_N, pages_N22
-        self._later = later
+        self._later, self._gone = later, gone
 
     @classmethod
     def of(cls, trie: FormTrie, named_F: np.ndarray, counts: Sequence[tuple[str, PageCounts]]) -> Forms:
@@ -137,40 +139,62 @@ class Forms:
         """Maps what `write` wrote."""
         named_F, ends_F, language_N, pages_N22 = (read_column(folder / f"{name}.npy") for name in COLUMNS)
         later = FormTrie.open(folder / LATER) if (folder / LATER).is_file() else None
-        return cls(FormTrie.open(folder / TRIE), languages, named_F, ends_F, language_N, pages_N22, later)
+        gone = read_column(folder / GONE).tolist() if (folder / GONE).is_file() else ()
+        trie = FormTrie.open(folder / TRIE)
+        return cls(trie, languages, named_F, ends_F, language_N, pages_N22, later, frozenset(gone))
 
     def write(self, folder: pathlib.Path) -> None:
         """Writes what `read` reads, but for the languages."""
         self.trie.save(folder / TRIE)
         if self._later:
             self._later.save(folder / LATER)
+        if self._gone:
+            np.save(folder / GONE, np.array(sorted(self._gone), np.int64))
         values = self.named_F, self._ends_F, self._language_N, self._pages_N22
         for name, column in zip(COLUMNS, values, strict=True):
             np.save(folder / f"{name}.npy", column)
 
     def with_names(self, strings: Iterable[str]) -> Forms:
-        """These forms and more names that came later, which no page holds."""
-        names = itertools.chain(self._later or (), folded_forms(strings))
-        new = FormTrie.of(form for form in names if self.trie.number(form) < 0)
-        values = self.named_F, self._ends_F, self._language_N, self._pages_N22
-        return Forms(self.trie, self.languages, *values, later=new)
+        """These forms and more names that came later, which no page holds; what was gone and comes again is as it was."""
+        names = list(folded_forms(strings))
+        new = FormTrie.of(form for form in itertools.chain(self._later or (), names) if self.trie.number(form) < 0)
+        return self._copy(new, self._gone.difference(map(self.trie.number, names)))
+
+    def without(self, strings: Iterable[str]) -> Forms:
+        """These forms but for some, which are looked for no more."""
+        lost = set(folded_forms(strings))
+        later = None if self._later is None else FormTrie.of(form for form in self._later if form not in lost)
+        return self._copy(later, self._gone.union(map(self.trie.number, lost)) - {-1})
+
+    def of_others(self, names: Iterable[str], linked: Iterable[str] = ()) -> Forms:
+        """Other names and surface forms; of those that are known here too it keeps what pages say of them."""
+        named = FormTrie.of(folded_forms(names))
+        trie = FormTrie.of(itertools.chain(named, folded_forms(linked)))
+        named_F, before_F = np.zeros(len(trie), bool), np.full(len(trie), -1)
+        for form in trie:
+            number = trie.number(form)
+            named_F[number], before_F[number] = named.number(form) >= 0, self.trie.number(form)
+        known_k = np.flatnonzero(before_F >= 0)
+        owner, rows = self._rows(before_F[known_k])
+        counts = []
+        for number, language in enumerate(self.languages):
+            spoken = self._language_N[rows] == number
+            counts.append((language, PageCounts(known_k[owner[spoken]], self._pages_N22[rows[spoken]])))
+        return Forms.of(trie, named_F, counts)
 
     def find(self, text: Folded) -> Iterator[Found]:
         """All forms in a text that begin and end where words may, by their start; they may overlap."""
+        found = self.trie.find(text)
+        if self._gone:
+            found = (each for each in found if each.form not in self._gone)
         if not self._later:
-            return self.trie.find(text)
-        later = (found._replace(form=found.form + len(self.trie)) for found in self._later.find(text))
-        return heapq.merge(self.trie.find(text), later)
+            return found
+        later = (each._replace(form=each.form + len(self.trie)) for each in self._later.find(text))
+        return heapq.merge(found, later)
 
     def counts(self, forms_n: np.ndarray, language: str | None = None) -> np.ndarray:
         """Pages of one language, or of all, that hold some forms: float64 [n, 2, 2] as in `PageCounts`."""
-        known_n = forms_n < len(self.trie)  # what came later has none
-        places_n = np.where(known_n, forms_n, 0)
-        ends_n = np.where(known_n, self._ends_F[places_n], 0)
-        begins_n = np.where(known_n & (places_n > 0), self._ends_F[places_n - 1], 0)
-        sizes_n = ends_n - begins_n
-        owner = np.repeat(np.arange(len(forms_n)), sizes_n)
-        rows = np.arange(len(owner)) + np.repeat(begins_n - np.cumsum(sizes_n) + sizes_n, sizes_n)
+        owner, rows = self._rows(forms_n)
         if language is not None:
             number = self.languages.index(language) if language in self.languages else -1
             wanted = self._language_N[rows] == number
@@ -206,6 +230,20 @@ class Forms:
             for linked_n, found_n in (counts_n22.sum(axis=2).T, as_it_is_n2.T):
                 probability_n = (linked_n + probability_n) / (found_n + 1)
         return probability_n
+
+    def _rows(self, forms_n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The rows of some forms: for each row the place of its form among them, and the row."""
+        known_n = forms_n < len(self.trie)  # what came later has none
+        places_n = np.where(known_n, forms_n, 0)
+        ends_n = np.where(known_n, self._ends_F[places_n], 0)
+        begins_n = np.where(known_n & (places_n > 0), self._ends_F[places_n - 1], 0)
+        sizes_n = ends_n - begins_n
+        owner = np.repeat(np.arange(len(forms_n)), sizes_n)
+        return owner, np.arange(len(owner)) + np.repeat(begins_n - np.cumsum(sizes_n) + sizes_n, sizes_n)
+
+    def _copy(self, later: FormTrie | None, gone: frozenset[int]) -> Forms:
+        values = self.named_F, self._ends_F, self._language_N, self._pages_N22
+        return Forms(self.trie, self.languages, *values, later, gone)
 
 
 def folded_forms(strings: Iterable[str]) -> Iterator[str]:

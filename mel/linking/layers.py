@@ -7,6 +7,8 @@ new_ids*.npy                  of the entities that have no number in the bundle,
 embeddings.npy                float32, of each later row
 hidden.npy                    rows of the bundle that are no more, ascending
 alias_table/                  of later rows, where the bundle has one
+lost*.npy                     names and surface forms of hidden rows that no entity has any more, where the bundle
+                              detects mentions
 
 The fact "later" names the languages of the bundle and new ones after them, and how many rows came and went.
 
@@ -38,10 +40,12 @@ from mel.evaluation.evidence import Evidence
 from mel.linking.detection import Detector
 from mel.retrieval.exact import ExactIndex
 from mel.retrieval.layers import LayeredIndex, LayeredRows
+from mel.text.folding import fold
 from mel.types import NIL
 
 FOLDER = "later"
 FACT = "later"
+LOST = "lost"
 
 
 class Later(NamedTuple):
@@ -52,12 +56,14 @@ class Later(NamedTuple):
       descriptions: of each.
       embeddings_MD: of each, float32.
       table: what they are called, None where the bundle has no alias table.
+      lost: what nothing is called any more; see `lost_names`.
     """
 
     rows: LaterRows
     descriptions: Strings
     embeddings_MD: np.ndarray
     table: AliasTable | None = None
+    lost: Strings = Strings.of([])
 
 
 def write_later(
@@ -106,7 +112,35 @@ def read_later(folder: pathlib.Path, facts: Mapping[str, Any]) -> Later | None:
     titles, new_ids, descriptions = (Strings.read(folder, name) for name in ("titles", "new_ids", "descriptions"))
     rows = LaterRows(entities_M, languages_M, tuple(facts[FACT]["languages"]), titles, new_ids, hidden_H)
     table = AliasTable.read(folder / "alias_table") if (folder / "alias_table").is_dir() else None
-    return Later(rows, descriptions, embeddings_MD, table)
+    lost = Strings.read(folder, LOST) if (folder / f"{LOST}.npy").is_file() else Strings.of([])
+    return Later(rows, descriptions, embeddings_MD, table, lost)
+
+
+def write_lost(folder: pathlib.Path, names: Iterable[str]) -> None:
+    """Writes what nothing is called any more, beside what `write_later` wrote."""
+    Strings.of(names).write(folder / FOLDER, LOST)
+
+
+def lost_names(base: KnowledgeBase, later: Later, table: pathlib.Path | None) -> list[str]:
+    """Names and surface forms of hidden rows that no entity has any more, whatever their case.
+
+    Args:
+      base: the knowledge base of the bundle as it was made.
+      later: what came since.
+      table: the folder of the alias table of the bundle; None where it has none, and then titles are all that is known.
+    """
+    hidden_H, kb = later.rows.hidden_H, LayeredKnowledgeBase.join(base, later.rows)
+    names = {base.titles[row] for row in hidden_H.tolist()}
+    joined = None
+    if table is not None and later.table is not None:
+        names.update(alias_table.strings_of(table, set(base.entities_E[hidden_H].tolist())))
+        joined = AliasTable.read(table).joined(later.table, kb, replaced_names(base, later.rows))
+
+    def is_alive(name: str) -> bool:
+        meant = joined.meant_by(name) if joined is not None else kb.entities_E[kb.by_title.rows(name.lower())]
+        return bool(kb.entity_rows.has(np.array([*meant], np.int64)).any())
+
+    return sorted(name for name in names if not (is_alive(name) or is_alive(fold(name).strip())))
 
 
 def join_descriptions(base: Strings, later: Later | None) -> Strings:
@@ -115,11 +149,11 @@ def join_descriptions(base: Strings, later: Later | None) -> Strings:
 
 
 def join_detector(base: Detector | None, later: Later | None) -> Detector | None:
-    """What finds mentions, the names of later rows among them."""
+    """What finds mentions, the names of later rows among them, and none that no entity has any more."""
     if base is None or later is None:
         return base
     names = later.table.surface_forms(with_names=True) if later.table is not None else []
-    return base.with_names(itertools.chain(later.rows.titles, names))
+    return base.without(later.lost).with_names(itertools.chain(later.rows.titles, names))
 
 
 def join_evidence(base: Evidence, later: Later | None) -> Evidence:

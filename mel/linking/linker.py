@@ -23,6 +23,7 @@ from mel.text.marking import mark_entity, mark_mention
 from mel.types import NIL, NIL_ID, Entity, Link, MarkedText, MelError, Mention, NamedCandidate, Span
 
 MENTIONS_AT_ONCE = 4096
+NO_DETECTOR = "no detector, which would find the spans to link: give spans, or make the bundle anew after mel-prepare-data --detector"
 
 
 class Text(NamedTuple):
@@ -94,8 +95,8 @@ class Linker:
           is more probably a mention and rightly linked.
 
         Raises:
-          MelError: a span leaves the text, a number is out of its range, or the bundle lacks what is asked of it:
-            a calibration, or a detector where there are no spans.
+          MelError: the text is none, a span leaves it, a number is out of its range, or the bundle lacks what is asked
+            of it: a calibration, or a detector where there are no spans.
         """
         asked = top_k, nil_precision, min_probability, detection_precision
         return self.link_batch([Text(text, spans, language, title)], *asked)[0]
@@ -111,6 +112,8 @@ class Linker:
         """
         if not 1 <= top_k <= DEPTH:
             raise MelError(f"A top_k of {top_k} is not possible: 1 to {DEPTH} candidates can be given.")
+        if isinstance(texts, (str, Text)):
+            raise MelError("link_batch takes several texts: give a list of them, or call link.")
         threshold = self.threshold(nil_precision, min_probability)
         found = [self._detected(text, detection_precision) for text in texts]
         mentions_of = [self._mentions(text) for text, _ in found]
@@ -195,10 +198,7 @@ class Linker:
           MelError: the bundle has no detector, or the precision is out of its reach.
         """
         if self.bundle.detector is None:
-            raise MelError(
-                "This bundle has no detector, which would find the spans to link: give spans, or export a bundle after "
-                "mel-prepare-data --detector."
-            )
+            raise MelError(f"This bundle has {NO_DETECTOR}.")
         return self.bundle.detector.threshold_for(precision) if precision else None
 
     def _link(self, mentions: Sequence[Mention], top_k: int, threshold: float) -> Iterator[Link]:
@@ -224,7 +224,8 @@ class Linker:
 
     def _detected(self, text: str | Text, precision: float | None) -> tuple[Text, list[float] | None]:
         """The text with its spans, and if these were detected how probable it is that each is a mention."""
-        text = Text(text) if isinstance(text, str) else text
+        text = text if isinstance(text, Text) else Text(text)
+        _check(text)
         if text.spans is not None:
             return text, None
         threshold = self.detection_threshold(precision)
@@ -246,6 +247,20 @@ class Linker:
         rows = self._rows(marked, max_tokens)
         with self._on_device:
             return self.bundle.encoder.embed(rows)
+
+
+def _check(text: Text) -> None:
+    """Refuses what is no text, or no spans."""
+    if not isinstance(text.text, str):
+        raise MelError(f"A text of the type {type(text.text).__name__} cannot be linked: give a str.")
+    if not (text.spans is None or isinstance(text.spans, Iterable)):
+        raise MelError(f"Spans {text.spans!r} are no sequence: give pairs of start and end.")
+    try:
+        text.text.encode()
+    except UnicodeEncodeError as error:
+        raise MelError(
+            f"The text has half a character at {error.start}, {text.text[error.start]!r}: decode it with errors='replace'."
+        ) from None
 
 
 def _span(span: Span | tuple[int, int]) -> Span:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import pathlib
 import shutil
 from collections import Counter
@@ -13,7 +14,7 @@ import numpy as np
 from absl import logging
 
 from mel.artifacts import Artifact, allocate, open_artifact, publish
-from mel.corpora.alias_columns import COLUMNS, AliasTableWriter
+from mel.corpora.alias_columns import COLUMNS, LINKS, NAMES, AliasTableWriter
 from mel.corpora.alias_table import AliasTable
 from mel.corpora.columns import read_column
 from mel.corpora.kb import KnowledgeBase, read_entities
@@ -141,12 +142,16 @@ def replace_kb(
             write_entity_columns(draft.path, known, descriptions, bundle.facts["index"], vectors)
             if f"{ALIAS_TABLE}/links.npy" in bundle.files:
                 copy_files(aliases, draft / ALIAS_TABLE)
+            if detector := read_detector(bundle):
+                names = itertools.chain(known.titles, Strings.read(aliases.path, NAMES))
+                (draft / DETECTOR).mkdir()
+                detector.of_others(names, Strings.read(aliases.path, LINKS)).write(draft / DETECTOR)
             if has_entities_file(bundle.facts):
                 entities.write_entities(draft.path, read_evidence(draft.path, draft.facts))
             card.write_changed_card(draft.path, bundle, f"Its entities are others: {len(known):,} rows.")
             for name in set(bundle.files) & {"encoder.onnx"}:
                 draft.adopts(bundle, name)
-    parts = {"calibration": CALIBRATION, "contexts": CONTEXTS, "detector": DETECTOR}
+    parts = {"calibration": CALIBRATION, "contexts": CONTEXTS}
     lost = [what for what, name in parts.items() if (path / name).exists()]
     if lost:
         logging.warning("%s has no %s: those of %s are of other entities.", output, " and no ".join(lost), path)

@@ -18,7 +18,7 @@ from mel.corpora.malformed import MAX_SHARE, Malformed
 from mel.corpora.names import shown
 from mel.linking import formats
 from mel.linking.formats import LinkedText
-from mel.linking.linker import Linker, Text
+from mel.linking.linker import NO_DETECTOR, Linker, Text
 from mel.locks import claim
 from mel.progress import Progress
 from mel.types import Link, MelError, NamedCandidate, Span
@@ -137,7 +137,7 @@ def _text(record: Any, skip: Callable[[str], None], detects: bool) -> NamedText:
     record = {"title": "", **record}
     is_plain = record.get("spans") is None
     if is_plain and not detects:
-        raise ValueError("spans is missing, and the bundle has no detector to find them")
+        raise ValueError(f"spans is missing, and the bundle has {NO_DETECTOR}")
     for name, kind in KINDS.items():
         if name == "spans" and is_plain:
             continue

@@ -28,8 +28,8 @@ from mel.corpora.records import FORMATS, read_records
 from mel.corpora.strings import Strings
 from mel.encoder.backend import Precision
 from mel.linking import card, entities
-from mel.linking.bundle import ALIAS_TABLE, KIND, read_encoder
-from mel.linking.layers import FACT, FOLDER, Later, read_later, write_later
+from mel.linking.bundle import ALIAS_TABLE, DETECTOR, KIND, read_encoder
+from mel.linking.layers import FACT, FOLDER, Later, lost_names, read_later, write_later, write_lost
 from mel.locks import claim
 from mel.shards.own import count_names
 from mel.shards.rows import TokenRows
@@ -97,6 +97,9 @@ def update_bundle(
                 if not name.startswith(f"{FOLDER}/") and name not in (card.FILE, entities.FILE):
                     draft.adopts(layers.bundle, name)
             draft.facts = {**layers.bundle.facts, FACT: _write(draft.path, layers, plan, added, vectors_AD)}
+            if (draft / DETECTOR).is_dir() and (later := read_later(draft.path, draft.facts)):
+                table = draft / ALIAS_TABLE
+                write_lost(draft.path, lost_names(layers.base, later, table if table.is_dir() else None))
             card.write_changed_card(draft.path, layers.bundle, _change(draft.facts))
         logging.info(
             "Published %s: %d rows added or changed, %d entities removed; %d later rows and %d hidden ones in all.",

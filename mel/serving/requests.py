@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from mel.corpora.lines import without_mark
 from mel.corpora.names import shown
 from mel.linking.linker import Text
 from mel.types import MelError, Span
@@ -48,7 +49,9 @@ def read_json(body: bytes, bounds: Bounds) -> tuple[Text, Options]:
       MelError: it is none, or asks for more than is allowed.
     """
     try:
-        record = orjson.loads(body)
+        record = orjson.loads(without_mark(body, "The body").decode())
+    except UnicodeDecodeError:
+        raise MelError("The body is not UTF-8: send it so.") from None
     except orjson.JSONDecodeError as error:
         raise MelError(f"The body is not JSON ({error}).") from None
     if not isinstance(record, dict):

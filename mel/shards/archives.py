@@ -8,6 +8,7 @@ from typing import Literal
 
 from mel.config import flag
 from mel.corpora.archives import Part, find_archive, list_parts
+from mel.corpora.kb_merging import KbRows
 from mel.corpora.malformed import MAX_SHARE, Malformed
 from mel.corpora.names import check_language
 from mel.corpora.own import OwnConfig
@@ -26,6 +27,10 @@ class ArchivesConfig:
     languages: tuple[str, ...] = flag(
         (), "Languages to read, in order of preference for titles; of own entities all that they have if empty."
     )
+    kb_rows: KbRows = flag(
+        "described",
+        "Rows of the archives: of records with a page, with a page or a description, or all that have a name.",
+    )
     kb_rows_by: KbRowsBy = flag(
         "language",
         "Rows of the KB: one for each language of an entity, or one an entity, of the language that links to it most.",
@@ -38,15 +43,25 @@ class ArchivesConfig:
     max_malformed: int = flag(1000, "Most malformed records to skip before stopping.")
     max_malformed_share: float = flag(MAX_SHARE, "The same as a share of what each language or file holds.")
     workers: int = flag(0, "Processes that read archives; 0 for one a core.")
+    merge_memory: float = flag(
+        2.0, "GiB of memory that merging what was read may take; the rest goes through the disk."
+    )
 
     def __post_init__(self):
         if not 0 <= self.held_out < 1:
             raise MelError(f"--held_out={self.held_out} is not a share: 0 <= held_out < 1.")
         if not 0 <= self.max_malformed_share <= 1:
             raise MelError(f"--max_malformed_share={self.max_malformed_share:g} is not a share: give 0 to 1.")
+        if not self.merge_memory > 0:
+            raise MelError(f"--merge_memory={self.merge_memory:g} is nothing: give the GiB that merging may take.")
         for name in ("limit", "max_malformed", "workers"):
             if getattr(self, name) < 0:
                 raise MelError(f"--{name}={getattr(self, name)} must not be below 0.")
+
+    @property
+    def memory_bytes(self) -> int:
+        """What merging may take."""
+        return int(self.merge_memory * 2**30)
 
     def malformed(self, log: bool = True) -> Malformed:
         return Malformed(self.max_malformed, self.max_malformed_share, log)

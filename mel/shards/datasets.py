@@ -74,7 +74,7 @@ def write_rows(draft: Draft, row_sets: Iterable[RowSet], may_be_empty: bool = Fa
     serializer = ExampleSerializer(features.get_serialized_info())  # pyright: ignore[reportArgumentType]
     shards: list[pathlib.Path] = []
     lengths: list[int] = []
-    writer, total, token_ids = None, 0, np.zeros(0, np.int32)
+    writer, total, seen_V = None, 0, np.zeros(0, bool)
     for block in _cut_into_blocks(row_sets):
         if writer is None:
             shards.append(draft / f"shard-{len(shards):05d}")
@@ -86,7 +86,9 @@ def write_rows(draft: Draft, row_sets: Iterable[RowSet], may_be_empty: bool = Fa
         writer.write(record.SerializeToString(deterministic=True))
         lengths[-1] += 1
         total += len(block)
-        token_ids = np.union1d(token_ids, block.rows.tokens_T)
+        if (size := int(block.rows.tokens_T.max(initial=-1)) + 1) > len(seen_V):
+            seen_V = np.concatenate([seen_V, np.zeros(size - len(seen_V), bool)])
+        seen_V[block.rows.tokens_T] = True
         if lengths[-1] == BLOCKS_A_SHARD:
             writer.close()
             writer = None
@@ -98,8 +100,8 @@ def write_rows(draft: Draft, row_sets: Iterable[RowSet], may_be_empty: bool = Fa
     elif not total:
         raise MelError(f"There are no rows for {draft.path}: nothing in the input was usable.")
     _write_metadata(tfds, draft.path, features, shards, lengths)
-    np.save(draft / TOKEN_IDS, token_ids.astype(np.int32))
-    draft.facts["distinct_tokens"] = len(token_ids)
+    np.save(draft / TOKEN_IDS, np.flatnonzero(seen_V).astype(np.int32))
+    draft.facts["distinct_tokens"] = int(np.count_nonzero(seen_V))
     return total
 
 

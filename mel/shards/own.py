@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import pathlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -15,34 +16,43 @@ from mel.corpora import alias_table, own
 from mel.corpora.malformed import Malformed
 from mel.corpora.redirects import Redirects
 from mel.corpora.sources import Source
+from mel.corpora.surveys import PAGE, Ids, Survey, SurveyWriter
 from mel.progress import Progress
 from mel.shards.archives import Archives
 from mel.shards.blocks import (
     MentionBlock,
     Split,
-    Survey,
     Windows,
-    damuel_mentions,
     grouped,
     is_held_out,
     mention_block,
 )
+from mel.shards.units import Units, damuel_mentions
 from mel.text.tokenizer import Tokenizer
-from mel.types import NIL_ID, Mention
+from mel.types import NIL_ID, Entity, Mention
 
 RECORDS_AT_ONCE = 8192
 
 
-def survey_own(archives: Archives, malformed: Malformed) -> Iterator[Survey]:
-    """What own entities and training mentions say of entities, some records at a time."""
+def survey_own(archives: Archives, malformed: Malformed, folder: pathlib.Path) -> Iterator[Survey]:
+    """What own entities and training mentions say of entities, some records at a time; written into `folder`."""
     config, files = archives.config, archives.own
     entities = own.read_entities(files.entities, malformed, config.languages, archives.redirects)
-    for group in grouped(entities, RECORDS_AT_ONCE):
-        yield Survey([each.entity for each in group], [], count_names(group), 0, malformed)
+    for number, group in enumerate(grouped(entities, RECORDS_AT_ONCE)):
+        yield _survey(folder / f"entities-{number:05d}", [each.entity for each in group], count_names(group))
     mentions = own.read_mentions(files.mentions, malformed, archives.redirects)
-    for group in grouped(mentions, RECORDS_AT_ONCE):
+    for number, group in enumerate(grouped(mentions, RECORDS_AT_ONCE)):
         linked = [each for each in group if each.gold != NIL_ID and not is_held_out(each.document, config.held_out)]
-        yield Survey([], [], alias_table.Counts(alias_table.count_aliases(linked), Counter(), Counter()), 0, malformed)
+        counts = alias_table.Counts(alias_table.count_aliases(linked), Counter(), Counter())
+        yield _survey(folder / f"mentions-{number:05d}", [], counts)
+
+
+def _survey(folder: pathlib.Path, entities: Sequence[Entity], counts: alias_table.Counts) -> Survey:
+    folder.mkdir(parents=True)
+    writer = SurveyWriter(folder, Ids())
+    for entity in entities:
+        writer.add(entity, PAGE)  # whoever gives it wants it, whatever is known of it
+    return Survey.read(folder, writer.close(counts))
 
 
 def count_names(entities: Sequence[own.OwnEntity]) -> alias_table.Counts:
@@ -96,7 +106,7 @@ class OwnMentions:
 
 
 def training_mentions(
-    archives: Archives, split: Split, windows: Windows, made_from: Mapping[str, Source]
+    archives: Archives, units: Units, split: Split, windows: Windows, made_from: Mapping[str, Source]
 ) -> Iterator[MentionBlock]:
     """Those of `damuel_mentions`, and after each language's those of its own documents.
 
@@ -110,7 +120,7 @@ def training_mentions(
 
     ours = OwnMentions(archives.own.mentions, archives.redirects, config.malformed, wanted)
     tokenizer, left = Tokenizer.load(windows.tokenizer), ours.languages()
-    pages = damuel_mentions(archives, split, windows, made_from)
+    pages = damuel_mentions(units, split, made_from)
     for language, blocks in itertools.groupby(pages, key=lambda block: block.language):
         yield from blocks
         if language in left:

@@ -25,10 +25,12 @@ from mel.shards import prepare
 from mel.shards.archives import Archives
 from mel.shards.blocks import Split, Windows, WindowsConfig, mewsli_mentions
 from mel.shards.own import evaluation_mentions, training_mentions
+from mel.shards.units import KB, MakeAll, Reading, Units, clear_units
 from mel.text.tokenizer import Tokenizer
 from mel.types import MelError
 
-OF_ARCHIVES = ("languages", "limit", "held_out", "kb_rows_by")
+OF_ARCHIVES = ("languages", "limit", "held_out", "kb_rows", "kb_rows_by")
+ONCE = {"kb_rows": "all"}  # what artefacts were made with that do not state a setting
 INPUTS = {"kb": "kb", "tokenizer": "tokenizer"}  # the names under which artefacts record these stages, and their kinds
 
 
@@ -56,8 +58,9 @@ class Stage:
 
 
 def prepare_all(
-    work: Workdir, archives: Archives, windows: WindowsConfig, tree: pathlib.Path | None, redo: bool
-) -> None:
+    work: Workdir, archives: Archives, windows: WindowsConfig, tree: pathlib.Path | None, redo: bool,
+    make_all: MakeAll | None = None,
+) -> None:  # fmt: skip
     """Publishes what is not published yet.
 
     Args:
@@ -66,11 +69,12 @@ def prepare_all(
       windows: how rows are cut.
       tree: a Mewsli-9 tree to evaluate on.
       redo: whether what was made from something else is made again; otherwise it is refused.
+      make_all: makes units elsewhere than in processes here.
 
     Raises:
       MelError: what is published was made from something else, or the input cannot be used.
     """
-    stages = _stages(work, archives, windows, tree)
+    stages = _stages(work, archives, windows, tree, make_all)
     _settle(work, stages, redo)
     for stage in stages.values():
         if stage.make is None:
@@ -80,30 +84,36 @@ def prepare_all(
                 stage.make()
         if missing:
             _settle(work, stages, redo)  # what stood there before may have been made from something else
+    clear_units(work)
 
 
-def _stages(work: Workdir, archives: Archives, windows: WindowsConfig, tree: pathlib.Path | None) -> dict[str, Stage]:
+def _stages(
+    work: Workdir, archives: Archives, windows: WindowsConfig, tree: pathlib.Path | None, make_all: MakeAll | None
+) -> dict[str, Stage]:
     tokenizer = windows.read_tokenizer()
     of_kb = {name: getattr(archives.config, name) for name in OF_ARCHIVES} | {"redirects": archives.redirects.digest}
     of_kb |= archives.own.settings
     parts = archives.sources_now()
+    units = Units(lambda: Reading.of(work, archives, _windows(work, windows), _unread(stages)), make_all)
     stages = {
         "tokenizer": Stage(
             {work.tokenizer: "tokenizer"}, tokenizer.facts(), lambda: _publish_tokenizer(work, tokenizer, windows)
         ),
         "kb": Stage(
             {work.kb: "kb", work.alias_table: "alias table"}, of_kb,
-            lambda: prepare.publish_kb(work.kb, work.alias_table, archives, of_kb), lambda _: parts,
+            lambda: prepare.publish_kb(work.kb, work.alias_table, archives, of_kb, units), lambda _: parts,
         ),
         "entities": Stage(
             {work.entity_tokens: "tokens"}, {"entity_tokens": windows.entity_tokens},
-            lambda: prepare.publish_entity_rows(work.entity_tokens, *_opened(work), windows.entity_tokens),
+            lambda: prepare.publish_entity_rows(
+                work.entity_tokens, *_opened(work), windows.entity_tokens, archives.config.workers
+            ),
             needs=tuple(INPUTS),
         ),
     }  # fmt: skip
     for split in get_args(Split):
         wanted = split == "train" or archives.config.held_out > 0
-        blocks = functools.partial(_training_blocks, work, archives, split)
+        blocks = functools.partial(_training_blocks, work, archives, units, split)
         stages[split] = _split(work, split, windows, {}, blocks if wanted else None, None, not archives.have_mentions)
     stages["mewsli"] = _mewsli_split(work, archives, windows, tree)
     stages["own"] = _own_split(work, archives, windows)
@@ -117,7 +127,8 @@ def _mewsli_split(work: Workdir, archives: Archives, windows: WindowsConfig, tre
 
     def blocks(cut: Windows) -> Iterator:
         malformed = archives.config.malformed()
-        return mewsli_mentions(tree, languages, cut, malformed, redirects=archives.redirects, sources=sources)
+        read = functools.partial(mewsli_mentions, redirects=archives.redirects, workers=archives.config.workers)
+        return read(tree, languages, cut, malformed, sources=sources)
 
     def sources_now(made_from: Sources) -> Sources:
         texts = [name for name in made_from if name.split("/")[1] == "text"]
@@ -147,15 +158,25 @@ def _split(
         return Stage(paths, {}, None, needs=tuple(INPUTS))
 
     def make() -> None:
-        cut = Windows(work.tokenizer, windows.mention_tokens, windows.title_in_window)
+        cut = _windows(work, windows)
         kb, tokenizer = _opened(work)
         prepare.publish_mentions(lines, rows, blocks(cut), kb, tokenizer, cut, settings, sources, may_be_empty)
 
     return Stage(paths, settings, make, needs=tuple(INPUTS))
 
 
-def _training_blocks(work: Workdir, archives: Archives, split: Split, windows: Windows) -> Iterator:
-    return training_mentions(archives, split, windows, read_sources(work.kb))
+def _training_blocks(work: Workdir, archives: Archives, units: Units, split: Split, windows: Windows) -> Iterator:
+    return training_mentions(archives, units, split, windows, read_sources(work.kb))
+
+
+def _windows(work: Workdir, windows: WindowsConfig) -> Windows:
+    return Windows(work.tokenizer, windows.mention_tokens, windows.title_in_window)
+
+
+def _unread(stages: Mapping[str, Stage]) -> list[str]:
+    """What is still to be made of what the parts say."""
+    of_parts = (KB, *get_args(Split))
+    return [name for name in of_parts if stages[name].make is not None and not stages[name].is_published]
 
 
 def _publish_tokenizer(work: Workdir, tokenizer: Tokenizer, windows: WindowsConfig) -> None:
@@ -238,10 +259,11 @@ def _setting_change(name: str, artifact: Artifact, settings: Mapping[str, Any]) 
     made_with = artifact.facts["settings"]
     for flag, wanted in settings.items():
         wanted = list(wanted) if isinstance(wanted, tuple) else wanted
-        if made_with.get(flag) != wanted:
+        stated = made_with.get(flag, ONCE.get(flag))
+        if stated != wanted:
             if flag == "redirects":
                 return f"{name} was made with other --redirects"
-            return f"{name} was made with --{flag}={_shown(made_with.get(flag))}, not {_shown(wanted)}"
+            return f"{name} was made with --{flag}={_shown(stated)}, not {_shown(wanted)}"
     return ""
 
 

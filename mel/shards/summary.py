@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
+from typing import Any, get_args
 
 import numpy as np
 from absl import logging
 
 from mel.artifacts import Workdir, exists, open_artifact
+from mel.corpora.kb_merging import KbRows
 
 UNKNOWN = 0.05  # a larger share of focus tokens that the vocabulary lacks is warned of
 
@@ -37,8 +40,31 @@ def summary(work: Workdir) -> str:
     notes = [f"{kb['malformed']} malformed records", f"{kb['redirected']} redirected QIDs"]
     if left_out := sum(kb["left_out"].values()):
         notes.append(f"{left_out:,} rows of entities that another language links to more")
+    covered = {name: _covered(split) for name, split in facts.items()}
+    notes += [f"{share:.1%} of {name} golds are in the KB" for name, share in covered.items() if share is not None]
     lines.append(f"| all | {totals} | | | {', '.join(notes)} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_choices(kb)])
+
+
+def _covered(split: Mapping[str, Any]) -> float | None:
+    """The share of the mentions of a split whose gold has a row; None where there are no mentions."""
+    mentions = sum(split["counts"].values())
+    return 1 - sum(split["gold outside the KB"].values()) / mentions if mentions else None
+
+
+def _choices(kb: Mapping[str, Any]) -> list[str]:
+    """A table of what each --kb_rows would leave out, and which links of the training pages it would still cover."""
+    if "known" not in kb:
+        return []
+    known = {name: sum(kb["known"][name].values()) for name in get_args(KbRows)}
+    lines = ["", "| --kb_rows | rows | left out | links covered |", "|---|---:|---:|---:|"]
+    rows, links = 0, kb["links"]
+    for name, more in known.items():
+        rows += more
+        share = f"{kb['links covered'][name] / links:.1%}" if links else "-"
+        chosen = f"{name} (chosen)" if name == kb["settings"].get("kb_rows") else name
+        lines.append(f"| {chosen} | {rows:,} | {sum(known.values()) - rows:,} | {share} |")
+    return lines
 
 
 def _unknown_share(language: str, by_split: list[tuple[int, int]]) -> str:

@@ -49,6 +49,7 @@ def test_the_real_samples_lose_nothing(shared_data, tiny_world, tmp_path, capsys
         Config,
         workdir=str(tmp_path / "run"), damuel=str(shared_data / "samples" / "damuel"), workers=1,
         mewsli=str(shared_data / "samples" / "mewsli9"), languages=("es",), tokenizer=str(tiny_world / "tokenizer"),
+        kb_rows="all",
     )  # fmt: skip
     prepare_data.main(config)
     work = Workdir(config.workdir)

@@ -1,38 +1,11 @@
-"""The knowledge base with one row an entity: of the language that links to it most."""
+"""The knowledge base: how rows and numbers are found, and read in ranges."""
 
 import numpy as np
 import pytest
 
 from mel.corpora import kb as knowledge_bases
-from mel.corpora.kb import EntityRows, KnowledgeBase, KnowledgeBaseWriter, read_entities
+from mel.corpora.kb import FILE, EntityRows, KnowledgeBase, read_entities, row_ranges, write_record
 from mel.types import Entity
-
-
-@pytest.mark.parametrize(
-    "links, languages",
-    [
-        ({}, {"Q1": "es", "Q2": "en", "Q3": "es"}),  # none links: the first language of --languages that has a row
-        ({("Q1", "en"): 2, ("Q1", "es"): 1}, {"Q1": "en", "Q2": "en", "Q3": "es"}),
-        ({("Q1", "en"): 2, ("Q1", "es"): 2}, {"Q1": "es", "Q2": "en", "Q3": "es"}),
-        ({("Q2", "es"): 9, ("Q3", "es"): 9}, {"Q1": "es", "Q2": "en", "Q3": "es"}),  # Q2 has no row in Spanish
-    ],
-)
-def test_the_language_that_links_most_keeps_its_row(tmp_path, links, languages):
-    writer = KnowledgeBaseWriter(tmp_path, ("es", "en"))
-    rows = [("Q1", "en"), ("Q2", "en"), ("Q3", "en"), ("Q1", "es"), ("Q3", "es")]
-    writer.add(Entity(name, language, f"{name} in {language}", "") for name, language in rows)
-    left_out = writer.keep_most_linked(links)
-    kb = writer.close()
-    kept = [row for row in rows if languages[row[0]] == row[1]]
-    assert [(entity.entity_id, entity.language) for entity in read_entities(tmp_path)] == kept
-    assert [(kb.ids[number], kb.languages[place]) for number, place in zip(kb.entities_E, kb.languages_E)] == kept
-    assert list(kb.titles) == [f"{name} in {language}" for name, language in kept]
-    assert sorted(left_out) == sorted(
-        (f"{name} in {lang}", lang, name) for name, lang in rows if (name, lang) not in kept
-    )
-    assert writer.counts == {language: [row[1] for row in kept].count(language) for language in ("es", "en")}
-    assert kb.rows_of([kb.numbers_of(["Q1"])[0]], "en") == kb.rows_of([kb.numbers_of(["Q1"])[0]], "es") >= 0
-
 
 ROWS = [("Q5", 0), ("Q2", 1), ("Q5", 1), ("Q9", 0), ("Q2", 0)]
 
@@ -61,3 +34,15 @@ def test_ids_are_numbered_and_strangers_are_outside(tmp_path):
     kb.write(tmp_path)
     for each in (kb, KnowledgeBase.read(tmp_path, ("es", "en"))):
         assert each.numbers_of(["Q7", "NIL", "Q1", "Q2", "Q7"]).tolist() == [3, 0, -1, 1, 3]
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 7, 100])
+@pytest.mark.parametrize("at_once", [1, 5, 1 << 20])
+def test_ranges_of_rows_cover_all_rows_in_order(tmp_path, monkeypatch, rows, at_once):
+    monkeypatch.setattr(knowledge_bases, "ROWS_AT_ONCE", at_once)
+    entities = [Entity(f"Q{number}", "en", "é" * number, "line\nand line") for number in range(1, 8)]
+    (tmp_path / FILE).write_bytes(b"".join(map(write_record, entities)))
+    ranges = list(row_ranges(tmp_path, rows))
+    found = [list(read_entities(tmp_path, *each)) for each in ranges]
+    assert [entity for some in found for entity in some] == entities == list(read_entities(tmp_path))
+    assert [len(some) for some in found] == [rows] * (7 // rows) + [7 % rows] * (7 % rows > 0)

@@ -1,9 +1,11 @@
 """All entities in one file, read as other programs read it."""
 
 import numpy as np
+import pytest
 from safetensors.numpy import load_file
 
 from mel.evaluation.evidence import Evidence
+from mel.linking import entities
 from mel.linking.entities import FILE, write_entities
 from mel.retrieval.exact import ExactIndex
 from tests.evaluation.hand_made import kb_of
@@ -16,7 +18,9 @@ def strings(columns, name):
     ]
 
 
-def test_every_row_is_there_with_its_strings(tmp_path):
+@pytest.mark.parametrize("rows_at_once", [2, entities.ROWS_AT_ONCE])
+def test_every_row_is_there_with_its_strings(tmp_path, monkeypatch, rows_at_once):
+    monkeypatch.setattr(entities, "ROWS_AT_ONCE", rows_at_once)
     kb = kb_of((3, "de", "Mühle"), (1, "de", "水車"), (3, "en", "Mill"))
     embeddings_ED = np.array([[1, 0], [0, 1], [0.6, 0.8]], np.float32)
     write_entities(tmp_path, Evidence(kb, embeddings_ED, ExactIndex(embeddings_ED)))

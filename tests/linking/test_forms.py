@@ -111,3 +111,38 @@ def test_names_that_came_later_are_found_and_no_page_holds_them(tmp_path):
     again = Forms.read(tmp_path, forms.languages)
     assert {text.text[found.start : found.end] for found in again.find(text)} >= {"new york city", "the mill"}
     assert [found.form for found in again.find(folded("Ceres"))] in ([2], [3], [4])
+
+
+def surface_forms(forms, text):
+    in_text = folded(text)
+    return [in_text.text[found.start : found.end] for found in forms.find(in_text)]
+
+
+def test_forms_that_are_gone_are_not_found_until_they_come_again(tmp_path):
+    text = "The Mill, New York and Ceres"
+    forms = forms_of(trie_of("New York", "mill", "York"), en={"mill": (0, 3, 4, 4)}).with_names(["Ceres"])
+    assert surface_forms(forms, text) == ["mill", "new york", "york", "ceres"]
+    fewer = forms.without(["MILL", "ceres", "unknown"])
+    assert surface_forms(fewer, text) == ["new york", "york"]
+    fewer.write(tmp_path)
+    again = Forms.read(tmp_path, forms.languages)
+    assert surface_forms(again, text) == ["new york", "york"]
+    back = again.without(["York"]).with_names(["Mill"])
+    assert surface_forms(back, text) == ["mill", "new york"]
+    number = [back.trie.number("mill")]
+    np.testing.assert_array_equal(back.counts(np.array(number)), forms.counts(np.array(number)))
+
+
+def test_forms_of_others_keep_what_pages_say_of_those_that_are_known():
+    pages = {"mill": (1, 2, 4, 4), "york": (0, 5, 0, 6)}
+    old = forms_of(trie_of("mill", "york", "storm"), ["storm"], en=pages, ja={"mill": (1, 0, 2, 0)})
+    new = old.of_others(["Mill", "Zorbat", "New York"], ["York", "mills"])
+    assert sorted(new.trie) == ["mill", "mills", "new york", "york", "zorbat"] and new.languages == ("en", "ja")
+    for form in ("mill", "york"):
+        for language in (None, "en", "ja"):
+            counts = [of.counts(np.array([of.trie.number(form)]), language).tolist() for of in (old, new)]
+            assert counts[0] == counts[1]
+    numbers = [new.trie.number(form) for form in ("zorbat", "mills", "mill")]
+    assert new.counts(np.array(numbers[:2])).sum() == 0
+    assert new.named_F[numbers].tolist() == [True, False, True]
+    assert new.link_probability(numbers[:2], [True] * 2, "en", (0.2, 0.4)).tolist() == [0.4, 0.2]

@@ -142,6 +142,9 @@ def test_what_is_withheld(calibrated_linker):
 
 REFUSALS = {
     "no spans": ({"spans": None}, "This bundle has no detector, .*: give spans"),
+    "no text": ({"text": b"The old mill"}, "A text of the type bytes cannot be linked: give a str."),
+    "half a character": ({"text": "a\ud800"}, r"half a character at 1, '.ud800': decode it with errors='replace'"),
+    "no sequence": ({"spans": 5}, "Spans 5 are no sequence: give pairs"),
     "outside": ({"spans": [(0, 99)]}, "Span 0:99 leaves its text of 38 characters"),
     "no pair": ({"spans": [3]}, "Span 3 is no pair of whole numbers"),
     "no numbers": ({"spans": [("a", "b")]}, "is no pair of whole numbers"),
@@ -157,6 +160,12 @@ REFUSALS = {
 def test_refusals(linker, options, message):
     with pytest.raises(MelError, match=message):
         linker.link(**{"text": TEXT, "spans": [(4, 12)]} | options)
+
+
+def test_one_text_is_no_batch_of_its_characters(linker):
+    for one in (TEXT, Text(TEXT, [(4, 12)])):
+        with pytest.raises(MelError, match="link_batch takes several texts: give a list of them, or call link."):
+            linker.link_batch(one)
 
 
 def test_a_precision_that_there_is_none_of_is_refused(exported):

@@ -3,14 +3,19 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 
 import mel
 from mel.artifacts import START, Workdir
 from mel.bin import export, link, prepare_data, update_bundle
+from mel.corpora.layers import LaterRows
+from mel.corpora.strings import Strings
 from mel.linking.detection import surest
+from mel.linking.layers import Later, lost_names
 from mel.types import Link, MelError, NamedCandidate, Span
 from tests.configs import config_of
+from tests.evaluation.hand_made import kb_of
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +77,7 @@ def test_lines_without_spans_are_detected(detecting, tiny_world, tmp_path):
 
 def test_without_a_detector_plain_texts_are_refused(exported, tmp_path):
     linker = mel.Linker.load(exported.bundle)
-    with pytest.raises(MelError, match="has no detector, .*: give spans, or export a bundle after mel-prepare-data"):
+    with pytest.raises(MelError, match="has no detector, .*: give spans, or make the bundle anew after mel"):
         linker.link("The red mill")
     source = tmp_path / "in.jsonl"
     source.write_text('{"id": 1, "language": "en", "text": "The red mill"}\n')
@@ -110,6 +115,75 @@ def test_names_of_entities_that_came_later_are_detected(detecting, tmp_path):
     update_bundle.main(config_of(update_bundle.Config, bundle=once, output=compact, compact=True))
     assert "Quince Bay" not in detected(detecting.bundle)
     assert {"Quince Bay", "Quincehaven"} <= set(detected(once)) and detected(compact) == detected(once)
+
+
+def entity_of(entity_id, title, *aliases):
+    return {"id": entity_id, "language": "en", "title": title, "description": "A thing.", "aliases": list(aliases)}
+
+
+def write(path, *records):
+    path.write_text("".join(json.dumps(each) + "\n" if isinstance(each, dict) else each + "\n" for each in records))
+    return (str(path),)
+
+
+def update(bundle, output, **flags):
+    update_bundle.main(config_of(update_bundle.Config, bundle=str(bundle), output=str(output), **flags))
+    return output
+
+
+def detected(bundle, text):
+    return [span.of(text) for span, _ in mel.Linker.load(bundle).bundle.detector.spans(text, "en")]
+
+
+def test_names_of_entities_that_were_removed_are_detected_no_more(detecting, tmp_path):
+    text = "Quince Bay, the Quincehaven, lies at Vorlin Cape."
+    new = entity_of("own:1", "Quince Bay", "Quincehaven"), entity_of("own:2", "Vorlin Cape", "QUINCEHAVEN")
+    once = update(detecting.bundle, tmp_path / "once", add=write(tmp_path / "new.jsonl", *new))
+    whole = update(once, tmp_path / "whole", compact=True)
+    assert detected(whole, text) == ["Quince Bay", "Quincehaven", "Vorlin Cape"]
+    gone = write(tmp_path / "gone.txt", "own:1")
+    for number, bundle in enumerate((once, whole)):  # what came later, and what stands in the one layer
+        fewer = update(bundle, tmp_path / f"fewer-{number}", remove=gone)
+        assert detected(fewer, text) == ["Quincehaven", "Vorlin Cape"]  # the alias is another entity's, too
+    compacted = update(fewer, tmp_path / "compacted", compact=True)
+    assert detected(compacted, text) == ["Quincehaven", "Vorlin Cape"]
+    other = write(tmp_path / "other.jsonl", entity_of("own:3", "Quince Bay"), entity_of("own:2", "Cape Vorlin"))
+    again = detected(update(compacted, tmp_path / "again", add=other), text + " Cape Vorlin")
+    assert again == ["Quince Bay", "Cape Vorlin"]  # what one is called no longer is not looked for either
+
+
+def test_without_an_alias_table_titles_are_all_that_is_known():
+    kb = kb_of((1, "en", "Mill"), (2, "de", "MILL"), (3, "en", "Storm"), (4, "de", "Straße"), (5, "de", "STRASSE"))
+    hidden = LaterRows.none(kb)._replace(hidden_H=np.array([0, 2, 3], np.int32))
+    assert lost_names(kb, Later(hidden, Strings.of([]), np.zeros((0, 2), np.float32)), None) == ["Storm"]
+
+
+def test_what_pages_linked_to_removed_entities_alone_is_detected_no_more(detecting, tiny_world, tmp_path):
+    linker, text = mel.Linker.load(detecting.bundle), text_of(detecting, tiny_world)
+    before, table = detected(detecting.bundle, text), linker.bundle.evidence.table
+    gone = table.meant_by(before[0])
+    fewer = update(
+        detecting.bundle, tmp_path / "fewer", remove=write(tmp_path / "gone", *(linker.bundle.kb.ids[n] for n in gone))
+    )
+    lost = {form for form in before if table.meant_by(form) <= gone}
+    after = detected(fewer, text)
+    assert before[0] in lost and lost.isdisjoint(after)
+    assert [form for form in before if form not in lost] == [form for form in after if form in before]
+    assert after == detected(update(fewer, tmp_path / "compact", compact=True), text)
+
+
+def test_another_knowledge_base_has_a_detector_of_its_own_names(detecting, tiny_world, tmp_path):
+    text = text_of(detecting, tiny_world)
+    known = detected(detecting.bundle, text)[0]
+    records = entity_of("own:1", "Quince Bay", "Quincehaven"), entity_of("own:2", known)
+    other = update(detecting.bundle, tmp_path / "other", kb=write(tmp_path / "kb.jsonl", *records))
+    text = f"{known} and Quince Bay, or Quincehaven"
+    old, new = (mel.Linker.load(bundle).bundle.detector for bundle in (detecting.bundle, other))
+    assert [span.of(text) for span, _ in new.spans(text, "en")] == [known, "Quince Bay", "Quincehaven"]
+    probabilities = {span.of(text): probability for span, probability in new.candidates(text, "en")}
+    assert probabilities[known] == {s.of(text): p for s, p in old.candidates(text, "en")}[known] != new.prior[1]
+    assert probabilities["Quincehaven"] == new.prior[1]
+    assert {link.id for link in mel.Linker.load(other).link(text, language="en")} <= {"own:1", "own:2"}
 
 
 def test_a_precision_that_nobody_measured_is_refused(linker, detecting, tmp_path):

@@ -254,6 +254,7 @@ REFUSALS = {
     "deep": ({"top_k": 101}, "--top_k=101 is not possible"),
     "input": ({"input": "absent.jsonl"}, "--input=absent.jsonl is not there"),
     "output": ({"output": "absent/out.jsonl"}, "is in a folder that is not there"),
+    "output is a folder": ({"output": "."}, "--output=.* is a folder: name a file"),
     "bundle": ({"bundle": "absent"}, "There is no bundle at absent"),
     "calibration": ({"nil_precision": 0.9}, "nil_precision 0.9 needs a calibrated bundle"),
     "probability": ({"min_probability": 0.5}, "min_probability 0.5 needs a calibrated bundle"),

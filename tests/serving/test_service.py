@@ -89,10 +89,20 @@ def test_a_wrong_question_is_refused_in_a_sentence(client, question, sentence):
     assert sentence in answer.json()["error"] and "\n" not in answer.json()["error"]
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[1]", b'"text"', b"\xff\xfe", b"[" * 5000, b'{"text": NaN}'])
+@pytest.mark.parametrize("body", [b"", b"{", b"[1]", b'"text"', b"[" * 5000, b'{"text": NaN}'])
 def test_what_is_no_question_is_refused(client, body):
     answer = client.post("/link", content=body)
     assert answer.status_code == 400 and answer.json()["error"].startswith("The body is not")
+
+
+def test_bodies_are_utf_8_with_or_without_a_mark(client):
+    body = '{"text": "Café Paris", "spans": [[5, 10]]}'
+    answers = [client.post("/link", content=body.encode(encoding)) for encoding in ("utf-8", "utf-8-sig")]
+    assert [answer.json()["links"][0]["surface_form"] for answer in answers] == ["Paris"] * 2
+    refused = [client.post("/link", content=body.encode(encoding)) for encoding in ("latin-1", "utf-16", "utf-16-be")]
+    assert [answer.status_code for answer in refused] == [400] * 3
+    assert refused[0].json()["error"] == "The body is not UTF-8: send it so."
+    assert all("The body is UTF-16: convert it to UTF-8" in answer.json()["error"] for answer in refused[1:])
 
 
 def test_a_large_body_is_refused(client):
