@@ -22,6 +22,7 @@ from typing import NamedTuple
 FENCED = re.compile(r"^ *```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 DRAWN = re.compile("[─-◿]")  # of README's diagram
 COMMANDS = ("mel-", "echo ", "printf ", "curl ")
+ELSEWHERE = "--runner="  # of a command that needs a cluster
 WORLD = "--languages=en,ru,ar,ja --tokenizer=../world/tokenizer --mention_tokens=32 --entity_tokens=32 --held_out=0.4"
 ROUNDS = "--encoder=random:2x64x4 --rounds=2 --steps_per_round=60 --batch_size=64 --warmup_steps=10 --pool=10"
 SMALLER = {"mewsli9/prepare_data.flags": WORLD, "mewsli9/run_rounds.flags": f"{ROUNDS} --learning_rate=3e-3"}
@@ -85,9 +86,9 @@ def everything(folder: pathlib.Path, readme: str, with_make: int):
 
 
 def commands_of(readme: str) -> list[str]:
-    """The lines of code blocks that are commands, in order."""
+    """The lines of code blocks that are commands and need one machine, in order."""
     lines = [line.strip() for language, block in FENCED.findall(readme) if not language for line in block.splitlines()]
-    return [line for line in lines if line.startswith(COMMANDS) and not DRAWN.search(line)]
+    return [line for line in lines if line.startswith(COMMANDS) and not DRAWN.search(line) and ELSEWHERE not in line]
 
 
 def run(name: str, command: str, folder: pathlib.Path, environment: dict[str, str]) -> Run:
