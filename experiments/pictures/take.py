@@ -2,7 +2,7 @@
 
   python -m experiments.pictures.take --bundle=W/bundle --report=W/reports/NAME --output=experiments/pictures
 
-The texts are about the web, so the bundle is one of MDN (`experiments/detection`). Pictures have a palette, to be small.
+The texts are about the web, so the bundle is one of MDN (`experiments/detection`). Pictures have a palette.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ WIDTH, HEIGHT = 1000, 860
 TEXTS = {
     "service-light": (
         "light", "en", 0,
-        "The Fetch API lets scripts request resources over HTTP. It returns a Promise that resolves to a Response, while "
-        "XMLHttpRequest uses events. A service worker can intercept such requests and answer them from the Cache.",
+        "The Fetch API lets scripts request resources over HTTP. It returns a Promise that resolves to a Response, "
+        "while XMLHttpRequest uses events. A service worker can intercept such requests and answer them from the Cache.",
     ),
     "service-dark": (
         "dark", "ja", 1,
@@ -39,8 +39,8 @@ TEXTS = {
     ),
     "service-right-to-left": (
         "light", "", 1,
-        "تتيح Fetch API للبرامج المكتوبة بلغة JavaScript أن تطلب الموارد عبر بروتوكول HTTP، وتعيد كائنا من النوع Promise. "
-        "ويمكن أن يجيب Service worker عن هذه الطلبات من الذاكرة.",
+        "تتيح Fetch API للبرامج المكتوبة بلغة JavaScript أن تطلب الموارد عبر بروتوكول HTTP، وتعيد كائنا من النوع "
+        "Promise. ويمكن أن يجيب Service worker عن هذه الطلبات من الذاكرة.",
     ),
 }  # fmt: skip
 

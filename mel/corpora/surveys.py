@@ -1,6 +1,6 @@
 """What some records say of entities, on disk: rows, and sorted runs that many of them are merged from.
 
-qids.npy, others*.npy         the ids that are named, in their order: the numbers of QIDs, and all other ids (`Strings`);
+qids.npy, others*.npy         the ids that are named, in their order: numbers of QIDs, and all other ids (`Strings`);
                               an id's place among both is its number here
 entities.jsonl, line_ends.npy the rows, as a knowledge base has them, and where each line ends; rows whose entity the
                               redirects moved are the last ones

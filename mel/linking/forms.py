@@ -155,7 +155,7 @@ class Forms:
             np.save(folder / f"{name}.npy", column)
 
     def with_names(self, strings: Iterable[str]) -> Forms:
-        """These forms and more names that came later, which no page holds; what was gone and comes again is as it was."""
+        """These forms and more names that came later, which no page holds; what comes again is as it was."""
         names = list(folded_forms(strings))
         new = FormTrie.of(form for form in itertools.chain(self._later or (), names) if self.trie.number(form) < 0)
         return self._copy(new, self._gone.difference(map(self.trie.number, names)))

@@ -23,7 +23,10 @@ from mel.text.marking import mark_entity, mark_mention
 from mel.types import NIL, NIL_ID, Entity, Link, MarkedText, MelError, Mention, NamedCandidate, Span
 
 MENTIONS_AT_ONCE = 4096
-NO_DETECTOR = "no detector, which would find the spans to link: give spans, or make the bundle anew after mel-prepare-data --detector"
+NO_DETECTOR = (
+    "no detector, which would find the spans to link: give spans, or make the bundle anew after mel-prepare-data "
+    "--detector"
+)
 
 
 class Text(NamedTuple):
@@ -259,7 +262,8 @@ def _check(text: Text) -> None:
         text.text.encode()
     except UnicodeEncodeError as error:
         raise MelError(
-            f"The text has half a character at {error.start}, {text.text[error.start]!r}: decode it with errors='replace'."
+            f"The text has half a character at {error.start}, {text.text[error.start]!r}: "
+            "decode it with errors='replace'."
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""Publishes what preparation makes of units and own files: the knowledge base, the alias table, mentions, token rows."""
+"""Publishes what preparation makes of units and own files: knowledge base, alias table, mentions, token rows."""
 
 from __future__ import annotations
 

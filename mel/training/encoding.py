@@ -160,7 +160,7 @@ def _apart(run: Callable[..., Any], otherwise: Callable[..., Any]) -> Callable[.
 
 
 def _table(params: Params) -> jax.Array:
-    return functools.reduce(dict.__getitem__, TOKEN_TABLE, params)
+    return functools.reduce(dict.__getitem__, TOKEN_TABLE, params)  # pyright: ignore[reportReturnType]
 
 
 def _without_table(params: Params) -> Params:

@@ -71,7 +71,8 @@ def test_what_is_merged_is_what_is_made_in_memory(tmp_path, memory, monkeypatch)
             count.update(run)
     kb, _, found, (kb_folder, alias_folder) = merged(tmp_path / "merged", surveys, Choice(("ja",)), memory)
     linked = {name for count in counts for _, _, name in count}
-    in_memory = KnowledgeBase.of([(n, ["ja", "en"].index(l)) for n, l in rows], rows.values(), ("ja", "en"), linked)
+    keys = [(number, ["ja", "en"].index(spoken)) for number, spoken in rows]
+    in_memory = KnowledgeBase.of(keys, rows.values(), ("ja", "en"), linked)
     (tmp_path / "kb").mkdir()
     in_memory.write(tmp_path / "kb")
     of_rows = {name: data for name, data in written(kb_folder).items() if name != "entities.jsonl"}
