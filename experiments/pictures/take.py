@@ -30,7 +30,8 @@ TEXTS = {
     "service-light": (
         "light", "en", 0,
         "The Fetch API lets scripts request resources over HTTP. It returns a Promise that resolves to a Response, "
-        "while XMLHttpRequest uses events. A service worker can intercept such requests and answer them from the Cache.",
+        "while XMLHttpRequest uses events. A service worker can intercept such requests and answer them from the "
+        "Cache.",
     ),
     "service-dark": (
         "dark", "ja", 1,
