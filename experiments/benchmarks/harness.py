@@ -252,7 +252,8 @@ def publish(
 def command() -> str:
     """The command that runs this benchmark again, from the root of the repository."""
     script = pathlib.Path(sys.argv[0]).stem
-    return " ".join(["python -m", f"experiments.benchmarks.{script}", *sys.argv[1:]])
+    flags = [flag for flag in sys.argv[1:] if not flag.startswith("--results=")]
+    return " ".join(["python -m", f"experiments.benchmarks.{script}", *flags])
 
 
 def commit() -> str:
