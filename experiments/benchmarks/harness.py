@@ -34,6 +34,11 @@ PACKAGES = (
 # Rivals draw progress bars, and on a GPU jax would take the memory that another side needs.
 CHILD_ENVIRONMENT = {"TQDM_DISABLE": "1", "XLA_PYTHON_CLIENT_MEM_FRACTION": ".45"}
 FAREWELL_SECONDS = 10
+# What makes XLA, oneDNN, MKL and PyTorch compute as on a CPU without AVX-512.
+ISA_CHOICE = {
+    "XLA_FLAGS": "--xla_cpu_max_isa=AVX2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+    "ATEN_CPU_CAPABILITY": "avx2",
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +108,13 @@ def interleave(sides: Mapping[str, Callable[[], Any]], repeats: int, warmups: in
             value = sides[name]()
             if repeat >= 0:
                 runs[name].append(value)
+                print(f"run {repeat + 1} of {repeats}, {name}: {_shown(value)}", file=sys.stderr, flush=True)
     return runs
+
+
+def _shown(value: Any) -> str:
+    value = value.seconds if isinstance(value, Run) else value
+    return f"{value:.4g}" if isinstance(value, (int, float)) else str(value)
 
 
 def in_turn(sides: Mapping[str, Sequence[Any]], repeats: int, warmups: int = 1) -> dict[str, list[Run]]:
@@ -217,7 +228,9 @@ def publish(
     folder: pathlib.Path | None = RESULTS,
     details: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Prints a line, and one of the details that are numbers; writes `folder/name.json`, and returns what is in it.
+    """Prints a line, and one of the details that are numbers; writes `folder/name.KIND.json`, and returns its content.
+
+    KIND is that of the machine (`kind`): a result of one kind of machine does not take the place of another's.
 
     Args:
       name: of the script.
@@ -245,7 +258,7 @@ def publish(
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(result, indent=1, ensure_ascii=False)
-        (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+        (folder / f"{name}.{kind(result['machine'])}.json").write_text(text + "\n", encoding="utf-8")
     return result
 
 
@@ -253,7 +266,8 @@ def command() -> str:
     """The command that runs this benchmark again, from the root of the repository."""
     script = pathlib.Path(sys.argv[0]).stem
     flags = [flag for flag in sys.argv[1:] if not flag.startswith("--results=")]
-    return " ".join(["python -m", f"experiments.benchmarks.{script}", *flags])
+    chosen = [f"{name}={value}" for name, value in ISA_CHOICE.items()] if _chosen(os.environ) else []
+    return " ".join([*chosen, "python -m", f"experiments.benchmarks.{script}", *flags])
 
 
 def commit() -> str:
@@ -265,16 +279,35 @@ def commit() -> str:
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores this process may use, GPUs, and how busy the machine was."""
+    """Processor, its vectors, cores this process may use, GPUs, and how busy the machine was."""
     cpuinfo = pathlib.Path("/proc/cpuinfo").read_text("utf-8")
     model = re.search(r"model name\s*: (.+)", cpuinfo)
     return {
         "processor": model[1] if model else platform.machine(),
+        "vectors": vectors(cpuinfo, os.environ),
         "cores": len(os.sched_getaffinity(0)),
         "gpus": gpus(),
         "load": os.getloadavg()[0],
         "python": platform.python_version(),
     }
+
+
+def vectors(cpuinfo: str, environment: Mapping[str, str]) -> str:
+    """The widest vectors of the CPU, or "AVX2 by choice" where `ISA_CHOICE` keeps all sides from using wider ones."""
+    flags = set(cpuinfo.split())
+    if _chosen(environment):
+        return "AVX2 by choice"
+    return "AVX-512" if "avx512f" in flags else "AVX2" if "avx2" in flags else platform.machine()
+
+
+def _chosen(environment: Mapping[str, str]) -> bool:
+    return all(value in environment.get(name, "") for name, value in ISA_CHOICE.items())
+
+
+def kind(machine: Mapping[str, Any]) -> str:
+    """The kind of machine as a part of a file's name: its first GPU, or the vectors of its CPU."""
+    named = machine["gpus"][0] if machine["gpus"] else machine["vectors"]
+    return re.sub(r"[^a-z0-9]+", "-", named.lower()).strip("-")
 
 
 def gpus() -> list[str]:

@@ -50,7 +50,8 @@ def test_a_result_is_ours_by_the_other(tmp_path, capsys):
     runs = {"ours": [3.0, 6.0, 5.0], "rival": [2.0]}
     result = harness.publish("loading", "rows", harness.Target(2.0, 3.0), runs, "rows/s", tmp_path, {"rows": 7})
     assert (result["ratio"], result["verdict"]) == (2.5, "pass")
-    assert json.loads((tmp_path / "loading.json").read_text("utf-8")) == result
+    file = tmp_path / f"loading.{harness.kind(result['machine'])}.json"
+    assert json.loads(file.read_text("utf-8")) == result
     assert result["versions"]["numpy"] == np.__version__
     assert "loading: 2.5 (≥ 2: pass)" in capsys.readouterr().out
 
@@ -61,6 +62,26 @@ def test_a_single_side_is_its_own_ratio_and_a_smoke_test_writes_nothing(tmp_path
     result = harness.publish("error", "e", harness.Target(1e-5, at_least=False), {"e": [2.0]}, "", chosen.results)
     assert (result["ratio"], result["verdict"], chosen.repeats) == (2.0, "short", 1)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_result_of_another_kind_of_machine_stands_beside_the_first(tmp_path, monkeypatch):
+    runs, target = {"ours": [2.0], "rival": [1.0]}, harness.Target(2.0)
+    for vectors in ("AVX-512", "AVX2", "AVX2"):
+        monkeypatch.setattr(harness, "vectors", lambda *_, vectors=vectors: vectors)
+        monkeypatch.setattr(harness, "gpus", list)
+        harness.publish("loading", "rows", target, runs, "rows/s", tmp_path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["loading.avx-512.json", "loading.avx2.json"]
+    assert [result["machine"]["vectors"] for result in table.read(tmp_path)] == ["AVX-512", "AVX2"]
+
+
+def test_the_vectors_are_the_widest_that_all_sides_may_use():
+    assert harness.vectors("flags : sse avx2 avx512f", {}) == "AVX-512"
+    assert harness.vectors("flags : sse avx2", {}) == "AVX2"
+    chosen = harness.ISA_CHOICE | {"XLA_FLAGS": "--xla_dump_to=x --xla_cpu_max_isa=AVX2"}
+    assert harness.vectors("flags : sse avx2 avx512f", chosen) == "AVX2 by choice"
+    assert harness.vectors("flags : sse avx2 avx512f", chosen | {"ONEDNN_MAX_CPU_ISA": ""}) == "AVX-512"
+    assert harness.kind({"gpus": [], "vectors": "AVX2 by choice"}) == "avx2-by-choice"
+    assert harness.kind({"gpus": ["NVIDIA H100"], "vectors": "AVX2"}) == "nvidia-h100"
 
 
 def counting_side(turn, first):
@@ -87,11 +108,11 @@ def test_the_table_has_a_row_a_result():
         "name": "loading", "measure": "rows", "ratio": 12.345, "verdict": "pass", "passes": 10.0, "stretch": 50.0,
         "at_least": True, "unit": "rows/s", "command": "python -m x",
         "sides": {"ours": {"median": 123456.0}, "rival": {"median": 0.5}},
-        "machine": {"processor": "P", "cores": 2, "gpus": [], "python": "3.11"}, "versions": {"numpy": "2"},
-        "commit": "abc",
+        "machine": {"processor": "P", "vectors": "AVX2", "cores": 2, "gpus": [], "python": "3.11"},
+        "versions": {"numpy": "2"}, "commit": "abc",
     }  # fmt: skip
     lines = table.markdown([result, result | {"name": "seeking", "at_least": False, "stretch": None}]).split("\n")
-    assert lines[2] == "| rows | 123,456 rows/s | 0.5 rows/s | **12.3** | ≥ 10 / ≥ 50 | pass | `python -m x` |"
+    assert lines[2] == "| rows | 123,456 rows/s | 0.5 rows/s | **12.3** | ≥ 10 / ≥ 50 | pass | AVX2 | `python -m x` |"
     assert "| ≤ 10 |" in lines[3]
     assert lines[-1] == "`loading`, `seeking`: 2 cores of P; Python 3.11, numpy 2; commit abc."
 
