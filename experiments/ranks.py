@@ -124,7 +124,8 @@ def read(file: pathlib.Path) -> Ranks:
     if not file.exists():
         raise MelError(f"There are no ranks at {file}.")
     with np.load(file) as arrays:
-        columns = {name: arrays[f"{name}_names"][arrays[name]] for name in COLUMNS}
+        names = [name.removesuffix("_names") for name in arrays.files if name.endswith("_names")]
+        columns = {name: arrays[f"{name}_names"][arrays[name]] for name in names}
         return Ranks(str(arrays["mentions"]), columns, dict(zip(arrays["systems"].tolist(), arrays["ranks"])))
 
 
