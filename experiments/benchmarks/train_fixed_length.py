@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     chosen = options(flags, argv)
     if chosen.workdir:
         flags.error(f"--workdir={chosen.workdir} has texts of its own lengths: leave it out.")
-    measure = "training, all texts 64 tokens, against sentence-transformers"
+    measure = "all texts 64 tokens, against sentence-transformers"
     return compare("train_fixed_length", measure, TARGET, spec_of(chosen, fixed=True), chosen)
 
 

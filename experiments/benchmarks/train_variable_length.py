@@ -24,7 +24,7 @@ TARGET = Target(passes=2.0, stretch=3.5)
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     chosen = options(training_flags(__doc__), argv)
-    measure = "training, variable length, against sentence-transformers"
+    measure = "variable length, against sentence-transformers"
     return compare("train_variable_length", measure, TARGET, workload.spec_of(chosen), chosen)
 
 
@@ -44,6 +44,7 @@ def compare(name: str, measure: str, target: Target, spec: Spec, chosen: argpars
         sides = {"ours": ours, f"sentence-transformers, {best}": (sentence_side, spec, folder, best)}
         runs = in_turn(sides, chosen.repeats)
     details = workload.facts(spec, runs) | {"rival_sweep_seconds": seconds, "compact": chosen.compact}
+    name, measure = f"{name}_{spec.batch_size}", f"training, {spec.batch_size} mentions, {measure}"
     return publish(name, measure, target, rates(spec, runs), "real tokens/s", chosen.results, details)
 
 
