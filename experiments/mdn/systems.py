@@ -3,7 +3,7 @@
 Each working directory holds what mel-run-rounds made of one seed, all of the same data and recipe.
 The first is tabulated in full. What is evaluated already is not evaluated again.
 
-  python -m experiments.mdn.systems --workdir=W,W1
+  python -m experiments.mdn.systems --workdir=W,W1 --clusters=pages.tsv
 """
 
 from __future__ import annotations
@@ -46,10 +46,11 @@ STAGES = {"prepare": "preparing data", "train": "training", "mine": "mining", "e
 GROUPS = {"all": "o", "ambiguous": "s", "unseen": "D"}  # with its marker in the plot
 
 
-def evaluate_all(work: Workdir, rounds: Sequence[Report]) -> None:
+def evaluate_all(work: Workdir, rounds: Sequence[Report], clusters: str = "") -> None:
     """Publishes a report of every system that needs no training of its own, compared with the last round."""
     last = rounds[-1]
-    shared = {"workdir": str(work.path), "dataset": last["dataset"], "against": (ALIAS_TABLE, last["name"])}
+    against = ALIAS_TABLE, last["name"]
+    shared = {"workdir": str(work.path), "dataset": last["dataset"], "clusters": clusters, "against": against}
     for name, own in (BASELINES | ENCODERS).items():
         logging.info("%s: %s", work.path, name)
         config = EvaluationConfig(name=name, **shared, system=SystemConfig(**{"round": last["round"]} | own))
@@ -115,8 +116,13 @@ def draw(seeds: Sequence[Sequence[Report]], alias_table: Report, path: pathlib.P
         figure.legend(loc="outside right center", frameon=False)
 
 
-def tabulate(works: Sequence[Workdir], readme: pathlib.Path) -> None:
+def tabulate(works: Sequence[Workdir], readme: pathlib.Path, clusters: str = "") -> None:
     """Evaluates what is not evaluated yet, and writes the results section of a page and rounds.svg beside it.
+
+    Args:
+      works: a working directory a seed.
+      readme: the page.
+      clusters: file of what is drawn together, as --clusters of mel-run-rounds.
 
     Raises:
       MelError: a working directory has no finished round, or other data or rounds than the first.
@@ -130,7 +136,7 @@ def tabulate(works: Sequence[Workdir], readme: pathlib.Path) -> None:
         if open_report(work.report(ALIAS_TABLE)) != alias_table or len(found) != len(names):
             raise MelError(f"{work.path} has other data or another number of rounds than {first.path}.")
     for work, found in zip(works, rounds):
-        evaluate_all(work, found)
+        evaluate_all(work, found, clusters)
     shown = [ALIAS_TABLE, *BASELINES, *names, *ENCODERS]
     reports, differences = differences_to_first([read_compared(first.report(name)) for name in shown])
     of_seeds = {name: [open_report(work.report(name)) for work in works] for name in (names[-1], *ENCODERS)}
@@ -144,8 +150,9 @@ def tabulate(works: Sequence[Workdir], readme: pathlib.Path) -> None:
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--workdir", required=True, help="of each seed, separated by commas")
-    works = [Workdir(path) for path in options.parse_args().workdir.split(",")]
-    tabulate(works, EXPERIMENT / "README.md")
+    options.add_argument("--clusters", default="", help="which documents are drawn together, as the rounds had it")
+    chosen = options.parse_args()
+    tabulate([Workdir(path) for path in chosen.workdir.split(",")], EXPERIMENT / "README.md", chosen.clusters)
 
 
 if __name__ == "__main__":
