@@ -33,10 +33,11 @@ from experiments import programs
 from mel.artifacts import Workdir, exists, write_text
 from mel.progress import Progress, duration
 from mel.types import MelError
+from mel.workdir import METRICS
 
 MADE_WITH = "made_with.json"  # the flags of a run, and the recipe they name
 SHARED = ("kb", "alias_table", "mentions", "tokens", "cache")
-LARGE = ("checkpoint", "embeddings", "index", "negatives", "training/checkpoints", "training/tensorboard")
+LARGE = ("embeddings", "index", "negatives", "training/checkpoints", "training/tensorboard")
 
 
 class Run(NamedTuple):
@@ -157,6 +158,11 @@ def tidy(path: pathlib.Path) -> None:
     for folder in sorted((path / "rounds").glob("*")):
         for name in LARGE:
             shutil.rmtree(folder / name, ignore_errors=True)
+        for part in (folder / "checkpoint").glob("*"):
+            if part.is_dir():
+                shutil.rmtree(part)
+            elif part.name != METRICS:
+                part.unlink()
 
 
 def parser_of_runs(description: str | None, required: bool = False) -> argparse.ArgumentParser:

@@ -138,6 +138,14 @@ class TestGrid:
         assert [path.name for path in tmp_path.iterdir()] == ["in_batch"]
         assert not exists(Workdir(tmp_path / "in_batch/seed-5").report("round-0"))
 
+    def test_of_a_finished_run_the_metrics_stay_and_the_weights_go(self, tmp_path):
+        checkpoint = Workdir(tmp_path).round(0).checkpoint
+        for name in ("manifest.json", "metrics.jsonl", "params/0"):
+            (checkpoint / name).parent.mkdir(parents=True, exist_ok=True)
+            (checkpoint / name).write_text("")
+        run_grid.tidy(tmp_path)
+        assert [path.name for path in checkpoint.iterdir()] == ["metrics.jsonl"] and not exists(checkpoint)
+
     def test_mistakes_end_in_one_sentence(self, prepared, tmp_path):
         command = [sys.executable, "-m", "experiments.run_grid", "experiments/transfer", f"--workdir={tmp_path}"]
         for more, sentence in (((), "holds no prepared data"), (("--batchsize=3",), "Did you mean: batch_size")):
