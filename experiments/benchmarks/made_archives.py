@@ -229,7 +229,7 @@ def _text(length: int, entities: int, generator: np.random.Generator) -> tuple[n
     linked = (entities ** generator.random(mentions + unknown + found)).astype(int) - 1  # Zipf's law, about
     starts = generator.choice(max(1, length - 3), min(len(linked), max(1, length - 3)), replace=False).tolist()
     links = []
-    for n, (start, entity) in enumerate(zip(starts, linked.tolist())):
+    for n, (start, entity) in enumerate(zip(starts, linked.tolist(), strict=False)):
         name = title_of(entity)
         link = {"start": start, "end": start + len(name), "origin": "wiki", "title": title(entity)}
         if n < mentions + unknown:
@@ -245,7 +245,7 @@ def _text(length: int, entities: int, generator: np.random.Generator) -> tuple[n
 
 
 def write_vocabulary(folder: pathlib.Path) -> pathlib.Path:
-    """Writes a tokenizer: a vocab.txt of the most frequent words and of pieces of all others: some three pieces for two words."""
+    """Writes a tokenizer: a vocab.txt of the most frequent words and of pieces of all others."""
     strings, pieces = words()[0], [*SYLLABLES, *"abcdefghijklmnopqrstuvwxyzé.,"]
     whole = [*strings[:20_000], *pieces, *(piece.capitalize() for piece in SYLLABLES)]
     lines = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *whole, *(f"##{piece}" for piece in pieces)]

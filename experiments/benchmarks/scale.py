@@ -1,9 +1,9 @@
-"""What it takes to prepare archives of any size: made up, prepared at some sizes, and laws fitted to what was measured.
+"""What it takes to prepare archives of any size: some are made up and prepared, and laws fitted to what was measured.
 
-  python -m experiments.benchmarks.scale                  # pages: MB of xz a second and core, the parent's share, memory
-  python -m experiments.benchmarks.scale --thin           # records of a label and a description
-  python -m experiments.benchmarks.scale --make=FOLDER --megabytes 100     # archives alone, to try anything else on
-  python -m experiments.benchmarks.scale --day            # the table of BUILD.md, from the laws in results/*.json
+  python -m experiments.benchmarks.scale           # pages: MB of xz a second of a core, the parent's share, memory
+  python -m experiments.benchmarks.scale --thin    # records of a label and a description
+  python -m experiments.benchmarks.scale --make=FOLDER --megabytes 100    # an archive alone, to try anything else on
+  python -m experiments.benchmarks.scale --day     # the table of BUILD.md, from the laws in results/*.json
 
 It first prints what a page has beside what the genuine ones in --samples have, and says where they differ by more than
 a fifth. Then it makes archives of three sizes, prepares each in processes of their own, opens what was published, and
@@ -128,8 +128,8 @@ def measure(kind: str, sizes: Sequence[float], chosen: argparse.Namespace) -> di
         folder = chosen.folder or pathlib.Path(temporary.enter_context(tempfile.TemporaryDirectory()))
         folder.mkdir(parents=True, exist_ok=True)
         found = [prepared(folder, making, chosen.workers) for making in makings]
-        # For what a worker holds: the middle size again in one part.
-        found_whole = prepared(folder, middle._replace(parts=1), chosen.workers)
+        # For what a worker holds: the middle size again in two parts.
+        found_whole = prepared(folder, middle._replace(parts=min(2, middle.parts)), chosen.workers)
     laws = laws_of(kind, found, found_whole)
     print("\n".join(shown(kind, laws)))
     return published(kind, found, laws, chosen)
@@ -216,7 +216,9 @@ def published(
     }
     kept = {"laws": laws, "sizes": list(found), "workers": chosen.workers}
     if kind == "pages":
-        details["MB/s a core of the largest, by the clock"] = found[-1]["megabytes"] / found[-1]["seconds"] / chosen.workers
+        details["MB/s a core of the largest, by the clock"] = (
+            found[-1]["megabytes"] / found[-1]["seconds"] / chosen.workers
+        )
         values = {"ours": [1 / seconds_each]}
         measure = "preparation, MB of xz of pages a second of a core, all passes"
         return publish("scale_pages", measure, PAGES, values, "MB/s", chosen.results, details | kept)
