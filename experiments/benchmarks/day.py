@@ -2,9 +2,9 @@
 
     python -m experiments.benchmarks.scale --day
 
-Every figure is a law of `results/*.json`, or of the page that is named, applied to the sizes of `CORPORA`; a stage whose
-law nobody measured has no figure. Hours of preparation are the clock's on `CORES` cores: seconds of the workers by the
-cores, and those of the parent. Exact search is taken to be as much faster as there are more cores.
+Every figure is a law of `results/*.json`, or of the page that is named, applied to the sizes of `CORPORA`. A stage
+whose law nobody measured has no figure. Hours of preparation are the clock's on `CORES` cores: seconds of the workers
+by the cores, and those of the parent. Exact search is taken to be as much faster as there are more cores.
 """
 
 from __future__ import annotations

@@ -84,7 +84,9 @@ def tasks(chosen: argparse.Namespace, training: Training) -> dict[str, Callable[
     found: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
         "ours, variable length": lambda: training.ours("variable"),
         "exact search": lambda: search(chosen),
-        f"{SENTENCES}, variable length": lambda: training.rival("variable", SENTENCES, "gpu_sentences", VARIABLE),
+        f"{SENTENCES}, variable length": lambda: training.rival(
+            "variable", SENTENCES, "gpu_sentence_transformers", VARIABLE
+        ),
         f"{PYTORCH}, variable length": lambda: training.rival("variable", PYTORCH, "gpu_pytorch_loop", LOOP),
         "ours, 64 tokens": lambda: training.ours("fixed"),
         f"{SENTENCES}, 64 tokens": lambda: training.rival("fixed", SENTENCES, "gpu_fixed_length", FIXED),

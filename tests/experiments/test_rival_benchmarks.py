@@ -224,6 +224,6 @@ def test_everything_asked_of_a_gpu_runs_on_a_cpu_too(capsys):
         pytest.importorskip(package, reason="what training is compared with needs the extra `bench`")
     results = gpu.main(["--quick"])
     assert list(results) == [
-        "gpu_roofline", "gpu_search", "gpu_sentences", "gpu_pytorch_loop", "gpu_fixed_length",
+        "gpu_roofline", "gpu_search", "gpu_sentence_transformers", "gpu_pytorch_loop", "gpu_fixed_length",
     ]  # fmt: skip
     assert "Left out" not in capsys.readouterr().out
