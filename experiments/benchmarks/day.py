@@ -17,11 +17,11 @@ from experiments.benchmarks import made_archives
 from experiments.benchmarks.harness import RESULTS
 from experiments.benchmarks.table import read as read_results
 from mel.reports.report import table
+from mel.shards.archives import ArchivesConfig
 
 CORES = 16
 DIMENSION, LAYERS = 384, 12
 BATCH, STEPS_A_ROUND, ROUNDS, EVALUATED = 2_688, 10_000, 10, 2_000  # experiments/mewsli9/run_rounds.flags
-MERGE_GB, BYTES_A_ROW = 2 * 2**30 / 1e9, 22  # --merge_memory, and what merging holds of each row beside it
 GPU_MENTIONS, GPU_PAGE = 3_150, "`experiments/mdn_pretrained/README.md`"
 HEADER = "stage", "law", "hours, 9", "53", "GB of memory, 9", "53", "GB of disk, 9", "53", "measured by"
 UNKNOWN = "not measured"
@@ -63,6 +63,7 @@ class Preparation:
 
     def __init__(self, pages: Mapping[str, Any], thin: Mapping[str, Any]):
         self._pages, self._thin = pages["details"]["laws"], thin["details"]["laws"]
+        self._merge_gb = ArchivesConfig().merge_memory - thin["details"]["merge_memory"]  # more than was measured with
 
     def each(self, name: str) -> tuple[float, float]:
         """What each MB of pages takes, and each thin record; nothing where noise made it less than that."""
@@ -87,6 +88,11 @@ class Preparation:
         """What a worker holds that reads a part of so many MB."""
         fixed, each = self._pages["worker_mb"]
         return (fixed + each * part) / 1e3
+
+    def merging_gb(self, corpus: Corpus) -> float:
+        """What the parent holds that merges so many records with its usual memory."""
+        fixed, each = self._thin["parent_mb"]
+        return (fixed + each * corpus.records) / 1e3 + self._merge_gb * 2**30 / 1e9
 
     def law(self, *names: str) -> str:
         """The law of what is in all of these, in words."""
@@ -138,7 +144,7 @@ def preparation(laws: Preparation) -> Iterator[Stage]:
                 by)  # fmt: skip
     yield Stage("merging knowledge base and alias table", laws.law(*both[1]),
                 lambda corpus: laws.hours("merging", corpus),
-                lambda corpus: MERGE_GB + BYTES_A_ROW * corpus.records / 1e9,
+                laws.merging_gb,
                 lambda corpus: (laws.of("kb_mb", corpus) + laws.of("alias_table_mb", corpus)) / 1e3, by)  # fmt: skip
     yield Stage("token rows of entities", laws.law(*both[2]), lambda corpus: laws.hours("entity rows", corpus),
                 None, lambda corpus: laws.of("tokens_mb", corpus) / 1e3, by)  # fmt: skip

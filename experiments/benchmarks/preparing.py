@@ -13,17 +13,16 @@ READING, MERGING, ENTITIES, MENTIONS = STAGES = ("reading", "merging", "entity r
 
 
 def prepare_side(
-    turn: Callable[[dict[str, Any]], None], damuel: str, workdir: str, tokenizer: str, language: str, workers: int
+    turn: Callable[[dict[str, Any]], None], damuel: str, workdir: str, tokenizer: str, settings: dict[str, Any]
 ) -> None:
-    """A side of `harness.child` that prepares one language and tells what that took."""
+    """A side of `harness.child` that prepares and tells what that took; `settings` are those of `ArchivesConfig`."""
     from mel.artifacts import Workdir, open_artifact
     from mel.corpora.redirects import Redirects
     from mel.shards.archives import Archives, ArchivesConfig
     from mel.shards.blocks import WindowsConfig
     from mel.shards.preparation import prepare_all
 
-    work, config = Workdir(workdir), ArchivesConfig(damuel=damuel, languages=(language,), workers=workers)
-    archives = Archives.find(config, Redirects())
+    work, archives = Workdir(workdir), Archives.find(ArchivesConfig(damuel=damuel, **settings), Redirects())
     clock = StageClock(work.units)
     start = clock.now()
     with clock.watching():

@@ -8,8 +8,9 @@
 It first prints what a page has beside what the genuine ones in --samples have, and says where they differ by more than
 a fifth. Then it makes archives of three sizes, prepares each in processes of their own, opens what was published, and
 prints for each stage a law: seconds of all cores, or MB, as so much at all events and so much for each MB of xz (of
-pages) or each record (thin ones). What a page or record takes on a larger machine is that, by its cores, but for the
-parent's part. Archives in --folder are made once; otherwise all is made in a temporary folder.
+pages) or each record (thin ones). Merging is given little memory (--merge_memory), so that it works in pieces here as
+it does with its usual 2 GiB where there are forty times as many records. Archives in --folder are made once; otherwise
+all is made in a temporary folder.
 """
 
 from __future__ import annotations
@@ -33,11 +34,13 @@ from experiments.benchmarks.memory_watch import MemoryWatch, anonymous_mb
 from experiments.benchmarks.preparing import STAGES, prepare_side
 from experiments.programs import ROOT, launch
 from mel.reports.report import table
+from mel.shards.archives import ArchivesConfig
 
 PAGES, THIN = Target(passes=1.2), Target(passes=4.0, at_least=False)
 LIKE, MANY_ROWS = 0.2, 20_000_000
 SAMPLES = ROOT.parent / "shared" / "data" / "samples" / "damuel"
 COMPARED_PAGES, LOOKED_UP = 200, 1_000
+SMALL_MERGE = 0.05  # GiB, so that merging is cut into pieces as it is where there are many times as many records
 LANGUAGE = "es"
 SIZES = {"pages": ([3.0, 9.0, 27.0], 1.5), "thin": ([20_000.0, 80_000.0, 320_000.0], 0.35)}
 QUICK = {"pages": ([0.03, 0.06], 0.03), "thin": ([300.0, 600.0], 0.01)}
@@ -72,6 +75,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any] | None:
     flags.add_argument("--folder", type=pathlib.Path, help="where archives are made and kept")
     flags.add_argument("--make", type=pathlib.Path, help="make an archive of the first size here, and nothing else")
     flags.add_argument("--day", action="store_true", help="print what all stages take for 9 and for 53 languages")
+    flags.add_argument("--merge_memory", type=float, default=SMALL_MERGE, help="GiB that merging may take")
     flags.add_argument("--workers", type=int, default=os.cpu_count(), help="processes that prepare")
     flags.add_argument("--samples", type=pathlib.Path, default=SAMPLES, help="folder of genuine parts")
     flags.add_argument("--seed", type=int, default=0)
@@ -127,15 +131,16 @@ def measure(kind: str, sizes: Sequence[float], chosen: argparse.Namespace) -> di
     with contextlib.ExitStack() as temporary:
         folder = chosen.folder or pathlib.Path(temporary.enter_context(tempfile.TemporaryDirectory()))
         folder.mkdir(parents=True, exist_ok=True)
-        found = [prepared(folder, making, chosen.workers) for making in makings]
+        settings = {"languages": (LANGUAGE,), "workers": chosen.workers, "merge_memory": chosen.merge_memory}
+        found = [prepared(folder, making, settings) for making in makings]
         # For what a worker holds: the middle size again in two parts.
-        found_whole = prepared(folder, middle._replace(parts=min(2, middle.parts)), chosen.workers)
+        found_whole = prepared(folder, middle._replace(parts=min(2, middle.parts)), settings)
     laws = laws_of(kind, found, found_whole)
     print("\n".join(shown(kind, laws)))
     return published(kind, found, laws, chosen)
 
 
-def prepared(folder: pathlib.Path, making: Making, workers: int) -> dict[str, Any]:
+def prepared(folder: pathlib.Path, making: Making, settings: dict[str, Any]) -> dict[str, Any]:
     """What it took to prepare an archive, and to open what was published then."""
     archive = folder / "-".join(map(str, making))
     if not list(archive.glob("*.tar")):
@@ -144,11 +149,11 @@ def prepared(folder: pathlib.Path, making: Making, workers: int) -> dict[str, An
     with tempfile.TemporaryDirectory(dir=folder) as work:
         tokenizer = made_archives.write_vocabulary(pathlib.Path(work) / "tokenizer")
         run = f"{work}/run"
-        with MemoryWatch() as watch, child(prepare_side, str(archive), run, str(tokenizer), LANGUAGE, workers) as turn:
+        with MemoryWatch() as watch, child(prepare_side, str(archive), run, str(tokenizer), settings) as turn:
             took = turn().value
         with child(open_side, run) as turn:
             took |= turn().value
-    took |= {"workers at once": workers, "parts": making.parts, "part_mb": took["megabytes"] / making.parts}
+    took |= {"parts": making.parts, "part_mb": took["megabytes"] / making.parts}
     took |= {"parent_mb": watch.parent, "worker_mb": watch.worker, "all_mb": watch.all}
     print(
         f"{took['megabytes']:.2f} MB in {making.parts} parts, {took['rows']:,} rows, {took['mentions']:,} mentions: "
@@ -214,7 +219,7 @@ def published(
         "parent's share of the largest": found[-1]["parent"] / cpu(found[-1]),
         "most memory, largest ÷ smallest": found[-1]["all_mb"] / found[0]["all_mb"],
     }
-    kept = {"laws": laws, "sizes": list(found), "workers": chosen.workers}
+    kept = {"laws": laws, "sizes": list(found), "workers": chosen.workers, "merge_memory": chosen.merge_memory}
     if kind == "pages":
         details["MB/s a core of the largest, by the clock"] = (
             found[-1]["megabytes"] / found[-1]["seconds"] / chosen.workers
@@ -223,8 +228,8 @@ def published(
         measure = "preparation, MB of xz of pages a second of a core, all passes"
         return publish("scale_pages", measure, PAGES, values, "MB/s", chosen.results, details | kept)
     details["records a second of a core"] = 1 / seconds_each
-    gigabytes = {"ours": [laws["all_mb"].at(MANY_ROWS) / 1024]}
-    measure = f"preparation, most memory of {MANY_ROWS:,} thin records, by the law of fewer"
+    gigabytes = {"ours": [laws["parent_mb"].at(MANY_ROWS) / 1024 - chosen.merge_memory + ArchivesConfig().merge_memory]}
+    measure = f"merging {MANY_ROWS:,} thin records, most memory by the law of fewer"
     return publish("scale_thin", measure, THIN, gigabytes, "GiB", chosen.results, details | kept)
 
 

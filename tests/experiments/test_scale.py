@@ -145,12 +145,14 @@ def test_a_day_is_the_laws_applied_to_the_sizes():
     pages = ZERO | {"reading, parent": (9.0, 0.01), "reading, workers": (9.0, 0.32), "worker_mb": (40.0, 2.0)}
     pages |= {"mentions": (0.0, 2000.0), "mentions, parent": (1.0, 0.02), "kb_mb": (0.0, 0.5)}
     thin = ZERO | {"reading, workers": (5.0, 16e-6), "kb_mb": (0.0, 1e-3), "reading, parent": (1.0, -1.0)}
-    laws = day.Preparation({"details": {"laws": pages}}, {"details": {"laws": thin}})
+    thin |= {"parent_mb": (100.0, 2e-5)}
+    laws = day.Preparation({"details": {"laws": pages}}, {"details": {"laws": thin, "merge_memory": 0.5}})
     corpus = day.Corpus(6_040, 1e6, 36e6, 30)  # pages alone
     assert corpus.pages == pytest.approx(1e6)
     assert laws.hours("reading", corpus) == pytest.approx(6_040 * (0.01 + 0.32 / 16) / 3600)
     assert laws.mention_hours(corpus) == pytest.approx(0.1)  # 10 µs each
     assert laws.worker_gb(30) == pytest.approx(0.1)
+    assert laws.merging_gb(corpus) == pytest.approx(0.1 + 0.02 + 1.5 * 1.073741824)
     corpus = day.Corpus(6_040 + 17.3, 2e6, 36e6, 30)  # and a million thin records
     assert corpus.pages == pytest.approx(1e6)
     assert laws.of("kb_mb", corpus) == pytest.approx(3_020 + 1_000)
