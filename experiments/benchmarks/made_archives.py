@@ -14,6 +14,7 @@ import json
 import lzma
 import pathlib
 import statistics
+import string
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -246,7 +247,7 @@ def _text(length: int, entities: int, generator: np.random.Generator) -> tuple[n
 
 def write_vocabulary(folder: pathlib.Path) -> pathlib.Path:
     """Writes a tokenizer: a vocab.txt of the most frequent words and of pieces of all others."""
-    strings, pieces = words()[0], [*SYLLABLES, *"abcdefghijklmnopqrstuvwxyzé.,"]
+    strings, pieces = words()[0], [*SYLLABLES, *string.ascii_letters, *"éÉ.,"]
     whole = [*strings[:20_000], *pieces, *(piece.capitalize() for piece in SYLLABLES)]
     lines = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *whole, *(f"##{piece}" for piece in pieces)]
     folder.mkdir(parents=True, exist_ok=True)

@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any] | None:
     flags.add_argument("--records", type=float, nargs="+", help="sizes in thin records")
     flags.add_argument("--part_megabytes", type=float, help="size of a part")
     flags.add_argument("--folder", type=pathlib.Path, help="where archives are made and kept")
-    flags.add_argument("--make", type=pathlib.Path, help="make an archive of the first size here, and nothing else")
+    flags.add_argument("--make", type=pathlib.Path, help="make an archive and a tokenizer here, and nothing else")
     flags.add_argument("--day", action="store_true", help="print what all stages take for 9 and for 53 languages")
     flags.add_argument("--merge_memory", type=float, default=SMALL_MERGE, help="GiB that merging may take")
     flags.add_argument("--workers", type=int, default=os.cpu_count(), help="processes that prepare")
@@ -87,8 +87,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any] | None:
     sizes = (chosen.records if kind == "thin" else chosen.megabytes) or sizes
     chosen.part_megabytes = chosen.part_megabytes or part
     if chosen.make:
-        chosen.make.mkdir(parents=True, exist_ok=True)
-        return print(made_archives.write_archive(chosen.make, making_of(kind, sizes[0], chosen)))
+        return make(chosen.make, making_of(kind, sizes[0], chosen))
     compare(chosen.samples, 20 if chosen.quick else COMPARED_PAGES)
     return measure(kind, sizes, chosen)
 
@@ -100,6 +99,13 @@ def making_of(kind: str, size: float, chosen: argparse.Namespace) -> Making:
         # One page, for nothing can be trained on an archive without mentions.
         return Making(LANGUAGE, 1, int(size), max(1, round(size / part_records)), chosen.seed)
     return Making.of(LANGUAGE, size, part_megabytes=chosen.part_megabytes, seed=chosen.seed)
+
+
+def make(folder: pathlib.Path, making: Making) -> None:
+    """Makes an archive and a tokenizer that knows its words; prints the command that prepares a workdir of them."""
+    tokenizer = made_archives.write_vocabulary(folder / "tokenizer")
+    made_archives.write_archive(folder, making)
+    print(f"mel-prepare-data --workdir=RUN --damuel={folder} --languages={making.language} --tokenizer={tokenizer}")
 
 
 def compare(samples: pathlib.Path, pages: int) -> list[str]:

@@ -9,7 +9,8 @@ import pytest
 
 from experiments.benchmarks import day, harness, made_archives, memory_watch, scale
 from experiments.benchmarks.made_archives import Making, Measures
-from mel.corpora.archives import list_parts
+from experiments.programs import parse
+from mel.corpora.archives import find_archive, list_parts
 from mel.corpora.damuel import read_pages
 from mel.corpora.malformed import Malformed
 from mel.text.foreign import read_tokenizer
@@ -97,10 +98,20 @@ def test_pages_take_the_megabytes_that_are_asked_for():
     assert len(made_archives._part(0, making)) == pytest.approx(0.12e6, rel=0.35)  # few pages pack less
 
 
+def test_an_archive_is_made_with_the_command_that_prepares_it(tmp_path, capsys):
+    scale.main(["--records", "30", f"--make={tmp_path}", "--seed=5"])
+    said = capsys.readouterr().out.split()
+    assert said[0] == "mel-prepare-data" and f"--damuel={tmp_path}" in said
+    config = parse("prepare_data", said[1:])
+    assert read_tokenizer(config.windows.tokenizer).facts()["vocab_size"] > 20_000
+    parts = list_parts(find_archive(config.archives.damuel, "es"))
+    assert sum(1 for part in parts for _ in read_pages(part, "es", Malformed(0))) == 31
+
+
 def test_the_made_vocabulary_knows_every_word_in_a_few_pieces(tmp_path):
     tokenizer = read_tokenizer(made_archives.write_vocabulary(tmp_path))
     text = made_archives._said(range(2, 60_000, 600))
-    row = tokenizer.rows([MarkedText(text, Span(0, 1))], 512)[0]
+    row = tokenizer.rows([MarkedText(text, Span(0, len(text)))], 512)[0]
     assert tokenizer.count_unknown([row])[0] == 0
     assert 100 < len(row) < 400
 
