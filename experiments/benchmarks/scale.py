@@ -9,7 +9,7 @@ It first prints what a page has beside what the genuine ones in --samples have, 
 a fifth. Then it makes archives of three sizes, prepares each in processes of their own, opens what was published, and
 prints for each stage a law: seconds of all cores, or MB, as so much at all events and so much for each MB of xz (of
 pages) or each record (thin ones). Merging is given little memory (--merge_memory), so that it works in pieces here as
-it does with its usual 2 GiB where there are forty times as many records. Archives in --folder are made once; otherwise
+it does with its usual 2 GiB where there are 200 times as many records. Archives in --folder are made once; otherwise
 all is made in a temporary folder.
 """
 
@@ -40,7 +40,7 @@ PAGES, THIN = Target(passes=1.2), Target(passes=4.0, at_least=False)
 LIKE, MANY_ROWS = 0.2, 20_000_000
 SAMPLES = ROOT.parent / "shared" / "data" / "samples" / "damuel"
 COMPARED_PAGES, LOOKED_UP = 200, 1_000
-SMALL_MERGE = 0.05  # GiB, so that merging is cut into pieces as it is where there are many times as many records
+SMALL_MERGE = 0.01  # GiB, so that merging is cut into pieces as it is where there are many times as many records
 LANGUAGE = "es"
 SIZES = {"pages": ([3.0, 9.0, 27.0], 1.5), "thin": ([20_000.0, 80_000.0, 320_000.0], 0.35)}
 QUICK = {"pages": ([0.03, 0.06], 0.03), "thin": ([300.0, 600.0], 0.01)}

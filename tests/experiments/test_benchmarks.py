@@ -238,7 +238,8 @@ def test_large_tables_are_sorted_and_every_step_is_measured(tmp_path):
 def test_the_memory_of_a_step_is_told_with_states_kept_and_without(capsys):
     result = step_memory.main(["--quick"])
     assert set(result["details"]) == {"MB at 4", "MB at 8", "MB at 4, states kept", "MB at 8, states kept", "layers"}
-    assert result["ratio"] >= 1
+    small, large = (result["details"][f"MB at {size}"] for size in (4, 8))
+    assert result["ratio"] == pytest.approx((large - small) / (large + small)) and result["ratio"] > 0
     assert capsys.readouterr().out.count("MB beside the gradients") == 4
 
 
