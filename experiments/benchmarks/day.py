@@ -117,16 +117,28 @@ def stages(results: Mapping[str, Mapping[str, Any]]) -> Iterator[Stage]:
     """All of them, in the order in which they run."""
     yield Stage("archives", "as published", None, None, lambda corpus: corpus.megabytes / 1e3, "")
     if {"scale_pages", "scale_thin"} <= results.keys():
-        yield from preparation(Preparation(results["scale_pages"], results["scale_thin"]))
-        yield from opening(results["scale_thin"]["details"])
-    passes = "one pass over all mentions"
-    yield Stage(f"training, {passes}", f"{GPU_MENTIONS:,} mentions/s on one H200, {LAYERS} × {DIMENSION}",
-                lambda corpus: corpus.mentions / GPU_MENTIONS / 3600, None, None, GPU_PAGE)  # fmt: skip
+        prepared = list(preparation(Preparation(results["scale_pages"], results["scale_thin"])))
+        yield from [*prepared, together("preparation, all of it", prepared)]
+        yield opening(results["scale_thin"]["details"])
+    law = f"{GPU_MENTIONS:,} mentions/s on one H200, {LAYERS} × {DIMENSION}"
+    yield Stage("training, one pass over all mentions", law, lambda corpus: corpus.mentions / GPU_MENTIONS / 3600,
+                None, None, GPU_PAGE)  # fmt: skip
     trained = BATCH * STEPS_A_ROUND * ROUNDS
     yield Stage(f"training, {ROUNDS} rounds of {STEPS_A_ROUND:,} × {BATCH:,}", "the same",
                 lambda corpus: trained / GPU_MENTIONS / 3600, None, None, GPU_PAGE)  # fmt: skip
     yield Stage("encoding all entities and a round's mentions, on a GPU", UNKNOWN, None, None, embeddings_gb, "")
     yield from searching(results)
+    yield evaluating(results)
+
+
+def together(name: str, some: Sequence[Stage]) -> Stage:
+    """One after the other: hours and disk add up, and memory is that of the stage that takes most."""
+
+    def values(quantity: str, corpus: Corpus) -> list[float]:
+        return [measured(corpus) for stage in some if (measured := getattr(stage, quantity)) is not None]
+
+    return Stage(name, "", lambda corpus: sum(values("hours", corpus)), lambda corpus: max(values("memory", corpus)),
+                 lambda corpus: sum(values("disk", corpus)), "")  # fmt: skip
 
 
 def embeddings_gb(corpus: Corpus) -> float:
@@ -147,19 +159,32 @@ def preparation(laws: Preparation) -> Iterator[Stage]:
                 laws.merging_gb,
                 lambda corpus: (laws.of("kb_mb", corpus) + laws.of("alias_table_mb", corpus)) / 1e3, by)  # fmt: skip
     yield Stage("token rows of entities", laws.law(*both[2]), lambda corpus: laws.hours("entity rows", corpus),
-                None, lambda corpus: laws.of("tokens_mb", corpus) / 1e3, by)  # fmt: skip
-    each_mention = laws.each("mentions, parent")[0] / laws.each("mentions")[0]
-    yield Stage("mentions and their rows", f"{1e6 * each_mention:.3g} µs a mention, in the parent", laws.mention_hours,
-                None, lambda corpus: laws.each("mentions_mb")[0] / laws.each("mentions")[0] * corpus.mentions / 1e3,
-                pages[0])  # fmt: skip
+                None, None, by)  # fmt: skip
+    mentions = laws.each("mentions")[0]
+
+    def disk(corpus: Corpus) -> float:
+        return (laws.each("mentions_mb")[0] / mentions * corpus.mentions + laws.of("tokens_mb", corpus)) / 1e3
+
+    law = f"{1e6 * laws.each('mentions, parent')[0] / mentions:.3g} µs a mention, in the parent"
+    yield Stage("mentions and their token rows", law, laws.mention_hours, None, disk, pages[0])
 
 
-def opening(details: Mapping[str, Any]) -> Iterator[Stage]:
+def opening(details: Mapping[str, Any]) -> Stage:
     """Mapping the tables of the largest workdir that was prepared."""
     largest = details["sizes"][-1]
     law = f"{largest['opening']:.2g} s and {largest['opening_mb']:.2g} MB at {largest['rows']:,} rows as at fewer"
-    yield Stage("opening knowledge base and alias table", law, lambda corpus: largest["opening"] / 3600,
-                lambda corpus: largest["opening_mb"] / 1e3, None, "`scale --thin`")  # fmt: skip
+    return Stage("opening knowledge base and alias table", law, lambda corpus: largest["opening"] / 3600,
+                 lambda corpus: largest["opening_mb"] / 1e3, None, "`scale --thin`")  # fmt: skip
+
+
+def evaluating(results: Mapping[str, Mapping[str, Any]]) -> Stage:
+    """What an evaluation does beside encoding and searching, taken to be proportional to the rows."""
+    name, by = f"evaluation of {EVALUATED:,} mentions, beside encoding and search", "`large_tables`"
+    if not (found := results.get("large_tables")):
+        return Stage(name, UNKNOWN, None, None, None, by)
+    rows, seconds = found["details"]["rows"], found["ratio"]
+    law = f"{seconds:.2g} s and {found['details']['anonymous memory, MB']:.3g} MB at {rows:,} rows"
+    return Stage(name, law, lambda corpus: seconds / rows * corpus.records / 3600, None, None, by)
 
 
 def searching(results: Mapping[str, Mapping[str, Any]]) -> Iterator[Stage]:
@@ -190,4 +215,4 @@ def _shown(quantity: Quantity, corpus: Corpus) -> str:
     if quantity is None:
         return "–"
     value = quantity(corpus)
-    return f"{value:,.0f}" if value >= 100 else f"{value:.2g}"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2g}" if value >= 0.01 else "< 0.01"
