@@ -107,10 +107,12 @@ def read(folder: pathlib.Path | None) -> dict[str, dict[str, Any]]:
 
 def markdown(results: Mapping[str, Mapping[str, Any]]) -> str:
     """The table, and what it is computed from."""
-    lines = table(HEADER, map(_row, stages(results)))
-    sizes = " and ".join(f"{each.megabytes / 1e3:,.0f} GB of archives, {each.records / 1e6:,.0f} million records and "
-                         f"{each.mentions / 1e6:,.0f} million mentions" for each in CORPORA)  # fmt: skip
-    return "\n".join([*lines, "", f"Nine languages and all 53 are {sizes}; {CORES} cores, one GPU."])
+    sizes = [
+        f"- {names}: {each.megabytes / 1e3:,.0f} GB of archives, {each.records / 1e6:,.0f} million records, "
+        f"{each.mentions / 1e6:,.0f} million mentions; {CORES} cores, one GPU."
+        for names, each in zip(("Nine languages", "All 53"), CORPORA, strict=True)
+    ]
+    return "\n".join([*table(HEADER, map(_row, stages(results))), "", *sizes])
 
 
 def stages(results: Mapping[str, Mapping[str, Any]]) -> Iterator[Stage]:
