@@ -1,5 +1,6 @@
 """The arithmetic of the benchmarks, and what their workload promises; no rival is started."""
 
+import contextlib
 import importlib
 import json
 import os
@@ -243,21 +244,22 @@ def test_the_memory_of_a_step_is_told_with_states_kept_and_without(capsys):
     assert capsys.readouterr().out.count("MB beside the gradients") == 4
 
 
-def idle_side(turn, *_):
-    while True:
-        turn()
+@contextlib.contextmanager
+def child_that_does_nothing(side, *_, **__):
+    """Of `harness.child`; sentence-transformers fails."""
 
+    def run():
+        if side is gpu.sentence_side:
+            raise RuntimeError("sentence_side ended with exit code 1 in its turn.")
+        return harness.Run(1.0, 1.0, None)
 
-def failing_side(turn, *_):
-    raise ValueError("a failure on purpose")
+    yield run
 
 
 @pytest.fixture
 def gpu_sides(monkeypatch):
-    """Sides of the GPU's script that do nothing; one rival fails."""
-    monkeypatch.setattr(gpu.workload, "our_side", idle_side)
-    monkeypatch.setattr(gpu, "sentence_side", failing_side)
-    monkeypatch.setattr(gpu, "pytorch_side", idle_side)
+    """The GPU's script, whose sides do nothing; one rival fails."""
+    monkeypatch.setattr(gpu, "child", child_that_does_nothing)
     monkeypatch.setattr(gpu.Training, "_folder", lambda self, length: "")
     monkeypatch.setattr(gpu, "search", lambda chosen: iter(()))
     monkeypatch.setattr(gpu, "roofline", lambda *_: {"name": "gpu_roofline"})

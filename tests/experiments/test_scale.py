@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from experiments.benchmarks import day, harness, made_archives, memory_watch, scale
+from experiments.benchmarks import day, harness, made_archives, memory_watch, preparing, scale
 from experiments.benchmarks.made_archives import Making, Measures
 from experiments.programs import parse
 from mel.corpora.archives import find_archive, list_parts
@@ -133,6 +133,23 @@ def test_the_memory_of_a_child_is_watched():
     assert 150 < watch.parent < 300 and watch.worker == 0 and watch.all >= watch.parent
 
 
+def test_a_preparation_tells_what_each_stage_took(tmp_path):
+    archive = made_archives.write_archive(tmp_path, MAKING._replace(parts=1), workers=1)
+    tokenizer, told = made_archives.write_vocabulary(tmp_path / "tokenizer"), []
+    settings = {"languages": ("es",), "workers": 1}
+    preparing.prepare_side(told.append, str(tmp_path), str(tmp_path / "run"), str(tokenizer), settings)
+    scale.open_side(told.append, str(tmp_path / "run"))
+    (took, opened) = told
+    assert took["rows"] == 17 and took["mentions"] > 50 and took["workers"] == 0
+    assert 0 < took["megabytes"] < archive.stat().st_size / 1e6
+    assert list(took["stages"]) == ["reading", "merging", "entity rows", "mentions"]
+    assert 0 < sum(stage[1] for stage in took["stages"].values()) <= took["parent"]
+    assert 0 < sum(stage[0] for stage in took["stages"].values()) <= took["seconds"]
+    assert took["units_mb"] > 0 and set(took["disk_mb"]) == {"kb", "alias_table", "mentions", "tokens"}
+    assert opened["opening"] > 0
+
+
+@pytest.mark.slow
 def test_a_smoke_test_measures_every_stage_and_writes_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(harness, "RESULTS", tmp_path)
     result = scale.main(["--quick", "--workers=1", f"--samples={tmp_path}"])
