@@ -22,6 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments.benchmarks.harness import Target, child, options, parser, publish
+from experiments.benchmarks.memory_watch import anonymous_mb
 from experiments.programs import launch
 from mel.corpora.alias_columns import AliasTableWriter
 from mel.corpora.alias_table import AliasTable
@@ -151,12 +152,6 @@ def evaluate(turn: Callable[[dict[str, Took]], None], folder: pathlib.Path, rows
         queries_QD = np.zeros((len(forms), DIMENSION), np.float32)
         step("cosines", lambda: best_cosines(queries_QD, mention_P, entity_P, embeddings_ED, kb))
         turn(steps)
-
-
-def anonymous_mb() -> float:
-    """The memory of this process that is no mapped file."""
-    status = pathlib.Path("/proc/self/status").read_text("utf-8")
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon:")) / 1024
 
 
 if __name__ == "__main__":

@@ -144,7 +144,7 @@ def pytorch_side(turn: Callable[..., None], spec: Spec, folder: str, chunk_token
         for layer in model.encoder.layer:
             layer.compile(dynamic=False)
     source = workload.source_of(workload.make_work(spec), spec, chunk_tokens or 2048)
-    layouts = source.plan()
+    layouts = source.plan(most_widths=spec.widths)
 
     def encode(tokens_NL):
         # A padding text looks at its first token, because a softmax over nothing is not a number.

@@ -24,7 +24,7 @@ import numpy as np
 
 from experiments.benchmarks.harness import Run, child
 from mel.encoder.config import EncoderConfig
-from mel.shards.batches import BatchSource
+from mel.shards.batches import MOST_WIDTHS, BatchSource
 from mel.shards.datasets import RowSet
 from mel.shards.negatives import Negatives
 from mel.shards.rows import TokenRows
@@ -49,6 +49,7 @@ class Spec:
       tiny: for smoke tests.
       steps_a_turn: how many steps are timed together; more than one where a step is so short that waking a
         side would count, as on a GPU.
+      widths: how many widths of texts are compiled into a step at the most.
     """
 
     batch_size: int = 256
@@ -58,6 +59,7 @@ class Spec:
     tiny: bool = False
     seed: int = 0
     steps_a_turn: int = 1
+    widths: int = MOST_WIDTHS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -255,7 +257,7 @@ def our_step(work: Work, spec: Spec, folder: str, ours: Ours):
         params, more["compact_id_V"] = vocabulary.compact(params), vocabulary.compact_id_V
     chunk_tokens = tokens_at_once() if ours.chunk_tokens is None else ours.chunk_tokens or ALL_TOKENS
     source = source_of(work, spec, chunk_tokens, **more)
-    layouts = source.plan()
+    layouts = source.plan(most_widths=spec.widths)
     compute = choose_compute("auto", encoder.hidden_size // encoder.num_heads)
     compute = compute if ours.keep_states else dataclasses.replace(compute, kept_bytes=0)
     config, total_steps = OptimizerConfig(learning_rate=LEARNING_RATE), 1000

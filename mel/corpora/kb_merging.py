@@ -19,7 +19,7 @@ from mel.corpora.columns import ColumnWriter, read_bytes, read_column
 from mel.corpora.kb import BY_ID, BY_TITLE, COLUMNS, FILE, IDS, TITLES
 from mel.corpora.shapes import COLUMNS as SHAPES
 from mel.corpora.sorting import chunks, cuts_of, pieces_of, write_sorted
-from mel.corpora.strings import Strings, StringsWriter, hash_files, hash_of
+from mel.corpora.strings import STRINGS_AT_ONCE, Strings, StringsWriter, hash_files, hash_of
 from mel.corpora.surveys import DESCRIBED, LEVELS, NAMED, PAGE, Ids, Numbers, Survey, SurveyWriter
 from mel.types import NIL_ID, EntityId, MelError
 
@@ -101,8 +101,8 @@ def write_ids(folder: pathlib.Path, scratch: pathlib.Path, numbers: Numbers, mem
 
     add([NIL_ID])
     qids_Q = numbers.qids_Q
-    for some in chunks(len(qids_Q)):
-        add([f"Q{number}" for number in qids_Q[some].tolist()])
+    for start in range(0, len(qids_Q), STRINGS_AT_ONCE):
+        add([f"Q{number}" for number in qids_Q[start : start + STRINGS_AT_ONCE].tolist()])
     add(numbers.others)
     strings.close()
     hashes.close()

@@ -122,12 +122,13 @@ class BatchSource:
                 return self._fill(layout, mention_rows_B, entity_rows_c, slots)
         raise ValueError("the last layout must hold any batch")
 
-    def plan(self, first: int = 0, last: int | None = None) -> tuple[Layout, Layout]:
+    def plan(self, first: int = 0, last: int | None = None, most_widths: int = MOST_WIDTHS) -> tuple[Layout, Layout]:
         """A layout for nearly every batch, measured on sampled ones, and one that holds any batch.
 
         Args:
           first, last: the batches that will be asked for are first .. last - 1. They are sampled where the mentions of
             others may have no negatives; else batches from 0 on are, whichever will be asked for.
+          most_widths: of the texts; each is compiled into the step, and fewer mean more padding.
         """
         if self._all_drawn:
             first, last = 0, None
@@ -138,7 +139,7 @@ class BatchSource:
             sampled.append(self._lengths(mention_rows_B, entity_rows_c))
             candidates.append(len(entity_rows_c))
         longest = max(int(rows.lengths_N.max()) for rows in (self.mentions.rows, self.entities.rows))
-        widths = best_widths(np.concatenate(sampled), longest)
+        widths = best_widths(np.concatenate(sampled), longest, most_widths)
         negatives = 0 if self.negatives is None else self.negatives.per_mention
         most = min(self.batch_size * (1 + negatives), len(self.entities))
         columns = min(most, int(max(candidates) * HEADROOM) + 1)

@@ -141,7 +141,7 @@ class Units:
     """
 
     def __init__(self, reading: Callable[[], Reading], make_all: MakeAll | None = None):
-        self._reading, self._make_all = reading, make_all or _make_here
+        self._reading, self._make_all = reading, make_all or make_here
         self._made: Reading | None = None
 
     def read(self, malformed: Malformed | None = None) -> Iterator[Unit]:
@@ -176,7 +176,7 @@ class Units:
         progress.close()
 
 
-def _make_here(reading: Reading, items: Sequence[Item]) -> Iterator[None]:
+def make_here(reading: Reading, items: Sequence[Item]) -> Iterator[None]:
     return map_in_order(functools.partial(make_unit, reading=reading), items, reading.archives.config.workers)
 
 

@@ -1,5 +1,6 @@
 """The arithmetic of the benchmarks, and what their workload promises; no rival is started."""
 
+import contextlib
 import importlib
 import json
 import os
@@ -7,13 +8,24 @@ import os
 import numpy as np
 import pytest
 
-from experiments.benchmarks import gradients, harness, large_tables, random_reads, table, training_rivals, workload
+from experiments.benchmarks import (
+    gpu,
+    gradients,
+    harness,
+    large_tables,
+    random_reads,
+    step_memory,
+    table,
+    training_rivals,
+    workload,
+)
 from mel.shards.datasets import RowSet
 from mel.shards.rows import TokenRows
 from mel.types import Batch
 
 SCRIPTS = (
     "train_variable_length", "train_fixed_length", "pytorch_loop", "chunking", "memory", "gradients", "vocabulary",
+    "exact_search", "step_memory", "gpu", "scale",
 )  # fmt: skip
 TINY = workload.Spec(batch_size=16, tiny=True)
 
@@ -242,3 +254,51 @@ def test_large_tables_are_sorted_and_every_step_is_measured(tmp_path):
     with pytest.raises(StopIteration) as stopped:
         large_tables.evaluate(stop, tmp_path, 500)
     assert len(stopped.value.value) == 9 and all(took.megabytes > 1 for took in stopped.value.value.values())
+
+
+@pytest.mark.slow
+def test_the_memory_of_a_step_is_told_with_states_kept_and_without(capsys):
+    result = step_memory.main(["--quick"])
+    assert set(result["details"]) == {"MB at 4", "MB at 8", "MB at 4, states kept", "MB at 8, states kept", "layers"}
+    small, large = (result["details"][f"MB at {size}"] for size in (4, 8))
+    assert result["ratio"] == pytest.approx((large - small) / (large + small)) and result["ratio"] > 0
+    assert capsys.readouterr().out.count("MB beside the gradients") == 4
+
+
+@contextlib.contextmanager
+def child_that_does_nothing(side, *_, **__):
+    """Of `harness.child`; sentence-transformers fails."""
+
+    def run():
+        if side is gpu.sentence_side:
+            raise RuntimeError("sentence_side ended with exit code 1 in its turn.")
+        return harness.Run(1.0, 1.0, None)
+
+    yield run
+
+
+@pytest.fixture
+def gpu_sides(monkeypatch):
+    """The GPU's script, whose sides do nothing; one rival fails."""
+    monkeypatch.setattr(gpu, "child", child_that_does_nothing)
+    monkeypatch.setattr(gpu.Training, "_folder", lambda self, length: "")
+    monkeypatch.setattr(gpu, "search", lambda chosen: iter(()))
+    monkeypatch.setattr(gpu, "roofline", lambda *_: {"name": "gpu_roofline"})
+
+
+@pytest.mark.usefixtures("gpu_sides")
+def test_each_side_on_a_gpu_is_told_as_it_comes_and_one_that_fails_is_left_out(capsys):
+    results = gpu.main(["--quick"])
+    assert list(results) == ["gpu_roofline", "gpu_pytorch_loop"]
+    said = [line.split(":")[0] for line in capsys.readouterr().out.splitlines() if not line.startswith("  ")]
+    assert said == [
+        "ours, variable", "Left out, sentence-transformers, plain, variable length",
+        "PyTorch, one graph, layers compiled, variable", "gpu_pytorch_loop", "ours, fixed",
+        "Left out, sentence-transformers, plain, 64 tokens",
+    ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("gpu_sides")
+def test_after_its_budget_no_side_is_begun(capsys):
+    assert gpu.main(["--quick", "--budget=0"]) == {}
+    assert capsys.readouterr().out.count("Not begun, for --budget=0 seconds have passed") == 6

@@ -8,7 +8,9 @@ import pytest
 
 from experiments.benchmarks import (
     compile_cache,
+    exact_search,
     exported_model,
+    gpu,
     harness,
     loader,
     mined_bytes,
@@ -206,3 +208,22 @@ def test_the_clock_of_a_start_runs_to_its_first_step(tmp_path, monkeypatch):
     monkeypatch.setattr(compile_cache, "command", lambda *_: [sys.executable, "-c", "exit(3)"])
     with pytest.raises(MelError, match="ended before step 1"):
         compile_cache.seconds_to_step_1(Workdir(tmp_path), ())
+
+
+@pytest.mark.slow
+def test_exact_search_finds_what_faiss_finds(capsys):
+    pytest.importorskip("faiss", reason="what exact search is compared with needs the extra `bench`")
+    result = exact_search.main(["--quick"])
+    assert result["details"]["neighbours alike"] >= exact_search.LEAST_ALIKE
+    assert list(result["sides"]) == ["ours", "faiss Flat"]
+
+
+@pytest.mark.slow
+def test_everything_asked_of_a_gpu_runs_on_a_cpu_too(capsys):
+    for package in ("torch", "datasets", "sentence_transformers"):
+        pytest.importorskip(package, reason="what training is compared with needs the extra `bench`")
+    results = gpu.main(["--quick"])
+    assert list(results) == [
+        "gpu_roofline", "gpu_search", "gpu_sentence_transformers", "gpu_pytorch_loop", "gpu_fixed_length",
+    ]  # fmt: skip
+    assert "Left out" not in capsys.readouterr().out
