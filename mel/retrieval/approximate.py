@@ -8,17 +8,19 @@ import math
 import pathlib
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from absl import logging
 
-from mel.retrieval.exact import ExactIndex
+from mel.cost import peak_memory_mb
+from mel.retrieval.best import keys_of, rows_and_scores
 from mel.retrieval.vectors import as_queries, check_finite
 from mel.types import MelError
 
-RECALL_DEPTH = 10
-RECALL_SAMPLE = 500
+NEIGHBOURS = 10  # of a search that does not say how many
+REORDERED = 2.5  # times as many as are asked for are scored again: at twice, one in fifty of the nearest is lost
+ROUNDING = 1e-5  # of a score, by which two ways to compute it may differ
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,8 +31,9 @@ class ScannSettings:
       brute_force_below: with fewer rows there is no tree, and the search is exact.
       leaves: about 2 sqrt(N) by default.
       leaves_to_search: 100 by default, at most a tenth; doubled until `least_recall` is reached.
-      reorder: how many of the best are scored again without quantisation.
-      least_recall: of the ten nearest, over a sample of rows.
+      reorder: how many of the best are scored again without quantisation, at least.
+      least_recall: of the rows nearest to a sample of queries.
+      rows_a_shard: rows in one tree at most; 0 for as many as memory allows.
     """
 
     brute_force_below: int = 20_000
@@ -40,13 +43,13 @@ class ScannSettings:
     dimensions_per_block: int = 2
     anisotropic_threshold: float = 0.2
     least_recall: float = 0.98
+    rows_a_shard: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
 class ScannIndex:
-    """Neighbours with a measured recall; with no leaves it is brute force, and exact.
+    """One tree, the neighbours of which have a measured recall; with no leaves it is brute force, and exact.
 
-    Building takes about 3.5 times the memory of the vectors: 75 GB for 28 million of 192 dimensions.
     It is not reproducible, so an index is published once and not rebuilt.
     """
 
@@ -71,20 +74,19 @@ class ScannIndex:
             needed = max(self.leaves_to_search, -(-4 * depth * self.leaves // self.num_rows))
             options = {
                 "leaves_to_search": min(needed, self.leaves),
-                "pre_reorder_num_neighbors": max(self.reorder, depth),
+                "pre_reorder_num_neighbors": min(max(self.reorder, round(REORDERED * depth)), self.num_rows),
             }
         found_Qk, similarities_Qk = self.searcher.search_batched_parallel(
             queries_QD, final_num_neighbors=depth, **options
         )
-        # What ScaNN does not find it returns as row 0 with similarity NaN.
-        missing_Qk = np.isnan(similarities_Qk)
-        rows_Qk[:, :depth] = np.where(missing_Qk, -1, found_Qk.astype(np.int64))
-        scores_Qk[:, :depth] = np.where(missing_Qk, -np.inf, similarities_Qk)
+        # What ScaNN does not find it returns as row 0 with similarity NaN; equal scores it returns in any order.
+        keys_Qk = np.where(np.isnan(similarities_Qk), 0, keys_of(found_Qk, similarities_Qk)).astype(np.uint64)
+        rows_Qk[:, :depth], scores_Qk[:, :depth] = rows_and_scores(np.sort(keys_Qk, axis=1)[:, ::-1])
         return rows_Qk, scores_Qk
 
     def serialize(self, folder: pathlib.Path) -> dict[str, int]:
         """Writes the index into `folder` and returns what `load` needs besides."""
-        folder.mkdir()
+        folder.mkdir(parents=True)
         self.searcher.serialize(str(folder), relative_path=True)
         return {"leaves": self.leaves, "leaves_to_search": self.leaves_to_search, "reorder": self.reorder}
 
@@ -102,7 +104,7 @@ def build(embeddings_ND: np.ndarray, settings: ScannSettings) -> ScannIndex:
     """
     check_finite(embeddings_ND, "embeddings")
     num_rows, dimension = embeddings_ND.shape
-    builder: Any = _scann().builder(embeddings_ND, RECALL_DEPTH, "dot_product")
+    builder: Any = _scann().builder(embeddings_ND, NEIGHBOURS, "dot_product")
     if num_rows < settings.brute_force_below:
         return ScannIndex(builder.score_brute_force().build(), num_rows, dimension, 0, 0, 0)
     leaves = settings.leaves or round(2 * math.sqrt(num_rows))
@@ -116,24 +118,83 @@ def build(embeddings_ND: np.ndarray, settings: ScannSettings) -> ScannIndex:
     return ScannIndex(searcher, num_rows, dimension, leaves, leaves_to_search, settings.reorder)
 
 
-def tune(index: ScannIndex, embeddings_ND: np.ndarray, least_recall: float) -> tuple[ScannIndex, float]:
-    """Doubles the leaves to search until the recall suffices or all are searched; returns both.
+def tune(
+    index: ScannIndex, queries_QD: np.ndarray, nearest_Qk: np.ndarray, least_recall: float
+) -> tuple[ScannIndex, np.ndarray]:
+    """Doubles the leaves to search until the recall suffices or all are searched.
 
     Vectors without structure, as of an encoder before training, need many leaves.
+
+    Args:
+      index: what is tuned.
+      queries_QD: what it is tried with.
+      nearest_Qk: the scores of the rows that are nearest to each, best first.
+      least_recall: of these rows.
+
+    Returns:
+      the index, and the scores of what it finds.
     """
-    sample = np.linspace(0, len(embeddings_ND) - 1, RECALL_SAMPLE).astype(np.int64)
-    queries_QD = embeddings_ND[sample]
-    depth = min(RECALL_DEPTH, len(embeddings_ND))
-    _, true_Qk = ExactIndex(embeddings_ND).search(queries_QD, depth)
+    depth = nearest_Qk.shape[1]
     while True:
         _, scores_Qk = index.search(queries_QD, depth)
-        # By score: of rows with equal embeddings either may be found.
-        recall = float(np.mean(scores_Qk >= true_Qk[:, -1:] - 1e-5))
+        recall = share_found(scores_Qk, nearest_Qk)
         searched = f"{index.leaves_to_search} of {index.leaves} leaves" if index.leaves else "all rows"
         logging.info("ScaNN: recall@%d is %.4f with %s searched.", depth, recall, searched)
         if recall >= least_recall or index.leaves_to_search == index.leaves:
-            return index, recall
+            return index, scores_Qk
         index = dataclasses.replace(index, leaves_to_search=min(index.leaves, 2 * index.leaves_to_search))
+
+
+def share_found(scores_Qk: np.ndarray, nearest_Qk: np.ndarray) -> float:
+    """The recall of what was found, by its scores: of rows with equal embeddings either may be found.
+
+    Args:
+      scores_Qk: of what was found for each query.
+      nearest_Qk: of the rows that are nearest to it, best first.
+    """
+    return float(np.mean(scores_Qk >= nearest_Qk[:, -1:] - ROUNDING))
+
+
+class Tree(NamedTuple):
+    """A tree to be built, in a process of its own.
+
+    Attributes:
+      embeddings: the file of all embeddings.
+      first, end: the rows that are in it.
+      settings: how.
+      queries_QD, nearest_Qk: see `tune`.
+      folder: what it is written into.
+    """
+
+    embeddings: pathlib.Path
+    first: int
+    end: int
+    settings: ScannSettings
+    queries_QD: np.ndarray
+    nearest_Qk: np.ndarray
+    folder: pathlib.Path
+
+
+class Built(NamedTuple):
+    """What became of a tree.
+
+    Attributes:
+      facts: what `ScannIndex.load` needs besides its files.
+      scores_Qk: of what it finds for the queries.
+      peak_mb: the most memory that its process ever had; 0 where it had none of its own.
+    """
+
+    facts: dict[str, int]
+    scores_Qk: np.ndarray
+    peak_mb: int
+
+
+def build_tree(tree: Tree) -> Built:
+    """Builds a tree, tunes it and writes it."""
+    embeddings_nD = np.asarray(np.load(tree.embeddings, mmap_mode="r"))[tree.first : tree.end]
+    index = build(embeddings_nD, tree.settings)
+    index, scores_Qk = tune(index, tree.queries_QD, tree.nearest_Qk, tree.settings.least_recall)
+    return Built(index.serialize(tree.folder), scores_Qk, peak_memory_mb())
 
 
 @functools.cache
