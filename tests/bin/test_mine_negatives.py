@@ -270,3 +270,22 @@ def test_what_was_removed_is_made_again_for_whom_needs_it_and_a_report_needs_not
     evaluate.main(asked)
     assert exists(work.round(START).entity_embeddings)
     assert read_manifest(work.report("start"), "").digest == before
+
+
+def test_scann_tells_how_much_of_what_is_nearest_to_the_mined_mentions_it_finds(begun):
+    work = begun()
+    facts = read_manifest(mined(work, index="scann", rows_a_shard=30), "").facts
+    rows = open_artifact(work.entity_tokens, "tokens").facts["rows"]
+    assert facts["index_recall"] == {
+        "entities": {"queries": 24, "kind": "mined mentions", "depth": min(rows, 64), "recall": 1.0}
+    }
+    index = open_artifact(work.round(START).index, "index").facts
+    assert len(index["shards"]) == -(-rows // 30) and index["recall"]["kind"] == "training mentions"
+    assert index["recall"]["depth"] == min(rows, 100)
+    exact = begun("exact")
+    assert "index_recall" not in read_manifest(mined(exact), "").facts
+    assert open_negatives(mined(work, index="scann"), training_rows(work)[0]).rows_nK.tobytes() == (
+        open_negatives(mined(exact), training_rows(exact)[0]).rows_nK.tobytes()
+    )
+    with pytest.raises(MelError, match="--rows_a_shard=-1 must not be below 0"):
+        mined(begun("refused"), rows_a_shard=-1)
