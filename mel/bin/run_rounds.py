@@ -3,6 +3,7 @@
 Each stage is what its own binary does, with the same flags: mel-train, mel-mine-negatives and
 mel-evaluate. What is published is skipped, so the same command goes on after any crash and ends
 with the same report. The last report compares the alias table and all rounds, as a table and as a page.
+Mining searches as --index says, and evaluation as --evaluation_index does; both use one index where both are ScaNN's.
 On several machines (see mel-train) all train, and the first one does the rest.
 
 Example:

@@ -181,6 +181,8 @@ def _shard(
             draft.path / SCANN / _name(number),
         )  # fmt: skip
         built = _built(tree)
+        found = stated(probes, built.scores_Qk, nearest_Qk)
+        logging.info("ScaNN: recall@%d is %.4f, %s", found["depth"], found["recall"], built.facts)
         np.save(draft / SCORES, np.stack([nearest_Qk, built.scores_Qk]))
         draft.facts = {"made": made, "shard": {"rows": end - first} | built.facts, "peak_mb": built.peak_mb}
     return open_artifact(path, KIND)
