@@ -30,7 +30,8 @@ class ScannSettings:
     Attributes:
       brute_force_below: with fewer rows there is no tree, and the search is exact.
       leaves: about 2 sqrt(N) by default.
-      leaves_to_search: 100 by default, at most a tenth; doubled until `least_recall` is reached.
+      leaves_to_search: 100 by default, at most a tenth, of one tree, and as much work in all of several; doubled until
+        `least_recall` is reached.
       reorder: how many of the best are scored again without quantisation, at least.
       least_recall: of the rows nearest to a sample of queries.
       rows_a_shard: rows in one tree at most; 0 for as many as memory allows.
@@ -96,8 +97,13 @@ class ScannIndex:
         return cls(_scann().load_searcher(str(folder)), num_rows, dimension, **settings)
 
 
-def build(embeddings_ND: np.ndarray, settings: ScannSettings) -> ScannIndex:
-    """Builds an index over float32 embeddings.
+def build(embeddings_ND: np.ndarray, settings: ScannSettings, shards: int = 1) -> ScannIndex:
+    """Builds a tree over float32 embeddings.
+
+    Args:
+      embeddings_ND: its rows.
+      settings: how.
+      shards: how many trees like it are searched beside it, itself included.
 
     Raises:
       MelError: an embedding is not finite (ScaNN would end the process), or ScaNN is not installed.
@@ -108,7 +114,9 @@ def build(embeddings_ND: np.ndarray, settings: ScannSettings) -> ScannIndex:
     if num_rows < settings.brute_force_below:
         return ScannIndex(builder.score_brute_force().build(), num_rows, dimension, 0, 0, 0)
     leaves = settings.leaves or round(2 * math.sqrt(num_rows))
-    leaves_to_search = min(leaves, settings.leaves_to_search or min(100, max(1, leaves // 10)))
+    # A leaf of a tree of N rows has sqrt(N) / 2, so that many trees of N / s have as many in sqrt(s) times the leaves.
+    usual = max(1, round(min(100, max(1, leaves // 10)) / math.sqrt(shards)))
+    leaves_to_search = min(leaves, settings.leaves_to_search or usual)
     searcher = (
         builder.tree(leaves, leaves_to_search, training_sample_size=min(num_rows, 100 * leaves))
         .score_ah(settings.dimensions_per_block, anisotropic_quantization_threshold=settings.anisotropic_threshold)
@@ -119,29 +127,32 @@ def build(embeddings_ND: np.ndarray, settings: ScannSettings) -> ScannIndex:
 
 
 def tune(
-    index: ScannIndex, queries_QD: np.ndarray, nearest_Qk: np.ndarray, least_recall: float
+    index: ScannIndex, queries_QD: np.ndarray, nearest_Qk: np.ndarray, least_recall: float, shards: int = 1
 ) -> tuple[ScannIndex, np.ndarray]:
     """Doubles the leaves to search until the recall suffices or all are searched.
 
-    Vectors without structure, as of an encoder before training, need many leaves.
+    Vectors without structure, as of an encoder before training, need many leaves. Of several trees each has a part of
+    what is nearest, so it is tuned at twice the depth of that part.
 
     Args:
       index: what is tuned.
       queries_QD: what it is tried with.
       nearest_Qk: the scores of the rows that are nearest to each, best first.
       least_recall: of these rows.
+      shards: see `build`.
 
     Returns:
-      the index, and the scores of what it finds.
+      the index, and the scores of the k rows that it finds.
     """
     depth = nearest_Qk.shape[1]
+    tuned_at = min(depth, -(-2 * depth // shards))
     while True:
-        _, scores_Qk = index.search(queries_QD, depth)
-        recall = share_found(scores_Qk, nearest_Qk)
+        _, scores_Qk = index.search(queries_QD, tuned_at)
+        recall = share_found(scores_Qk, nearest_Qk[:, :tuned_at])
         searched = f"{index.leaves_to_search} of {index.leaves} leaves" if index.leaves else "all rows"
-        logging.info("ScaNN: recall@%d is %.4f with %s searched.", depth, recall, searched)
+        logging.info("ScaNN: recall@%d is %.4f with %s searched.", tuned_at, recall, searched)
         if recall >= least_recall or index.leaves_to_search == index.leaves:
-            return index, scores_Qk
+            return index, scores_Qk if tuned_at == depth else index.search(queries_QD, depth)[1]
         index = dataclasses.replace(index, leaves_to_search=min(index.leaves, 2 * index.leaves_to_search))
 
 
@@ -164,6 +175,7 @@ class Tree(NamedTuple):
       settings: how.
       queries_QD, nearest_Qk: see `tune`.
       folder: what it is written into.
+      shards: see `build`.
     """
 
     embeddings: pathlib.Path
@@ -173,6 +185,7 @@ class Tree(NamedTuple):
     queries_QD: np.ndarray
     nearest_Qk: np.ndarray
     folder: pathlib.Path
+    shards: int = 1
 
 
 class Built(NamedTuple):
@@ -192,8 +205,8 @@ class Built(NamedTuple):
 def build_tree(tree: Tree) -> Built:
     """Builds a tree, tunes it and writes it."""
     embeddings_nD = np.asarray(np.load(tree.embeddings, mmap_mode="r"))[tree.first : tree.end]
-    index = build(embeddings_nD, tree.settings)
-    index, scores_Qk = tune(index, tree.queries_QD, tree.nearest_Qk, tree.settings.least_recall)
+    index = build(embeddings_nD, tree.settings, tree.shards)
+    index, scores_Qk = tune(index, tree.queries_QD, tree.nearest_Qk, tree.settings.least_recall, tree.shards)
     return Built(index.serialize(tree.folder), scores_Qk, peak_memory_mb())
 
 

@@ -178,7 +178,7 @@ def _shard(
         nearest_Qk = nearest_scores(embeddings_ND[first:end], probes.queries_QD, DEPTH)
         tree = Tree(
             embeddings / EMBEDDINGS, first, end, settings, probes.queries_QD, nearest_Qk,
-            draft.path / SCANN / _name(number),
+            draft.path / SCANN / _name(number), -(-len(embeddings_ND) // most),
         )  # fmt: skip
         built = _built(tree)
         found = stated(probes, built.scores_Qk, nearest_Qk)

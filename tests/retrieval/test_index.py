@@ -209,6 +209,23 @@ class TestScann:
         assert same.leaves_to_search == 1 and share_found(poor, nearest_Qk) < 0.9
         assert tuned.leaves_to_search > 8 and share_found(good, nearest_Qk) >= 0.9
 
+    def test_a_tree_among_four_is_searched_half_as_deep_and_tuned_at_its_part(self, monkeypatch):
+        vectors_ND, settings = clustered_vectors(4000, 16), ScannSettings(brute_force_below=16, leaves=64)
+        alone, among = build(vectors_ND, settings), build(vectors_ND, settings, shards=4)
+        assert (alone.leaves_to_search, among.leaves_to_search) == (6, 3)
+        asked, search = [], ScannIndex.search
+
+        def told(self, queries_QD, k):
+            asked.append(k)
+            return search(self, queries_QD, k)
+
+        monkeypatch.setattr(ScannIndex, "search", told)
+        nearest_Qk = nearest_scores(vectors_ND, vectors_ND[::100], 20)
+        assert tune(among, vectors_ND[::100], nearest_Qk, 0.0, shards=4)[1].shape == (40, 20)
+        assert asked == [10, 20]
+        tune(alone, vectors_ND[::100], nearest_Qk, 0.0)
+        assert asked == [10, 20, 20]
+
     def test_states_its_settings(self, publish_vectors, tmp_path):
         artifact = publish_index(tmp_path / "index", "scann", publish_vectors(unit_vectors(200, 8)), SMALL_TREE)
         assert artifact.facts["shards"] == [{"rows": 200, "leaves": 5, "leaves_to_search": 5, "reorder": 50}]
