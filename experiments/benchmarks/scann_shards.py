@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     details: dict[str, Any] = {}
     for side, measured in found.items():
         a_row, fixed = law(plan.rows, [each["peak_mb"] for each in measured])
-        details |= {f"bytes a row, {side}": a_row, f"times the vectors, {side}": a_row / RAW_BYTES}
+        details |= {f"bytes a row, {side}": round(a_row), f"times the vectors, {side}": round(a_row / RAW_BYTES, 2)}
         details |= {f"MB without rows, {side}": fixed, f"recall@{K}, {side}": measured[-1]["recall"], side: measured}
     peaks = {side: [measured[-1]["peak_mb"]] for side, measured in found.items()}
     measure = f"peak memory of building ScaNN over {plan.rows[-1]:,} × {DIMENSION}, in shards ÷ one tree"
@@ -103,7 +103,7 @@ def published(turn: Callable[[Any], None], folder: pathlib.Path, plan: Plan, row
 def law(rows: Sequence[int], peaks_mb: Sequence[float]) -> tuple[float, float]:
     """Bytes a row and megabytes without rows, of the line through the peaks."""
     slope, fixed = np.polyfit(np.asarray(rows, float), np.asarray(peaks_mb, float), 1)
-    return float(slope * 1e6), float(fixed)
+    return float(slope) * 1e6, float(fixed)
 
 
 if __name__ == "__main__":

@@ -167,7 +167,7 @@ def _shard(
     settings: ScannSettings, probes: Probes,
 ) -> Artifact:  # fmt: skip
     """The published shard over some rows, built where it is not there; `rows` are its first, its end, and the most."""
-    path, (first, end, most) = folder / f"{number:05d}", rows
+    path, (first, end, most) = folder / _name(number), rows
     made_with = dataclasses.asdict(dataclasses.replace(settings, rows_a_shard=most))
     asked = hashlib.sha256(np.ascontiguousarray(probes.queries_QD).tobytes()).hexdigest()
     made = {"first": first, "end": end, "settings": made_with, "probes": asked}
@@ -213,11 +213,10 @@ def _open(path: pathlib.Path, embeddings: Artifact, made: Mapping[str, Any]) -> 
 def _begun_with(folder: pathlib.Path, embeddings: Artifact) -> int:
     """How many rows a shard had at most in a command that was ended; 0 where there was none over these embeddings."""
     try:
-        return open_artifact(folder / f"{0:05d}", KIND, {"embeddings": embeddings}, reads=()).facts["made"]["settings"][
-            "rows_a_shard"
-        ]
+        first = open_artifact(folder / _name(0), KIND, {"embeddings": embeddings}, reads=())
     except MelError:
         return 0
+    return first.facts["made"]["settings"]["rows_a_shard"]
 
 
 def _merged(scores: Sequence[np.ndarray], depth: int) -> tuple[np.ndarray, np.ndarray]:

@@ -99,11 +99,11 @@ class Trained:
 
     def entity_index(self, kind: IndexKind) -> tuple[Artifact, Index]:
         """An index over the entities, and what was published of it: of an exact one the embeddings."""
-        return self._index("entities", kind, self._work.round(self.round).index)
+        return self._index("entities", kind)
 
     def mention_index(self, kind: IndexKind) -> tuple[Artifact, Index]:
         """The same over the training mentions."""
-        return self._index("mentions", kind, self._work.round(self.round).mention_index)
+        return self._index("mentions", kind)
 
     def index_recall(self, kind: IndexKind, rows: TokenRows, what: str, depths: dict[str, int]) -> dict[str, Any]:
         """How much of what is nearest to some mentions the indexes find; nothing where they find all of it.
@@ -120,20 +120,23 @@ class Trained:
         if kind == "exact" or not len(rows):
             return {}
         probes = self._probes(rows, what)
-        over = {"entities": (self.entity_index, lambda: self.entity_embeddings)}
-        over["mentions"] = (self.mention_index, lambda: self.mention_embeddings)
         return {
-            name: measure_recall(over[name][0](kind)[1], over[name][1]()[1], probes, depth)
-            for name, depth in depths.items()
+            over: measure_recall(self._index(over, kind)[1], self._embeddings(over)[1], probes, depth)
+            for over, depth in depths.items()
         }
 
-    def _index(self, over: str, kind: IndexKind, path: pathlib.Path) -> tuple[Artifact, Index]:
+    def _embeddings(self, over: str) -> tuple[Artifact, np.ndarray]:
+        return self.entity_embeddings if over == "entities" else self.mention_embeddings
+
+    def _index(self, over: str, kind: IndexKind) -> tuple[Artifact, Index]:
         """The index over "entities" or "mentions", opened once."""
         if (over, kind) not in self._indexes:
-            made, embeddings_ND = self.entity_embeddings if over == "entities" else self.mention_embeddings
+            made, embeddings_ND = self._embeddings(over)
             if kind == "exact":
                 self._indexes[over, kind] = made, ExactIndex(embeddings_ND)
             else:
+                this = self._work.round(self.round)
+                path = this.index if over == "entities" else this.mention_index
                 self._indexes[over, kind] = publish_or_open_index(path, kind, made, self._scann, self._training_probes)
         return self._indexes[over, kind]
 

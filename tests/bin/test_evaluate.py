@@ -302,7 +302,7 @@ def test_languages_that_were_trained_on_stand_apart(untrained, tmp_path):
 
 
 def test_a_report_tells_how_much_of_what_is_nearest_its_index_finds(work):
-    asked = {"round": START, "index": "scann", "rows_a_shard": 40, "context_weight": 0.2}
+    asked = {"round": START, "index": "scann", "rows_a_shard": 40, "context_weight": 0.2, "limit": 5}
     report = evaluated(work, "scann", **asked)
     rows = open_artifact(work.entity_tokens, "tokens").facts["rows"]
     mentions = open_artifact(work.mention_tokens("train"), "tokens").facts["rows"]
@@ -314,7 +314,7 @@ def test_a_report_tells_how_much_of_what_is_nearest_its_index_finds(work):
     line = f"Recall of the index: 100.00% of the {min(200, rows)} rows of entities nearest to {about['queries']} "
     assert line in (work.report("scann") / "report.md").read_text()
     assert line in (work.report("scann") / "index.html").read_text()
-    exact = evaluated(work, "exact", round=START, context_weight=0.2)
+    exact = evaluated(work, "exact", round=START, context_weight=0.2, limit=5)
     assert "index_recall" not in exact and exact["micro"] == report["micro"]
     assert "Recall of the index" not in (work.report("exact") / "report.md").read_text()
     assert evaluated(work, "scann", **asked | {"rows_a_shard": 0}) == report  # which is published: nothing is built

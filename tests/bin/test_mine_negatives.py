@@ -18,6 +18,7 @@ from mel.types import MelError
 from mel.verification import verify
 from tests.bin.test_evaluate import pretend_trained
 from tests.configs import config_of
+from tests.crash import is_killed_at
 
 
 @pytest.fixture(scope="module")
@@ -289,3 +290,18 @@ def test_scann_tells_how_much_of_what_is_nearest_to_the_mined_mentions_it_finds(
     )
     with pytest.raises(MelError, match="--rows_a_shard=-1 must not be below 0"):
         mined(begun("refused"), rows_a_shard=-1)
+
+
+@pytest.mark.slow
+def test_mining_killed_between_two_shards_goes_on_after_the_first(begun):
+    work, sized = begun(), {"index": "scann", "rows_a_shard": 30}
+    flags = [f"--{name}={value}" for name, value in (MINING | sized | {"workdir": work.path}).items()]
+    assert is_killed_at("os.mkdir", "index_shards/.draft-00001", "mine_negatives", flags)
+    shards = work.round(START).path / "index_shards"
+    assert exists(shards / "00000") and not exists(work.round(START).index)
+    first = (shards / "00000" / "scann" / "00000" / "dataset.npy").stat()
+    facts = read_manifest(mined(work, **sized), "").facts
+    index = work.round(START).index
+    assert (index / "scann" / "00000" / "dataset.npy").stat().st_ino == first.st_ino  # it was not built again
+    assert facts["index_recall"]["entities"]["recall"] == 1 and not shards.exists()
+    assert not [finding for finding in verify(work.path) if finding.amiss]
