@@ -30,8 +30,9 @@ KIND = "index shard"
 SCANN = "scann"  # the folder of ScaNN's own files inside the artefact, one for each shard in it
 SCORES = "scores.npy"  # of the rows that are nearest to each probe, and of those that the shard finds
 SHARE_OF_MEMORY = 0.5  # of what is free: for a tree that is being built, and for shards that stay in memory
-FULL_SHARE = 0.9  # of what is free: for a tree of as many rows as a user should state
-LEAST_ROWS, WORTHWHILE_ROWS = 100_000, 10_000  # of a shard: fewer are not chosen, or not advised
+FULL_SHARE = 0.9  # of what is free: for a tree where half of it is too little, and the greatest that is advised
+LEAST_ROWS = 100_000  # of a shard: fewer are chosen only where more do not fit
+WORTHWHILE_ROWS = 20_000  # fewer are neither chosen nor advised
 # Building a tree takes 3.8 times the vectors, of which a quarter is the file that they are read from, and what the
 # process holds beside them; both as experiments/benchmarks/scann_shards.py measures them, rounded up.
 BYTES_A_VALUE, BYTES_OF_A_PROCESS = 16, 500 * 10**6
@@ -140,9 +141,10 @@ def rows_a_shard(num_rows: int, dimension: int, settings: ScannSettings, begun: 
     most = settings.rows_a_shard
     if not most and begun and needed_bytes(min(begun, num_rows), dimension, settings) <= free:
         most = begun
-    most = min(num_rows, most or max(_fitting(SHARE_OF_MEMORY * free, dimension), LEAST_ROWS))
+    fitting = _fitting(FULL_SHARE * free, dimension)
+    usual = max(_fitting(SHARE_OF_MEMORY * free, dimension), min(LEAST_ROWS, fitting), WORTHWHILE_ROWS)
+    most = min(num_rows, most or usual)
     if (needed := needed_bytes(-(-num_rows // -(-num_rows // most)), dimension, settings)) > free:
-        fitting = _fitting(FULL_SHARE * free, dimension)
         way_out = f"state --rows_a_shard={fitting}" if fitting >= WORTHWHILE_ROWS else "free some"
         raise MelError(
             f"Building a ScaNN index over {most:,} rows of {dimension} dimensions at once needs {needed / GIGA:.1f} GB "

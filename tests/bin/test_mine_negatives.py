@@ -292,7 +292,6 @@ def test_scann_tells_how_much_of_what_is_nearest_to_the_mined_mentions_it_finds(
         mined(begun("refused"), rows_a_shard=-1)
 
 
-@pytest.mark.slow
 def test_mining_killed_between_two_shards_goes_on_after_the_first(begun):
     work, sized = begun(), {"index": "scann", "rows_a_shard": 30}
     flags = [f"--{name}={value}" for name, value in (MINING | sized | {"workdir": work.path}).items()]

@@ -109,8 +109,11 @@ class TestBuilt:
         )
         (stated,) = re.findall(r"--rows_a_shard=(\d+)", str(said.value))
         assert rows_a_shard(10**6, 128, ScannSettings(rows_a_shard=int(stated))) == int(stated)
-        free(GB // 2)
-        with pytest.raises(MelError, match="needs 0.7 GB of memory, and 0.5 GB are free: free some, or search"):
+        assert rows_a_shard(10**6, 128, ScannSettings()) == 100_000  # which is chosen where nobody states one
+        free(600 * 10**6)
+        assert rows_a_shard(10**6, 128, ScannSettings()) == 20_000  # 0.9 of it would do for 19,531
+        free(400 * 10**6)
+        with pytest.raises(MelError, match="needs 0.5 GB of memory, and 0.4 GB are free: free some, or search with"):
             rows_a_shard(10**6, 128, ScannSettings())
 
     def test_nothing_is_left_of_a_refused_build(self, publish_vectors, tmp_path, free):
