@@ -194,7 +194,6 @@ def test_with_scann_index_and_negatives_are_published_once(prepared, tmp_path, c
     assert ["index_recall" in each for each in reports] == [evaluation == "scann"] * 2
     assert [each["search"] for each in reports] == [evaluation] * 2
     before, published = results(run), {path: path.stat().st_mtime_ns for path in run.glob("rounds/*/*/manifest.json")}
-    run_rounds.main(config)
     shutil.rmtree(run / "rounds/1/checkpoint")
     shutil.rmtree(run / "rounds/1/embeddings")
     shutil.rmtree(run / "reports/round-1")
