@@ -41,6 +41,7 @@ PLACES = {
     "rounds/*/checkpoint": "checkpoint",
     "rounds/*/embeddings/*": "embeddings",
     "rounds/*/*index": "index",
+    "rounds/*/*index_shards/*": "index shard",
     "reports/*": "report",
     "bundle": "bundle",
 }

@@ -26,10 +26,11 @@ from tests.crash import is_killed_at
 STEPS = 8
 
 
-def config_for(workdir, **mining):
+def config_for(workdir, evaluation_index="exact", **mining):
     return run_rounds.Config(
         workdir=str(workdir),
         first_negatives="hard",
+        evaluation_index=evaluation_index,
         train=train.Config(
             workdir=str(workdir), rounds=2, steps_per_round=STEPS, batch_size=16, encoder="random:1x16x2",
             optimizer=OptimizerConfig(learning_rate=1e-2), save_every=2,
@@ -172,20 +173,35 @@ def test_preparing_killed_in_any_stage_and_run_again_publishes_the_same(prepared
     assert not list((tmp_path / "run").rglob(".draft-*"))
 
 
-def test_with_scann_index_and_negatives_are_published_once(prepared, tmp_path, caplog):
+@pytest.mark.parametrize(
+    "mining, evaluation",
+    [
+        ("scann", "scann"),
+        pytest.param("scann", "exact", marks=pytest.mark.slow),
+        pytest.param("exact", "scann", marks=pytest.mark.slow),
+    ],
+)
+def test_with_scann_index_and_negatives_are_published_once(prepared, tmp_path, caplog, mining, evaluation):
     run = tmp_path / "run"
     shutil.copytree(prepared, run)
+    config = config_for(run, evaluation, index=mining, rows_a_shard=50)
     with caplog.at_level("INFO", logger="absl"):
-        run_rounds.main(config_for(run, index="scann"))
+        run_rounds.main(config)
     assert "ScaNN builds another index each time" in caplog.text and "--index=exact makes both equal" in caplog.text
+    mined = [open_artifact(run / f"rounds/{number}/negatives", "negatives").facts for number in (0, 1)]
+    assert ["index_recall" in facts for facts in mined] == [mining == "scann"] * 2
+    reports = [json.loads((run / f"reports/round-{number}/report.json").read_text()) for number in (0, 1)]
+    assert ["index_recall" in each for each in reports] == [evaluation == "scann"] * 2
+    assert [each["search"] for each in reports] == [evaluation] * 2
     before, published = results(run), {path: path.stat().st_mtime_ns for path in run.glob("rounds/*/*/manifest.json")}
     shutil.rmtree(run / "rounds/1/checkpoint")
     shutil.rmtree(run / "rounds/1/embeddings")
     shutil.rmtree(run / "reports/round-1")
-    run_rounds.main(config_for(run, index="scann"))
+    run_rounds.main(config)
     assert results(run) == before
     kept = {path: path.stat().st_mtime_ns for path in published if "rounds/1/checkpoint" not in str(path)}
     assert kept.items() <= published.items()
+    assert not [finding for finding in verify(run) if finding.amiss]
 
 
 def test_linking_gives_the_answers_of_the_evaluation(finished, tiny_world, tmp_path):

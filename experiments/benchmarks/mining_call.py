@@ -24,6 +24,7 @@ import numpy as np
 
 from experiments.benchmarks import rivals
 from experiments.benchmarks.harness import Target, in_turn, options, parser, publish
+from experiments.benchmarks.mining_search import tuned_index
 from experiments.programs import launch
 from mel.shards.datasets import RowSet
 from mel.shards.rows import TokenRows, bucket_width
@@ -90,13 +91,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 def ours(turn: Callable[[Any], None], task: Task) -> None:
     """What `mel-mine-negatives` does between its files."""
     from mel.linking.bundle import open_bundle
-    from mel.retrieval import approximate
     from mel.retrieval.mining import Twins, mine
 
     bundle = rivals.open_workdir(task.workdir).bundle
     encoder = open_bundle(bundle).encoder
     mentions, ids_Q, entities = task.rows()
-    mention_rows, settings = mentions.rows.take(ids_Q), approximate.ScannSettings()
+    mention_rows = mentions.rows.take(ids_Q)
 
     for rows in (mention_rows, entities.rows):  # compiles every width
         _, first = np.unique(bucket_width(rows.lengths_N), return_index=True)
@@ -106,7 +106,7 @@ def ours(turn: Callable[[Any], None], task: Task) -> None:
         clock = [time.perf_counter()]
         embeddings_ED, queries_QD = encoder.embed(entities.rows), encoder.embed(mention_rows)
         clock.append(time.perf_counter())
-        index, _ = approximate.tune(approximate.build(embeddings_ED, settings), embeddings_ED, settings.least_recall)
+        index = tuned_index(embeddings_ED, queries_QD)
         clock.append(time.perf_counter())
         twins = Twins(entities.rows.twins(), mentions.entity_rows_N[ids_Q])
         mine(index, queries_QD, mentions.entities_N[ids_Q], entities.entities_N, NEGATIVES, POOL, seed=0, twins=twins)

@@ -74,16 +74,23 @@ def measure(folder: pathlib.Path, sizes: Sizes, repeats: int) -> dict[str, list[
 
 def ours(turn: Callable[[Any], None], folder: pathlib.Path) -> None:
     """Builds and tunes as `mel-mine-negatives` does, and searches."""
-    from mel.retrieval import approximate
-
-    settings = approximate.ScannSettings()
+    vectors_ND, queries_QD = read_vectors(folder)
 
     def build(vectors_ND: np.ndarray):
-        return approximate.tune(approximate.build(vectors_ND, settings), vectors_ND, settings.least_recall)[0]
+        return tuned_index(vectors_ND, queries_QD)
 
-    vectors_ND, queries_QD = read_vectors(folder)
     while True:
         turn(build_and_search(build, lambda index: index.search(queries_QD, K)[0], vectors_ND, len(queries_QD)))
+
+
+def tuned_index(embeddings_ND: np.ndarray, queries_QD: np.ndarray):
+    """A ScaNN index of one shard in this process, tuned with some of the queries, as mining tunes it."""
+    from mel.retrieval import approximate, probes
+
+    settings = approximate.ScannSettings()
+    some_qD = queries_QD[probes.spread(len(queries_QD))]
+    nearest_qk = probes.nearest_scores(embeddings_ND, some_qD, probes.DEPTH)
+    return approximate.tune(approximate.build(embeddings_ND, settings), some_qD, nearest_qk, settings.least_recall)[0]
 
 
 def faiss(turn: Callable[[Any], None], side: str, folder: pathlib.Path, count: int) -> None:

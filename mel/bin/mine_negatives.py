@@ -12,7 +12,9 @@ one. Of the rounds before K the embeddings are removed then, and whatever needs 
 --keep_embeddings keeps them.
 
 ScaNN builds another index each time, so what is published is kept and never built again; with
---index=exact two runs are equal byte for byte.
+--index=exact two runs are equal byte for byte. An index that does not fit into the memory that is free is
+built in shards (--rows_a_shard), and goes on after the last one, too. Its manifest says how much of what is
+nearest to training mentions it finds, and that of the negatives how much of what is nearest to these mentions.
 
 Example:
   mel-mine-negatives --workdir=run --round=0 --negatives_per_mention=3
@@ -23,6 +25,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from absl import logging
@@ -37,7 +40,8 @@ from mel.encoder.backend import ComputeConfig, keep_compiled
 from mel.locks import claim
 from mel.retrieval import mining
 from mel.retrieval.chunks import mine_chunks
-from mel.retrieval.index import IndexKind
+from mel.retrieval.index import IndexKind, first_depth
+from mel.retrieval.probes import spread
 from mel.shards.datasets import RowSet, open_rows
 from mel.shards.negatives import Negatives, publish_negatives
 from mel.shards.permutation import fold
@@ -59,6 +63,7 @@ class Config:
     negatives_per_mention: int = flag(3, "Hard negatives of each mention.")
     pool: int = flag(12, "Draw them from so many nearest wrong entities.")
     seed: int = flag(0, "Of the draw.")
+    rows_a_shard: int = flag(0, "Rows in one tree of a ScaNN index, at most; 0 for as many as memory allows.")
     keep_embeddings: bool = flag(False, "Keep the embeddings of earlier rounds, too.")
     compute: ComputeConfig = group(ComputeConfig)
 
@@ -83,11 +88,12 @@ def main(config: Config) -> None:
     mining.require_entities(KnowledgeBase.read(kb.path, kb.facts["languages"]), config.negatives_per_mention)
     with claim(path), record_cost(work.path, f"mine round {config.round}") as figures:
         if config.negatives == "hard":
-            negatives, made_from = _mine(config, work, inputs, settings)
+            negatives, made_from, index_recall = _mine(config, work, inputs, settings)
         else:
             rows_NK, made_from = _draw(config, work, kb, inputs)
-            negatives = Negatives(rows_NK)
-        publish_negatives(path, negatives, inputs | made_from, {"settings": settings})
+            negatives, index_recall = Negatives(rows_NK), {}
+        facts = {"settings": settings} | ({"index_recall": index_recall} if index_recall else {})
+        publish_negatives(path, negatives, inputs | made_from, facts)
         figures["mentions"] = len(negatives)
     logging.info("Published %s", path)
     _clean_up(config, work)
@@ -95,10 +101,14 @@ def main(config: Config) -> None:
 
 def _mine(
     config: Config, work: Workdir, tokens: dict[str, Artifact], settings: dict[str, object]
-) -> tuple[Negatives, dict[str, Artifact]]:
-    """The nearest wrong entities by the round's checkpoint, of the mentions that the next round trains on."""
+) -> tuple[Negatives, dict[str, Artifact], dict[str, Any]]:
+    """The nearest wrong entities by the round's checkpoint, of the mentions that the next round trains on.
+
+    Returns:
+      them, what they were made from, and the recall of the index, of these mentions.
+    """
     keep_compiled(config.compute.compilation_cache)
-    trained = Trained(work, config.round, config.compute.precision, tokens)
+    trained = Trained(work, config.round, config.compute.precision, tokens, config.rows_a_shard)
     mentions, entities = trained.mentions, trained.entities
     asked_n = _asked(config, trained, tokens["mention_tokens"].facts["languages"])
     artifact, index = trained.entity_index(config.index)
@@ -115,7 +125,9 @@ def _mine(
 
     chunks, lengths_n = work.round(config.round + 1).mining, mentions.rows.lengths_of(asked_n)
     rows_nK = mine_chunks(chunks, asked_n, lengths_n, mine, tokens | made_from, settings)
-    return Negatives(rows_nK, asked_n), made_from
+    some, depth = mentions.rows.take(asked_n[spread(len(asked_n))]), first_depth(mining.deepest(config.pool, twins))
+    recall = trained.index_recall(config.index, some, "mined mentions", {"entities": depth})
+    return Negatives(rows_nK, asked_n), made_from, recall
 
 
 def _asked(config: Config, trained: Trained, languages: list[str]) -> np.ndarray:

@@ -3,6 +3,7 @@
 Each stage is what its own binary does, with the same flags: mel-train, mel-mine-negatives and
 mel-evaluate. What is published is skipped, so the same command goes on after any crash and ends
 with the same report. The last report compares the alias table and all rounds, as a table and as a page.
+Mining searches as --index says, and evaluation as --evaluation_index does; both use one index where both are ScaNN's.
 On several machines (see mel-train) all train, and the first one does the rest.
 
 Example:
@@ -24,6 +25,7 @@ from mel.config import REQUIRED, flag, group
 from mel.corpora.kb import KnowledgeBase
 from mel.reports.board import write_round
 from mel.reports.evaluate import EvaluationConfig, evaluate
+from mel.retrieval.index import IndexKind
 from mel.retrieval.mining import Negatives, require_entities
 from mel.systems.system import Model, SystemConfig
 from mel.systems.trained import LAST
@@ -37,6 +39,7 @@ class Config:
         "in_batch", "Negatives of round 0: the batch's other entities only, or drawn or mined ones as well."
     )
     evaluate_on: Literal["mewsli", "held_out", "own"] = flag("mewsli", "Split that every round is evaluated on.")
+    evaluation_index: IndexKind = flag("exact", "How neighbours are searched where a round is evaluated.")
     dataset: str = flag("", "What the reports call the data.")
     clusters: str = flag("", "File of lines document, tab, cluster: translations of one page are drawn together.")
     train: train.Config = group(train.Config)
@@ -46,10 +49,11 @@ class Config:
 def main(config: Config) -> None:
     """Runs what is not published yet, and prints the comparison."""
     join_hosts()
-    if config.mine.index == "scann":
+    if "scann" in (config.mine.index, config.evaluation_index):
         logging.info(
             "ScaNN builds another index each time: killed, this run goes on and ends the same, bit for bit, but a "
-            "second one from the beginning ends a little otherwise. --index=exact makes both equal."
+            "second one from the beginning ends a little otherwise. --index=exact makes both equal, with "
+            "--evaluation_index=exact."
         )
     work = Workdir(config.workdir)
     if config.train.rounds > 1 or config.first_negatives != "in_batch":  # known now, needed after hours
@@ -78,8 +82,10 @@ def _mine(config: Config, number: int) -> None:
 
 
 def _evaluate(config: Config, name: str, model: Model, against: tuple[str, ...], number: int = LAST) -> str:
+    index = config.evaluation_index if model == "checkpoint" else "exact"
+    system = SystemConfig(model=model, round=number, index=index, rows_a_shard=config.mine.rows_a_shard)
     evaluation = EvaluationConfig(
-        workdir=config.workdir, name=name, system=SystemConfig(model=model, round=number), split=config.evaluate_on,
+        workdir=config.workdir, name=name, system=system, split=config.evaluate_on,
         dataset=config.dataset, against=against, clusters=config.clusters, compute=config.train.compute,
     )  # fmt: skip
     on_lead(f"evaluation of {name}", lambda: print(evaluate(evaluation)))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import math
 import mmap
 import os
 import pathlib
@@ -13,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from mel.memory import free_memory
+
 BYTES_AT_ONCE = 1 << 20
 SHARE_OF_MEMORY = 0.5  # the rest is for what computes
-LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # of containers
 
 
 def read_column(path: str | os.PathLike) -> np.ndarray:
@@ -33,7 +32,7 @@ def read_bytes(path: str | os.PathLike) -> np.ndarray:
 
 def fits_in_memory(columns: Iterable[np.ndarray]) -> bool:
     """Whether mapped columns fit into memory together; yes where the system does not say how much it has."""
-    return sum(column.nbytes for column in columns) <= SHARE_OF_MEMORY * _available()
+    return sum(column.nbytes for column in columns) <= SHARE_OF_MEMORY * free_memory()
 
 
 def advise_random(column: np.ndarray) -> bool:
@@ -81,18 +80,6 @@ def _map_of(column: np.ndarray) -> mmap.mmap | None:
     while isinstance(owner, np.ndarray):
         owner = owner.base
     return owner if isinstance(owner, mmap.mmap) and hasattr(mmap, "MADV_RANDOM") else None
-
-
-def _available() -> float:
-    """The bytes of memory that this process may still take, and the system for it."""
-    with contextlib.suppress(OSError, StopIteration, ValueError):
-        lines = pathlib.Path("/proc/meminfo").read_text("ascii").splitlines()
-        available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-        for limit in LIMITS:
-            with contextlib.suppress(OSError, ValueError):
-                available = min(available, int(pathlib.Path(limit).read_text("ascii")))
-        return available
-    return math.inf
 
 
 class ColumnWriter:

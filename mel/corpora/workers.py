@@ -43,10 +43,25 @@ def map_in_order(function: Callable[[Any], Any], items: Sequence[Any], workers: 
         yield from map(function, items)
         return
     with _environment():
-        yield from _map_in_processes(function, items, workers)
+        yield from _map_in_processes(function, items, workers, "lower --workers")
 
 
-def _map_in_processes(function: Callable[[Any], Any], items: Sequence[Any], workers: int) -> Iterator[Any]:
+def in_another_process(function: Callable[[Any], Any], item: Any, remedy: str) -> Any:
+    """`function(item)`, computed where the memory that it takes is given back when it is done.
+
+    Args:
+      function: can be pickled.
+      item: what it is given.
+      remedy: what to do where the system kills the process for want of memory, as part of a sentence.
+
+    Raises:
+      MelError: `function` raised it, or the process was killed.
+    """
+    (result,) = _map_in_processes(function, [item], 1, remedy)
+    return result
+
+
+def _map_in_processes(function: Callable[[Any], Any], items: Sequence[Any], workers: int, remedy: str) -> Iterator[Any]:
     context = multiprocessing.get_context("spawn")
     theirs, ours = context.Pipe(duplex=False)
     pool = concurrent.futures.ProcessPoolExecutor(
@@ -64,7 +79,7 @@ def _map_in_processes(function: Callable[[Any], Any], items: Sequence[Any], work
     except concurrent.futures.process.BrokenProcessPool as error:
         time.sleep(SIGNAL_SECONDS)  # a signal to the whole group has reached this process too: it is told first
         raise MelError(
-            "A worker process was killed, most likely for want of memory: lower --workers and run again."
+            f"A worker process was killed, most likely for want of memory: {remedy} and run again."
         ) from error
     finally:
         ours.close()  # ends workers that are still busy, where nobody wants their results

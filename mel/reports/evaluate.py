@@ -96,6 +96,7 @@ def evaluate(config: EvaluationConfig) -> str:
         with claim(path):
             with record_cost(work.path, f"evaluate {config.name}", mentions=len(mentions)):
                 ranking, tuned = system.rank(mentions)
+                index_recall = system.index_recall(mentions)
                 trained_on = _trained_with(work, system.facts["round"]).get("train_languages", ())
                 groups = group_mentions(mentions, table(), kb, trained_on)
                 evaluation = Evaluation(mentions, groups, ranking, kb)
@@ -103,6 +104,7 @@ def evaluate(config: EvaluationConfig) -> str:
                 system, _ = open_system(config.system, work, kb, config.compute.precision)
                 about = _about(config, kb_artifact, mentions, system)
                 figures = about | _figures(config, work, evaluation) | ({"tuned": tuned} if tuned else {})
+                figures |= {"index_recall": index_recall} if index_recall else {}
                 if config.without_context:
                     figures["scores_without_context"] = _scores_without_context(work, system, mentions)
             write = functools.partial(_write_page, work=work, evaluation=evaluation, others=others)

@@ -21,7 +21,7 @@ from mel.files import read_json_lines
 from mel.progress import duration
 from mel.reports import plots, published
 from mel.reports.comparison import Difference
-from mel.reports.report import language_rows
+from mel.reports.report import index_recall_in_words, language_rows
 from mel.workdir import METRICS
 
 SHOWN = 3  # candidates of each error
@@ -155,7 +155,8 @@ def template(name: str) -> jinja2.Template:
     environment.filters |= {"figure": _figure, "duration": duration}
     environment.globals |= {
         "FREQUENCY": breakdowns.FREQUENCY, "IN_TRAINING": breakdowns.IN_TRAINING,
-        "language_rows": language_rows, "round_name": _round_name, "plain": _plain, "wikidata_url": wikidata_url,
+        "index_recall_in_words": index_recall_in_words, "language_rows": language_rows, "round_name": _round_name,
+        "plain": _plain, "wikidata_url": wikidata_url,
     }  # fmt: skip
     return environment.get_template(name)
 

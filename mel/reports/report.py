@@ -223,9 +223,19 @@ def _description(report: Mapping[str, Any]) -> list[str]:
         f"- In brackets the {intervals.LEVEL:.0%} interval of R@1: percentile bootstrap over documents, "
         f"each with its translations, {intervals.RESAMPLES:,} resamples.",
         *([f"- {twins:,} golds read like another entity; of equal scores the smaller row counts."] if twins else []),
+        *([f"- {index_recall_in_words(report)}"] if report.get("index_recall") else []),
         *([f"- Tuned on these mentions: {tuned}."] if tuned else []),
         f"- Command: `{report['command']}`",
     ]
+
+
+def index_recall_in_words(report: Mapping[str, Any]) -> str:
+    """What the indexes that answered found of what is nearest; "" where they were exact."""
+    found = [
+        f"{each['recall']:.2%} of the {each['depth']} rows of {over} nearest to {each['queries']:,} {each['kind']}"
+        for over, each in report.get("index_recall", {}).items()
+    ]
+    return f"Recall of the index: {', and '.join(found)}." if found else ""
 
 
 def _scores_table(heading: str, groups: Mapping[str, recall.Scores]) -> list[str]:

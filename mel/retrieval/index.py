@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import os
 import pathlib
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple, Protocol
+import shutil
+from collections.abc import Callable
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from mel.artifacts import Artifact, exists, open_artifact, publish
-from mel.retrieval import approximate
+from mel.locks import claim
 from mel.retrieval.approximate import ScannIndex, ScannSettings
 from mel.retrieval.embeddings import EMBEDDINGS
 from mel.retrieval.exact import ExactIndex
+from mel.retrieval.probes import Probes, nearest_scores, rows_as_probes, stated
+from mel.retrieval.sharded import SCANN, ShardedIndex, build_in_shards
 from mel.retrieval.vectors import check_finite
 from mel.types import NIL, MelError
 
 KIND = "index"
-SCANN = "scann"  # the folder of ScaNN's own files inside the artefact
 LEAST_DEPTH = 64  # one deep search is cheaper than two, and an entity has a row in each of its languages
 NEIGHBOURS_AT_ONCE = 2**22
 
@@ -44,45 +46,41 @@ class Index(Protocol):
         ...
 
 
-class _Kind(NamedTuple):
-    """What has to be known of a kind of index: the one place where a kind is added."""
-
-    settings: Any
-    build: Callable[[np.ndarray, Any, pathlib.Path], dict[str, Any]]
-    load: Callable[[pathlib.Path, Mapping[str, Any]], Index]
-
-
-def _kind(kind: IndexKind) -> _Kind:
-    match kind:
-        case "exact":
-            return _Kind(None, _write_exact, lambda folder, facts: ExactIndex(_embeddings(folder)))
-        case "scann":
-            return _Kind(ScannSettings(), _build_scann, _load_scann)
-
-
-def publish_index(path: str | os.PathLike, kind: IndexKind, embeddings: Artifact, settings: Any = None) -> Artifact:
+def publish_index(
+    path: str | os.PathLike, kind: IndexKind, embeddings: Artifact, settings: ScannSettings | None = None,
+    probes: Probes | None = None,
+) -> Artifact:  # fmt: skip
     """Builds an index over published embeddings; it stands on its own, without them.
 
-    ScaNN's is tuned to `settings.least_recall`, and its recall is among the facts.
+    ScaNN's is built in shards, where memory or `settings` ask for more than one, and tuned to `settings.least_recall`
+    of what is nearest to the probes. Its facts: "recall", of the probes; "shards"; "needed_mb" and "peak_mb", the
+    memory that building took, by calculation and as measured (0 where there is no tree).
 
     Args:
       path: where.
       kind: how it searches.
       embeddings: what it searches.
-      settings: of the kind (`ScannSettings`); None for its usual ones.
+      settings: of ScaNN; None for its usual ones.
+      probes: queries like those that it is for; some of its rows where there are none.
 
     Raises:
-      MelError: there are no embeddings, some are not finite, or ScaNN is not installed.
+      MelError: there are no embeddings, some are not finite, ScaNN is not installed, or memory does not suffice.
     """
     embeddings_ND = _embeddings(embeddings.path)
     rows, dimension = embeddings_ND.shape
     if not rows:
         raise MelError(f"{embeddings.path} is empty, so there is nothing to search: prepare a KB with entities.")
-    settings = settings or _kind(kind).settings
-    with publish(path, KIND, settings) as draft:
+    settings = (settings or ScannSettings()) if kind == "scann" else None
+    with claim(path), publish(path, KIND, settings) as draft:
         draft.reads("embeddings", embeddings)
-        facts = _kind(kind).build(embeddings_ND, settings, draft.path)
+        check_finite(embeddings_ND, "embeddings")
+        facts = {}
+        if settings is None:
+            np.save(draft / EMBEDDINGS, embeddings_ND)
+        else:
+            facts = build_in_shards(_shards(path), embeddings, settings, probes or rows_as_probes(embeddings_ND), draft)
         draft.facts = {"kind": kind, "rows": rows, "dimension": dimension, **facts}
+    shutil.rmtree(_shards(path), ignore_errors=True)
     return open_artifact(path, KIND)
 
 
@@ -93,43 +91,63 @@ def open_index(path: str | os.PathLike, embeddings: Artifact | None = None) -> I
       MelError: there is none, it is damaged, or it was built from other embeddings.
     """
     artifact = open_artifact(path, KIND, {"embeddings": embeddings} if embeddings else None)
-    if artifact.facts["kind"] != "exact":
-        artifact.settle()  # a library that is given a damaged index may end the process
-    return _kind(artifact.facts["kind"]).load(artifact.path, artifact.facts)
+    facts = artifact.facts
+    if facts["kind"] == "exact":
+        return ExactIndex(_embeddings(artifact.path))
+    artifact.settle()  # a library that is given a damaged index may end the process
+    if "shards" not in facts:  # one tree, as indexes were built before there were shards
+        return ScannIndex.load(artifact / SCANN, facts["rows"], facts["dimension"], facts["scann"])
+    return ShardedIndex(artifact / SCANN, facts["shards"], facts["dimension"])
 
 
-def publish_or_open_index(path: str | os.PathLike, kind: IndexKind, embeddings: Artifact) -> tuple[Artifact, Index]:
+def publish_or_open_index(
+    path: str | os.PathLike, kind: IndexKind, embeddings: Artifact, settings: ScannSettings | None = None,
+    probes: Callable[[], Probes | None] = lambda: None,
+) -> tuple[Artifact, Index]:  # fmt: skip
     """Opens the index at `path`, after publishing it where it is not: ScaNN's second one would answer otherwise.
+
+    `probes` makes them, which is done only where an index is built.
 
     Raises:
       MelError: it is of another kind, or see `publish_index` and `open_index`.
     """
     if not exists(path):
-        publish_index(path, kind, embeddings)
+        publish_index(path, kind, embeddings, settings, probes())
+    elif _shards(path).exists():  # its publisher did not come to deleting them
+        with claim(path):
+            shutil.rmtree(_shards(path), ignore_errors=True)
     artifact = open_artifact(path, KIND)
     if (built_as := artifact.facts["kind"]) != kind:
         raise MelError(f"{path} was built with --index={built_as}, not {kind}: delete it to build it again.")
     return artifact, open_index(path, embeddings)
 
 
+def measure_recall(index: Index, embeddings_ND: np.ndarray, probes: Probes, depth: int) -> dict[str, Any]:
+    """What a report says of the recall of an index over `embeddings_ND`.
+
+    Args:
+      index: what is measured.
+      embeddings_ND: what it is over.
+      probes: what it is asked.
+      depth: how many rows it is asked for.
+    """
+    nearest_Qk = nearest_scores(embeddings_ND, probes.queries_QD, depth)
+    _, scores_Qk = index.search(probes.queries_QD, nearest_Qk.shape[1])
+    return stated(probes, scores_Qk, nearest_Qk)
+
+
 def _embeddings(folder: pathlib.Path) -> np.ndarray:
     return np.load(folder / EMBEDDINGS, mmap_mode="r")
 
 
-def _write_exact(embeddings_ND: np.ndarray, settings: None, folder: pathlib.Path) -> dict[str, Any]:
-    check_finite(embeddings_ND, "embeddings")
-    np.save(folder / EMBEDDINGS, embeddings_ND)
-    return {}
+def _shards(path: str | os.PathLike) -> pathlib.Path:
+    """Where the shards of an index stand until all are built."""
+    return pathlib.Path(path).with_name(f"{pathlib.Path(path).name}_shards")
 
 
-def _build_scann(embeddings_ND: np.ndarray, settings: ScannSettings, folder: pathlib.Path) -> dict[str, Any]:
-    index = approximate.build(embeddings_ND, settings)
-    index, recall = approximate.tune(index, embeddings_ND, settings.least_recall)
-    return {"recall@10": recall, "scann": index.serialize(folder / SCANN)}
-
-
-def _load_scann(folder: pathlib.Path, facts: Mapping[str, Any]) -> Index:
-    return ScannIndex.load(folder / SCANN, facts["rows"], facts["dimension"], facts["scann"])
+def first_depth(k: int) -> int:
+    """How many rows are looked at first for k distinct entities."""
+    return max(2 * k, LEAST_DEPTH)
 
 
 def search_distinct(
@@ -153,7 +171,7 @@ def search_distinct(
     entities_Qk, rows_Qk = np.full(shape, NIL, np.int64), np.full(shape, -1, np.int32)
     scores_Qk = np.full(shape, -np.inf, np.float32)
     waiting = np.arange(len(queries_QD))
-    depth = min(max(2 * k, LEAST_DEPTH), len(entities_E))
+    depth = min(first_depth(k), len(entities_E))
     while len(waiting):
         block = max(1, NEIGHBOURS_AT_ONCE // max(depth, 1))
         short = []

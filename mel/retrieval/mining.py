@@ -104,8 +104,7 @@ def mine(
     numbers_Q = np.arange(len(queries_QD)) if mentions_Q is None else mentions_Q
     for start in range(0, len(queries_QD), block):
         mentions = slice(start, min(start + block, len(queries_QD)))
-        # A gold takes up at most one of the distinct entities, so one more than the pool, and its twins, are enough.
-        depth = pool + 1 + (twins.most if twins else 0)
+        depth = deepest(pool, twins)
         entities_qk, _, neighbours_qk = search_distinct(index, queries_QD[mentions], entities_E, depth)
         wrong_qk = (neighbours_qk >= 0) & (entities_qk != gold_Q[mentions, None])
         if twins:
@@ -119,6 +118,12 @@ def mine(
         if progress:
             progress(mentions.stop - start)
     return rows_QK
+
+
+def deepest(pool: int, twins: Twins | None) -> int:
+    """How many distinct entities are looked for, so that a pool of wrong ones is among them."""
+    # A gold takes up at most one of them, so one more than the pool, and its twins, are enough.
+    return pool + 1 + (twins.most if twins else 0)
 
 
 def random_negatives(gold_Q: np.ndarray, entities_E: np.ndarray, negatives_per_mention: int, seed: int) -> np.ndarray:

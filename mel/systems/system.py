@@ -16,11 +16,12 @@ from mel.corpora.alias_table import AliasTable
 from mel.corpora.kb import KnowledgeBase
 from mel.encoder.backend import Precision
 from mel.encoder.embed import Encoder
+from mel.evaluation.contexts import NEAREST
 from mel.evaluation.evaluation_set import EvaluationSet
 from mel.evaluation.evidence import Evidence
 from mel.evaluation.fusion import fuse
-from mel.evaluation.ranking import Ranking
-from mel.retrieval.index import IndexKind
+from mel.evaluation.ranking import DEPTH, Ranking
+from mel.retrieval.index import IndexKind, first_depth
 from mel.systems import alias_tables
 from mel.systems.fusion import fuse_cross_fitted
 from mel.systems.olpeat import rank_by_linked_aliases, rank_by_olpeat
@@ -47,6 +48,7 @@ class SystemConfig:
     index: IndexKind = flag("exact", "How neighbours are searched.")
     context_weight: float = flag(0.0, "Weight of the nearest training mentions beside descriptions; 0 for none.")
     fusion_weight: float = flag(FITTED, "Weight of the prior in a fusion; -1 fits it, two-fold over documents.")
+    rows_a_shard: int = flag(0, "Rows in one tree of a ScaNN index, at most; 0 for as many as memory allows.")
 
     def __post_init__(self):
         if not (self.fusion_weight == FITTED or 0 <= self.fusion_weight < math.inf):
@@ -64,11 +66,13 @@ class System(NamedTuple):
       rank: mentions to a ranking, and what was tuned on these mentions, by name.
       facts: what a report says of the system: "round" (None without one), "search", "seed", weights.
       inputs: the digests of what it was made from, by name.
+      index_recall: how much of what is nearest to the mentions its indexes find; nothing where they are exact.
     """
 
     rank: Callable[[EvaluationSet], tuple[Ranking, dict[str, Any]]]
     facts: dict[str, Any]
     inputs: dict[str, str]
+    index_recall: Callable[[EvaluationSet], dict[str, Any]] = lambda mentions: {}
 
 
 def open_system(
@@ -95,7 +99,7 @@ def open_system(
         case "olpeat_all_languages":
             system = _olpeat(rank_by_linked_aliases, open_trained(work, config.round, precision), work, table)
         case "checkpoint" | "fusion":
-            system = _encoder(config, open_trained(work, config.round, precision), kb, table)
+            system = _encoder(config, open_trained(work, config.round, precision, config.rows_a_shard), kb, table)
     return system._replace(inputs=system.inputs | {"alias_table": aliases.digest}), table
 
 
@@ -131,7 +135,12 @@ def _encoder(config: SystemConfig, trained: Trained, kb: KnowledgeBase, table: C
     if config.context_weight:
         facts["context_weight"] = config.context_weight
         inputs |= trained.mention_digests(config.index)
-    return System(functools.partial(_rank_by_evidence, config, trained, kb, table), facts, inputs)
+    depths = {"entities": first_depth(DEPTH)} | ({"mentions": NEAREST} if config.context_weight else {})
+
+    def index_recall(mentions: EvaluationSet) -> dict[str, Any]:
+        return trained.index_recall(config.index, mentions.rows, "evaluated mentions", depths)
+
+    return System(functools.partial(_rank_by_evidence, config, trained, kb, table), facts, inputs, index_recall)
 
 
 def _rank_by_evidence(

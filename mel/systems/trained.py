@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import pathlib
+from typing import Any
 
 import numpy as np
 
@@ -13,10 +14,13 @@ from mel.encoder.backend import Precision
 from mel.encoder.embed import Encoder
 from mel.evaluation.contexts import Contexts, known_entities
 from mel.retrieval import embeddings, index
+from mel.retrieval.approximate import ScannSettings
 from mel.retrieval.embeddings import publish_or_open
 from mel.retrieval.exact import ExactIndex
-from mel.retrieval.index import Index, IndexKind, publish_or_open_index
+from mel.retrieval.index import Index, IndexKind, measure_recall, publish_or_open_index
+from mel.retrieval.probes import Probes, spread
 from mel.shards.datasets import RowSet, open_rows, open_twins
+from mel.shards.rows import TokenRows
 from mel.shards.selection import require_mentions
 from mel.training.checkpoint import Checkpoint, find_checkpoint, open_checkpoint
 from mel.types import MelError
@@ -34,6 +38,7 @@ class Trained:
       number: the round.
       precision: of the encoder.
       inputs: artefacts that it must have been trained on, by name.
+      rows_a_shard: rows in one tree of a ScaNN index that is built, at most; 0 for as many as memory allows.
 
     Attributes:
       round: its number.
@@ -45,10 +50,15 @@ class Trained:
     """
 
     def __init__(
-        self, work: Workdir, number: int, precision: Precision = "auto", inputs: dict[str, Artifact] | None = None
-    ):
+        self, work: Workdir, number: int, precision: Precision = "auto", inputs: dict[str, Artifact] | None = None,
+        rows_a_shard: int = 0,
+    ):  # fmt: skip
+        if rows_a_shard < 0:
+            raise MelError(f"--rows_a_shard={rows_a_shard} must not be below 0, which is as many as memory allows.")
         self.round, self._work, self._inputs = number, work, inputs
         self._precision: Precision = precision
+        self._scann = ScannSettings(rows_a_shard=rows_a_shard)
+        self._indexes: dict[tuple[str, IndexKind], tuple[Artifact, Index]] = {}
         self.artifact, self.start = find_checkpoint(work, number, inputs)
 
     @functools.cached_property
@@ -89,11 +99,56 @@ class Trained:
 
     def entity_index(self, kind: IndexKind) -> tuple[Artifact, Index]:
         """An index over the entities, and what was published of it: of an exact one the embeddings."""
-        return _open_index(self._work.round(self.round).index, kind, *self.entity_embeddings)
+        return self._index("entities", kind)
 
     def mention_index(self, kind: IndexKind) -> tuple[Artifact, Index]:
         """The same over the training mentions."""
-        return _open_index(self._work.round(self.round).mention_index, kind, *self.mention_embeddings)
+        return self._index("mentions", kind)
+
+    def index_recall(self, kind: IndexKind, rows: TokenRows, what: str, depths: dict[str, int]) -> dict[str, Any]:
+        """How much of what is nearest to some mentions the indexes find; nothing where they find all of it.
+
+        Args:
+          kind: of the indexes.
+          rows: the mentions that are searched for.
+          what: what they are, in the plural ("training mentions").
+          depths: how many rows each index is asked for: "entities", and "mentions" where these are searched.
+
+        Returns:
+          what `mel.retrieval.probes.stated` says of each.
+        """
+        if kind == "exact" or not len(rows):
+            return {}
+        probes = self._probes(rows, what)
+        return {
+            over: measure_recall(self._index(over, kind)[1], self._embeddings(over)[1], probes, depth)
+            for over, depth in depths.items()
+        }
+
+    def _embeddings(self, over: str) -> tuple[Artifact, np.ndarray]:
+        return self.entity_embeddings if over == "entities" else self.mention_embeddings
+
+    def _index(self, over: str, kind: IndexKind) -> tuple[Artifact, Index]:
+        """The index over "entities" or "mentions", opened once."""
+        if (over, kind) not in self._indexes:
+            made, embeddings_ND = self._embeddings(over)
+            if kind == "exact":
+                self._indexes[over, kind] = made, ExactIndex(embeddings_ND)
+            else:
+                this = self._work.round(self.round)
+                path = this.index if over == "entities" else this.mention_index
+                self._indexes[over, kind] = publish_or_open_index(path, kind, made, self._scann, self._training_probes)
+        return self._indexes[over, kind]
+
+    def _training_probes(self) -> Probes | None:
+        """Some training mentions; None where there are none."""
+        tokens = self._work.mention_tokens("train")
+        if not exists(tokens) or not open_artifact(tokens, "tokens", reads=()).facts["rows"]:
+            return None
+        return self._probes(self.mentions.rows, "training mentions")
+
+    def _probes(self, rows: TokenRows, what: str) -> Probes:
+        return Probes(self.encoder.embed(rows.take(spread(len(rows)))), what)
 
     def contexts(self, kind: IndexKind, kb: KnowledgeBase, weight: float) -> Contexts:
         """The training mentions, to be heard beside the descriptions of `kb`."""
@@ -135,27 +190,20 @@ class Trained:
         return tokens
 
 
-def _open_index(
-    path: pathlib.Path, kind: IndexKind, made: Artifact, embeddings_ND: np.ndarray
-) -> tuple[Artifact, Index]:
-    if kind == "exact":
-        return made, ExactIndex(embeddings_ND)
-    return publish_or_open_index(path, kind, made)
-
-
 def _recorded_index(path: pathlib.Path, kind: IndexKind, made: Artifact) -> Artifact | None:
     """What was published of an index of this kind; None where there is none, or one that opening it will refuse."""
     found = recorded(path, index.KIND, {"embeddings": made})
     return found if found and found.facts["kind"] == kind else None
 
 
-def open_trained(work: Workdir, number: int, precision: Precision = "auto") -> Trained:
+def open_trained(work: Workdir, number: int, precision: Precision = "auto", rows_a_shard: int = 0) -> Trained:
     """Opens the checkpoint of a round.
 
     Args:
       work: the working directory.
       number: the round, or LAST.
       precision: of the encoder.
+      rows_a_shard: see `Trained`.
 
     Raises:
       MelError: there is no such checkpoint, or it was trained on other entity tokens.
@@ -169,4 +217,4 @@ def open_trained(work: Workdir, number: int, precision: Precision = "auto") -> T
             f"Round {number} of {work.path} has no checkpoint: run mel-train --round={number} first{untrained}."
         )
     tokens = open_artifact(work.entity_tokens, "tokens")
-    return Trained(work, number, precision, {"entity_tokens": tokens})
+    return Trained(work, number, precision, {"entity_tokens": tokens}, rows_a_shard)

@@ -299,3 +299,22 @@ def test_languages_that_were_trained_on_stand_apart(untrained, tmp_path):
     assert list(apart) == ["trained on", "not trained on"] and apart["trained on"]["r@1"] == by_language["en"]["r@1"]
     assert apart["not trained on"]["mentions"] == by_language["ru"]["mentions"] + by_language["ar"]["mentions"]
     assert "language in training" not in evaluated(work, "table", model="alias_table")["breakdowns"]
+
+
+def test_a_report_tells_how_much_of_what_is_nearest_its_index_finds(work):
+    asked = {"round": START, "index": "scann", "rows_a_shard": 40, "context_weight": 0.2, "limit": 5}
+    report = evaluated(work, "scann", **asked)
+    rows = open_artifact(work.entity_tokens, "tokens").facts["rows"]
+    mentions = open_artifact(work.mention_tokens("train"), "tokens").facts["rows"]
+    about = {"queries": min(500, report["mentions"]), "kind": "evaluated mentions"}
+    assert report["index_recall"] == {
+        "entities": about | {"depth": min(200, rows), "recall": 1.0},
+        "mentions": about | {"depth": min(100, mentions), "recall": 1.0},
+    }
+    line = f"Recall of the index: 100.00% of the {min(200, rows)} rows of entities nearest to {about['queries']} "
+    assert line in (work.report("scann") / "report.md").read_text()
+    assert line in (work.report("scann") / "index.html").read_text()
+    exact = evaluated(work, "exact", round=START, context_weight=0.2, limit=5)
+    assert "index_recall" not in exact and exact["micro"] == report["micro"]
+    assert "Recall of the index" not in (work.report("exact") / "report.md").read_text()
+    assert evaluated(work, "scann", **asked | {"rows_a_shard": 0}) == report  # which is published: nothing is built

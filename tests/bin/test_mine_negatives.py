@@ -18,6 +18,7 @@ from mel.types import MelError
 from mel.verification import verify
 from tests.bin.test_evaluate import pretend_trained
 from tests.configs import config_of
+from tests.crash import is_killed_at
 
 
 @pytest.fixture(scope="module")
@@ -270,3 +271,36 @@ def test_what_was_removed_is_made_again_for_whom_needs_it_and_a_report_needs_not
     evaluate.main(asked)
     assert exists(work.round(START).entity_embeddings)
     assert read_manifest(work.report("start"), "").digest == before
+
+
+def test_scann_tells_how_much_of_what_is_nearest_to_the_mined_mentions_it_finds(begun):
+    work = begun()
+    facts = read_manifest(mined(work, index="scann", rows_a_shard=30), "").facts
+    rows = open_artifact(work.entity_tokens, "tokens").facts["rows"]
+    assert facts["index_recall"] == {
+        "entities": {"queries": 24, "kind": "mined mentions", "depth": min(rows, 64), "recall": 1.0}
+    }
+    index = open_artifact(work.round(START).index, "index").facts
+    assert len(index["shards"]) == -(-rows // 30) and index["recall"]["kind"] == "training mentions"
+    assert index["recall"]["depth"] == min(rows, 100)
+    exact = begun("exact")
+    assert "index_recall" not in read_manifest(mined(exact), "").facts
+    assert open_negatives(mined(work, index="scann"), training_rows(work)[0]).rows_nK.tobytes() == (
+        open_negatives(mined(exact), training_rows(exact)[0]).rows_nK.tobytes()
+    )
+    with pytest.raises(MelError, match="--rows_a_shard=-1 must not be below 0"):
+        mined(begun("refused"), rows_a_shard=-1)
+
+
+def test_mining_killed_between_two_shards_goes_on_after_the_first(begun):
+    work, sized = begun(), {"index": "scann", "rows_a_shard": 30}
+    flags = [f"--{name}={value}" for name, value in (MINING | sized | {"workdir": work.path}).items()]
+    assert is_killed_at("os.mkdir", "index_shards/.draft-00001", "mine_negatives", flags)
+    shards = work.round(START).path / "index_shards"
+    assert exists(shards / "00000") and not exists(work.round(START).index)
+    first = (shards / "00000" / "scann" / "00000" / "dataset.npy").stat()
+    facts = read_manifest(mined(work, **sized), "").facts
+    index = work.round(START).index
+    assert (index / "scann" / "00000" / "dataset.npy").stat().st_ino == first.st_ino  # it was not built again
+    assert facts["index_recall"]["entities"]["recall"] == 1 and not shards.exists()
+    assert not [finding for finding in verify(work.path) if finding.amiss]

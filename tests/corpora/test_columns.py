@@ -59,15 +59,6 @@ def test_what_is_announced_of_a_mapped_column_is_whole_pages(tmp_path, monkeypat
 
 
 def test_what_fits_in_memory(monkeypatch):
-    monkeypatch.setattr(columns, "_available", lambda: 1000)
+    monkeypatch.setattr(columns, "free_memory", lambda: 1000)
     assert fits_in_memory([np.zeros(400, np.uint8), np.zeros(100, np.uint8)])
     assert not fits_in_memory([np.zeros(400, np.uint8), np.zeros(101, np.uint8)])
-
-
-def test_a_limit_of_a_container_is_what_there_is(tmp_path, monkeypatch):
-    (tmp_path / "limit").write_text("12345\n")
-    (tmp_path / "none").write_text("max\n")
-    monkeypatch.setattr(columns, "LIMITS", (tmp_path / "none", tmp_path / "missing", tmp_path / "limit"))
-    assert columns._available() == 12345
-    monkeypatch.setattr(columns, "LIMITS", ())
-    assert columns._available() > 2**20

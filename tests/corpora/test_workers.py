@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from mel.corpora.workers import map_in_order
+from mel.corpora.workers import in_another_process, map_in_order
 from mel.types import MelError
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -48,6 +48,20 @@ def test_a_worker_that_is_killed_is_a_sentence():
         list(map_in_order(die, range(4), 2))
 
 
+def process_of(item):
+    return os.getpid(), item
+
+
+def test_what_is_computed_in_another_process_comes_back():
+    process, item = in_another_process(process_of, "it", "")
+    assert process != os.getpid() and item == "it"
+
+
+def test_another_process_that_is_killed_is_a_sentence_with_its_own_way_out():
+    with pytest.raises(MelError, match="A worker process was killed, .*: state --rows_a_shard=5 and run again"):
+        in_another_process(die, 0, "state --rows_a_shard=5")
+
+
 def test_a_worker_that_is_killed_while_another_starts_is_the_same_sentence(monkeypatch):
     errors = [OSError("handle is closed"), OSError(errno.EAGAIN, "no more processes")]
 
@@ -64,7 +78,7 @@ def test_a_worker_that_is_killed_while_another_starts_is_the_same_sentence(monke
 def test_who_ends_without_clearing_away_leaves_no_word_of_the_library():
     program = """if True:
         import os
-        from mel.corpora.workers import map_in_order
+        from mel.corpora.workers import in_another_process, map_in_order
         results = map_in_order(abs, range(9), 2)
         next(results)
         os._exit(3)

@@ -17,6 +17,7 @@ from experiments.benchmarks import (
     mining_call,
     mining_search,
     rivals,
+    scann_shards,
 )
 from experiments.benchmarks import seek as seek_benchmark
 from experiments.benchmarks.workload import Spec, make_work, source_of
@@ -168,6 +169,11 @@ def test_recall_is_the_share_of_true_neighbours():
 
 def test_the_seconds_of_fewer_queries_are_scaled_up():
     assert mining_search.total_seconds({"build": 3.0, "search": 2.0, "queries": 10}, 50) == 13.0
+
+
+def test_the_law_of_memory_is_the_line_through_the_peaks():
+    a_row, fixed = scann_shards.law([1_000_000, 2_000_000, 4_000_000], [700, 1200, 2200])
+    assert (a_row, fixed) == (pytest.approx(500), pytest.approx(200))
 
 
 def test_vectors_are_of_unit_length_and_the_same_again(tmp_path):

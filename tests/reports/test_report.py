@@ -86,6 +86,19 @@ def test_added_files_do_not_change_what_the_report_is(tmp_path):
     assert artifacts.open_artifact(tmp_path / "other", "report").digest != fast.digest
 
 
+def test_the_recall_of_the_indexes_in_words():
+    about = {"queries": 1234, "kind": "evaluated mentions"}
+    recall = {"entities": about | {"depth": 200, "recall": 0.98765}}
+    said = "Recall of the index: 98.77% of the 200 rows of entities nearest to 1,234 evaluated mentions"
+    report = report_of(evaluation())
+    assert "Recall of the index" not in reports.markdown(report)
+    assert f"\n- {said}.\n" in reports.markdown(report | {"index_recall": recall})
+    recall["mentions"] = about | {"depth": 100, "recall": 1.0}
+    assert reports.index_recall_in_words({"index_recall": recall}) == (
+        f"{said}, and 100.00% of the 100 rows of mentions nearest to 1,234 evaluated mentions."
+    )
+
+
 def test_markdown_states_the_denominator_the_coverage_and_what_was_dropped():
     text = reports.markdown(report_of(evaluation(), dataset="MDN hyperlink disambiguation"))
     assert "MDN hyperlink disambiguation, split `dev`" in text

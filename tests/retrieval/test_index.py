@@ -9,11 +9,13 @@ import sys
 import numpy as np
 import pytest
 
+from mel.artifacts import publish
 from mel.retrieval import approximate
 from mel.retrieval import index as index_module
-from mel.retrieval.approximate import ScannIndex, ScannSettings, build, tune
+from mel.retrieval.approximate import ScannIndex, ScannSettings, build, share_found, tune
 from mel.retrieval.exact import ExactIndex
 from mel.retrieval.index import first_of_each, keep_first, open_index, publish_index, search_distinct
+from mel.retrieval.probes import nearest_scores
 from mel.retrieval.streamed import Streamed
 from mel.types import MelError
 
@@ -25,7 +27,12 @@ INDEXES = {
     "scann brute force": lambda embeddings_ND: build(embeddings_ND, ScannSettings()),
     "scann tree": lambda embeddings_ND: build(embeddings_ND, SMALL_TREE),
 }
-KINDS = {"exact": ("exact", ScannSettings()), "brute force": ("scann", ScannSettings()), "tree": ("scann", SMALL_TREE)}
+KINDS = {
+    "exact": ("exact", ScannSettings()),
+    "brute force": ("scann", ScannSettings()),
+    "tree": ("scann", SMALL_TREE),
+    "shards": ("scann", ScannSettings(rows_a_shard=70)),
+}
 
 
 @pytest.fixture(params=INDEXES.values(), ids=INDEXES.keys())
@@ -182,25 +189,75 @@ class TestScann:
     def test_a_real_tree_has_the_recall_it_states(self, publish_vectors, tmp_path):
         embeddings_ND = clustered_vectors(25_000, 16)
         artifact = publish_index(tmp_path / "index", "scann", publish_vectors(embeddings_ND))
-        assert artifact.facts["scann"]["leaves"] == 316
+        assert [shard["leaves"] for shard in artifact.facts["shards"]] == [316]
+        stated = artifact.facts["recall"]
+        assert (stated["queries"], stated["kind"], stated["depth"]) == (500, "rows of the index", 100)
         queries_QD = embeddings_ND[::83] + 0.02 * unit_vectors(302, 16, seed=2)
         rows, _ = open_index(tmp_path / "index").search(queries_QD, 10)
         true_rows, _ = brute_force(queries_QD, embeddings_ND, 10)
         recall = np.mean((rows[:, :, None] == true_rows[:, None, :]).any(axis=1))
-        assert artifact.facts["recall@10"] >= 0.98 and recall >= 0.9
+        assert stated["recall"] >= 0.98 and recall >= 0.9
+        assert 0 < artifact.facts["peak_mb"] <= artifact.facts["needed_mb"]
 
     def test_tuning_searches_more_leaves_where_vectors_have_no_structure(self):
         embeddings_ND = unit_vectors(4000, 32)
         index = build(embeddings_ND, ScannSettings(brute_force_below=16, leaves=64, leaves_to_search=1))
-        same, poor = tune(index, embeddings_ND, least_recall=0.0)
-        tuned, recall = tune(index, embeddings_ND, least_recall=0.9)
-        assert same.leaves_to_search == 1 and poor < 0.9
-        assert tuned.leaves_to_search > 8 and recall >= 0.9
+        queries_QD = embeddings_ND[::40]
+        nearest_Qk = nearest_scores(embeddings_ND, queries_QD, 10)
+        same, poor = tune(index, queries_QD, nearest_Qk, least_recall=0.0)
+        tuned, good = tune(index, queries_QD, nearest_Qk, least_recall=0.9)
+        assert same.leaves_to_search == 1 and share_found(poor, nearest_Qk) < 0.9
+        assert tuned.leaves_to_search > 8 and share_found(good, nearest_Qk) >= 0.9
+
+    def test_a_tree_among_four_is_searched_half_as_deep_and_tuned_at_its_part(self, monkeypatch):
+        vectors_ND, settings = clustered_vectors(4000, 16), ScannSettings(brute_force_below=16, leaves=64)
+        alone, among = build(vectors_ND, settings), build(vectors_ND, settings, shards=4)
+        assert (alone.leaves_to_search, among.leaves_to_search) == (6, 3)
+        asked, search = [], ScannIndex.search
+
+        def told(self, queries_QD, k):
+            asked.append(k)
+            return search(self, queries_QD, k)
+
+        monkeypatch.setattr(ScannIndex, "search", told)
+        nearest_Qk = nearest_scores(vectors_ND, vectors_ND[::100], 20)
+        assert tune(among, vectors_ND[::100], nearest_Qk, 0.0, shards=4)[1].shape == (40, 20)
+        assert asked == [10, 20]
+        tune(alone, vectors_ND[::100], nearest_Qk, 0.0)
+        assert asked == [10, 20, 20]
 
     def test_states_its_settings(self, publish_vectors, tmp_path):
         artifact = publish_index(tmp_path / "index", "scann", publish_vectors(unit_vectors(200, 8)), SMALL_TREE)
-        assert artifact.facts["scann"] == {"leaves": 5, "leaves_to_search": 5, "reorder": 50}
-        assert 0 < artifact.facts["recall@10"] <= 1
+        assert artifact.facts["shards"] == [{"rows": 200, "leaves": 5, "leaves_to_search": 5, "reorder": 50}]
+        assert 0 < artifact.facts["recall"]["recall"] <= 1
+
+    def test_equal_scores_are_in_the_order_of_rows(self):
+        class Searcher:
+            def search_batched_parallel(self, queries_QD, final_num_neighbors, **options):
+                return np.uint32([[9, 3, 7, 5]]), np.float32([[0.5, 0.4, 0.4, 0.4]])
+
+        rows, scores = ScannIndex(Searcher(), 20, 4, 5, 1, 50).search(np.ones((1, 4), np.float32), 4)
+        assert rows.tolist() == [[9, 3, 5, 7]] and scores.tolist() == np.float32([[0.5, 0.4, 0.4, 0.4]]).tolist()
+
+    def test_what_is_scored_again_grows_with_what_is_asked_for(self):
+        asked = []
+
+        class Searcher:
+            def search_batched_parallel(self, queries_QD, final_num_neighbors, **options):
+                asked.append(options["pre_reorder_num_neighbors"])
+                return np.zeros((1, final_num_neighbors), np.uint32), np.zeros((1, final_num_neighbors), np.float32)
+
+        for k in (10, 100, 200, 900):
+            ScannIndex(Searcher(), 1000, 4, 5, 1, 250).search(np.ones((1, 4), np.float32), k)
+        assert asked == [250, 250, 500, 1000]
+
+    def test_an_index_of_before_there_were_shards_is_still_read(self, publish_vectors, tmp_path):
+        index = build(unit_vectors(200, 8), SMALL_TREE)
+        with publish(tmp_path / "index", "index") as draft:
+            draft.facts = {"kind": "scann", "rows": 200, "dimension": 8, "scann": index.serialize(draft / "scann")}
+        for found, wanted in zip(open_index(tmp_path / "index").search(unit_vectors(9, 8, seed=1), 4),
+                                 index.search(unit_vectors(9, 8, seed=1), 4)):  # fmt: skip
+            np.testing.assert_array_equal(found, wanted)
 
     def test_does_not_see_an_installed_tensorflow(self, tmp_path):
         (tmp_path / "tensorflow.py").write_text("raise RuntimeError('not built for this ScaNN')")
