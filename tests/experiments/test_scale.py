@@ -2,6 +2,7 @@
 
 import json
 import statistics
+import time
 from collections import Counter
 
 import numpy as np
@@ -122,6 +123,13 @@ def test_a_law_is_a_line():
     assert scale.Law(3.0, 2.0).at(10.0) == 23.0
 
 
+def wait_until(reached):
+    for _ in range(200):
+        if reached():
+            return
+        time.sleep(memory_watch.SAMPLE_SECONDS)
+
+
 def holding_side(turn, megabytes):
     held = np.ones(megabytes << 17)
     turn(float(held.sum()))
@@ -130,6 +138,7 @@ def holding_side(turn, megabytes):
 def test_the_memory_of_a_child_is_watched():
     with memory_watch.MemoryWatch() as watch, harness.child(holding_side, 150) as run:
         assert run().value == 150 << 17
+        wait_until(lambda: watch.parent > 150)  # it is stopped, and holds all of it still
     assert 150 < watch.parent < 300 and watch.worker == 0 and watch.all >= watch.parent
 
 
