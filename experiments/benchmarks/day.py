@@ -19,7 +19,7 @@ from experiments.benchmarks.table import read as read_results
 from mel.reports.report import table
 from mel.shards.archives import ArchivesConfig
 
-CORES = 16
+CORES, MEMORY_GB = 16, 128
 DIMENSION, LAYERS = 384, 12
 BATCH, STEPS_A_ROUND, ROUNDS, EVALUATED = 2_688, 10_000, 10, 2_000  # experiments/mewsli9/run_rounds.flags
 GPU_MENTIONS, GPU_PAGE = 3_150, "`experiments/mdn_pretrained/README.md`"
@@ -199,13 +199,23 @@ def searching(results: Mapping[str, Mapping[str, Any]]) -> Iterator[Stage]:
         yield Stage(name, said, lambda corpus: each * corpus.records / 1e6, None, None, "`exact_search`")
     else:
         yield Stage(name, UNKNOWN, None, None, None, "`exact_search`")
-    if scann := results.get("mining_search"):
-        build, search = scann["details"]["seconds of build and search"]["ours"][-1]
-        size = scann["details"]["vectors"] / 1e6, scann["details"]["queries"] / 1e3
-        said = f"{build:.3g} s to build and {search / size[1]:.2g} s a thousand queries, of {size[0]:g} million vectors"
-        yield Stage("ScaNN", said, None, None, None, "`mining_search`")
-    else:
-        yield Stage("ScaNN", UNKNOWN, None, None, None, "`mining_search`")
+    yield building(results)
+
+
+def building(results: Mapping[str, Mapping[str, Any]]) -> Stage:
+    """ScaNN: seconds of shards, memory of one tree or, where that is more, of shards that take half of a machine's."""
+    name = f"building ScaNN in shards, on {CORES} cores"
+    if not (scann := results.get("scann_shards")):
+        return Stage(name, UNKNOWN, None, None, None, "`scann_shards`")
+    details, cores = scann["details"], scann["machine"]["cores"]
+    rows, largest = details["rows"][-1], details["in shards"][-1]
+    a_row, a_row_bytes = largest["build s"] / rows, details["bytes a row, one tree"]
+    wider = DIMENSION / 128
+    said = f"{1e6 * a_row:.2g} µs and {a_row_bytes:,} B a row of 128, on {cores} cores"
+    return Stage(
+        name, said, lambda corpus: a_row * wider * corpus.records * cores / CORES / 3600,
+        lambda corpus: min(a_row_bytes * wider * corpus.records / 1e9, MEMORY_GB / 2), None, "`scann_shards`",
+    )  # fmt: skip
 
 
 def _row(stage: Stage) -> Sequence[str]:

@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         found = {
             side: [build(pathlib.Path(name), plan, rows, most) for rows in plan.rows] for side, most in sides.items()
         }
-    details: dict[str, Any] = {}
+    details: dict[str, Any] = {"rows": plan.rows}
     for side, measured in found.items():
         a_row, fixed = law(plan.rows, [each["peak_mb"] for each in measured])
         details |= {f"bytes a row, {side}": round(a_row), f"times the vectors, {side}": round(a_row / RAW_BYTES, 2)}

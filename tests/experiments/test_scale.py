@@ -198,9 +198,18 @@ def test_a_day_is_the_laws_applied_to_the_sizes():
 
 def test_what_nobody_measured_has_no_figure():
     lines = day.markdown({}).splitlines()
-    assert "| ScaNN | not measured | – | – | – | – | – | – | `mining_search` |" in lines
+    assert "| building ScaNN in shards, on 16 cores | not measured | – | – | – | – | – | – | `scann_shards` |" in lines
     assert lines[3].startswith("| training, one pass over all mentions | 3,150 mentions/s")
     assert "| 15 | 34 |" in lines[3]  # 175 and 380 million by 3,150 a second
+
+
+def test_scann_takes_the_seconds_of_its_rows_and_half_of_the_memory_at_most():
+    details = {"rows": [100_000, 400_000], "in shards": [{}, {"build s": 24.0}], "bytes a row, one tree": 2_000}
+    stage = day.building({"scann_shards": {"details": details, "machine": {"cores": 2}}})
+    corpus = day.CORPORA[0]._replace(records=10e6)
+    assert stage.hours(corpus) == pytest.approx(60e-6 * 3 * 10e6 * 2 / 16 / 3600)  # three times as wide, 16 cores
+    assert stage.memory(corpus) == pytest.approx(60) and stage.memory(day.CORPORA[0]) == 64
+    assert stage.law == "60 µs and 2,000 B a row of 128, on 2 cores"
 
 
 def test_build_md_has_the_day_of_the_results():
