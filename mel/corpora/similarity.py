@@ -43,12 +43,14 @@ def similarity_prior(
       outside: the probability of an entity before any evidence.
       what: names the mentions in a line of progress; none where empty.
     """
-    unseen = sorted({form for form, language, lemma in set(mentions) if not table.prior(form, language, lemma)[0]})
+    known = {lookup: table.prior(*lookup, outside=outside) for lookup in set(mentions)}
+    unseen = sorted({form for (form, _, _), (entities, _) in known.items() if not entities})
     similar = similar_aliases(unseen, table.shaped(), what) if unseen else {}
 
     def prior(form: str, language: str, lemma: str) -> tuple[dict[int, float], float]:
         if not similar.get(form):
-            return table.prior(form, language, lemma, outside=outside)
+            found = known.get((form, language, lemma))
+            return found or table.prior(form, language, lemma, outside=outside)
         evidence: dict[int, float] = {}
         for alias, similarity in similar[form]:
             for entity, probability in table.prior(alias, language)[0].items():

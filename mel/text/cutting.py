@@ -23,6 +23,8 @@ from mel.types import Span
 # voicing marks; of the rarer scripts none.
 _LETTER = r"[^\W_\u0d4e\u0e33\u0eb3\u1100-\u11ff\ud7b0-\ud7fb\uff9e\uff9f\U00010000-\U0010ffff]"
 _IDEOGRAPH = r"[\u3400-\u4dbf\u4e00-\u9fff]"
+# Before what this finds nothing of a text joins what follows, whatever is made of it letter by letter.
+PLAIN_BORDER = re.compile(f"(?<={_LETTER})[ \n](?={_LETTER})|(?<={_IDEOGRAPH})(?={_IDEOGRAPH})")
 _LETTERWISE = {"BertNormalizer", "NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents", "Nmt", "Precompiled"}
 _SPACES_TO_ONE = ({"Regex": r"\s+"}, {"Regex": " {2,}"})
 _MODELS = {"WordPiece", "WordLevel", "BPE", "Unigram"}
@@ -146,11 +148,16 @@ def _reaches_no_further(part: Mapping[str, Any]) -> bool:
         case "Strip":
             return not part["strip_left"]
         case "Replace":
-            return part["pattern"] in _SPACES_TO_ONE
+            return part["pattern"] in _SPACES_TO_ONE or _is_one_sign(part["pattern"].get("String", ""), part["content"])
         case "Prepend":
             return True  # no part but the first begins with it
         case name:
             return name in _LETTERWISE
+
+
+def _is_one_sign(pattern: str, content: str) -> bool:
+    """Whether one character is replaced by something, and no white space is in it."""
+    return len(pattern) == 1 and not any(character.isspace() for character in pattern + content)
 
 
 def _border(state: Mapping[str, Any], normalize: Callable[[str], str]) -> re.Pattern[str]:

@@ -177,6 +177,9 @@ def test_tokenizers_that_may_reach_further_are_given_whole_pages():
     assert not changed(pre_tokenizer={"type": "UnicodeScripts"})
     assert not changed(normalizer={"type": "Strip", "strip_left": True, "strip_right": True})
     assert not changed(normalizer={"type": "Replace", "pattern": {"Regex": "a b"}, "content": "c"})
+    assert not changed(normalizer={"type": "Replace", "pattern": {"String": "ab"}, "content": "c"})
+    assert not changed(normalizer={"type": "Replace", "pattern": {"String": "～"}, "content": " "})
+    assert changed(normalizer={"type": "Replace", "pattern": {"String": "～"}, "content": "-"})
     name = {"id": 5, "content": "New York", "special": True, "lstrip": False, "rstrip": False, "single_word": False}
     assert not changed(added_tokens=[name])
     assert changed(added_tokens=[name | {"content": "<x>"}])
