@@ -19,6 +19,7 @@ from mel.evaluation.ranking import DEPTH, Ranking
 from mel.linking.bundle import Bundle, open_bundle
 from mel.linking.detection import surest
 from mel.linking.naming import named_candidates
+from mel.retrieval.exact import ExactIndex
 from mel.shards.rows import TokenRows
 from mel.text.marking import mark_entity, mark_mention
 from mel.types import NIL_ID, Entity, Link, MarkedText, MelError, Mention, Span
@@ -122,17 +123,13 @@ class Linker:
         mentions_of = [self.mentions(text) for text, _ in found]
         mentions = [mention for of_text in mentions_of for mention in of_text]
         blocks = (mentions[start : start + MENTIONS_AT_ONCE] for start in range(0, len(mentions), MENTIONS_AT_ONCE))
-        answered = (self.links(block, self.rank(block), top_k, threshold) for block in blocks)
+        answered = (self.links(block, self.rank(block, top_k=top_k), top_k, threshold) for block in blocks)
         links = itertools.chain.from_iterable(answered)
         links_of = [list(itertools.islice(links, len(of_text))) for of_text in mentions_of]
         return [surest(*both) for both in zip(links_of, (surely for _, surely in found), strict=True)]
 
     def mentions(self, text: Text) -> list[Mention]:
-        """The mentions of a text whose spans are given.
-
-        Raises:
-          MelError: a span is none, or leaves the text.
-        """
+        """The mentions of a text whose spans are given; raises MelError where one is none, or leaves the text."""
         language = text.language or ""
         return [Mention("", language, text.text, _span(span), NIL_ID, title=text.title) for span in text.spans or ()]
 
@@ -140,18 +137,19 @@ class Linker:
         """What the encoder reads of mentions; those of one text stand one after the other, so that it is read once."""
         return self._rows([self._marked(mention) for mention in mentions], self.bundle.max_tokens)
 
-    def rank(self, mentions: Sequence[Mention], rows: TokenRows | None = None) -> Ranking:
+    def rank(self, mentions: Sequence[Mention], rows: TokenRows | None = None, top_k: int = DEPTH) -> Ranking:
         """The best candidates of each mention by all that the bundle knows; their golds are not looked at.
 
         Args:
           mentions: those of one text one after the other.
           rows: theirs, where somebody has made them already.
+          top_k: how many are wanted; others are ranked where the answer depends on them.
         """
         evidence = self.bundle.evidence
         rows = self.rows(mentions) if rows is None else rows
         with self._on_device:
             queries_QD = self.bundle.encoder.embed(rows)
-            ranking = evidence.ranking(queries_QD)
+            ranking = evidence.ranking(queries_QD, depth=self._depth(top_k))
         if evidence.table is None or not self.bundle.fusion_weight:
             return ranking
         lookups = [(mention.surface_form, mention.language, mention.lemma) for mention in mentions]
@@ -239,6 +237,13 @@ class Linker:
         if self.bundle.detector is None:
             raise MelError(f"This bundle has {NO_DETECTOR}.")
         return self.bundle.detector.threshold_for(precision) if precision else None
+
+    def _depth(self, top_k: int) -> int:
+        """How many candidates are searched: what else speaks for one, or says how sure it is, looks at all of them."""
+        evidence = self.bundle.evidence
+        is_fused = evidence.table is not None and self.bundle.fusion_weight
+        is_alone = self._calibration is None and evidence.contexts is None and not is_fused
+        return top_k if is_alone and isinstance(evidence.index, ExactIndex) else DEPTH
 
     def _detected(self, text: str | Text, precision: float | None) -> tuple[Text, list[float] | None]:
         """The text with its spans, and if these were detected how probable it is that each is a mention."""

@@ -23,7 +23,7 @@ from mel.linking.blocks import Block, NamedText, Piece, blocks
 from mel.linking.detection import surest
 from mel.linking.formats import LinkedText
 from mel.linking.linker import NO_DETECTOR, Linker, Text, check_top_k
-from mel.linking.stages import ahead, behind
+from mel.linking.stages import ahead, behind, short_turns
 from mel.locks import claim
 from mel.progress import Progress
 from mel.types import Link, MelError, NamedCandidate, Span
@@ -88,7 +88,7 @@ def link_file(
                 progress.add(len(kept))
                 yield piece, kept
 
-    with _whole_file(target) as file:
+    with _whole_file(target) as file, short_turns():
 
         def write(ranked: Iterable[tuple[Block, Ranking]]) -> None:
             pieces = linked_pieces(ranked)
@@ -98,7 +98,7 @@ def link_file(
         # While this thread encodes and searches, one reads and tokenises what comes next, and one writes what is done.
         with ahead(blocks(linker, texts, answers.detection_precision)) as made, behind(write) as give:
             for block in made:
-                give((block, linker.rank(block.mentions, block.rows)))
+                give((block, linker.rank(block.mentions, block.rows, answers.top_k)))
     progress.close()
     return linked, malformed
 

@@ -1,5 +1,6 @@
 """Blocks of texts: their bounds, texts in pieces, and that each stage of linking a file may fail."""
 
+import dataclasses
 import errno
 import itertools
 import json
@@ -8,11 +9,14 @@ import threading
 
 import pytest
 
+from mel.evaluation.ranking import DEPTH
 from mel.linking import blocks, detection, texts
 from mel.linking.blocks import NamedText
+from mel.linking.bundle import open_bundle
 from mel.linking.detection import Detector, detect, surest
 from mel.linking.linker import Linker, Text
 from mel.linking.texts import Answers
+from mel.retrieval.exact import ExactIndex
 from mel.types import Link, MelError, NamedCandidate, Span
 from tests.linking.test_forms import forms_of, trie_of
 from tests.text.test_cutting import pages
@@ -133,6 +137,20 @@ def test_of_groups_the_same_spans_stay_as_of_a_whole_text(detector, monkeypatch)
 
         assert [link for group in groups for link in kept(group)] == kept(candidates)
     assert several > 10
+
+
+def test_where_nothing_else_is_asked_no_more_is_searched_than_is_wanted(exported, calibrated, monkeypatch):
+    searched = []
+    monkeypatch.setattr(
+        ExactIndex, "search", lambda *asked, search=ExactIndex.search: searched.append(asked[2]) or search(*asked)
+    )
+    monkeypatch.setattr("mel.retrieval.index.LEAST_DEPTH", 1)
+    alone = Linker(dataclasses.replace(open_bundle(exported.bundle), fusion_weight=0.0, calibration=None))
+    mentions = alone.mentions(Text(TEXT, [(4, 12), (27, 37), (0, 3)], "en"))
+    few, most = alone.rank(mentions, top_k=3), alone.rank(mentions)
+    assert (few.entities_QK == most.entities_QK[:, :3]).all() and (few.scores_QK == most.scores_QK[:, :3]).all()
+    assert searched[0] == 6 and max(searched) > 6
+    assert len(Linker.load(calibrated.bundle).rank(mentions, top_k=3).entities_QK[0]) == DEPTH
 
 
 def fail(error, after=1):
