@@ -15,6 +15,7 @@ from mel.shards.rows import TokenRows
 from mel.types import Mention, Span
 
 MENTIONS_AT_ONCE, MENTIONS_A_PIECE = 4096, 1024
+MENTIONS_AT_FIRST = 512  # and then twice as many each time, so that the stages that follow need not wait for long
 BYTES_AT_ONCE = 8 << 20  # of the texts of a block, beside the last one
 
 
@@ -58,14 +59,16 @@ def blocks(linker: Linker, texts: Iterable[NamedText], detection_precision: floa
     """
     waiting: list[Piece] = []
     mentions = taken = 0
+    wanted = min(MENTIONS_AT_FIRST, MENTIONS_AT_ONCE)
     for named in texts:
         for piece in pieces(linker, named, detection_precision):
             waiting.append(piece)
             mentions += len(piece.mentions)
             taken += sys.getsizeof(named.text.text) if piece.begins else 0
-            if mentions >= MENTIONS_AT_ONCE or taken >= BYTES_AT_ONCE:
+            if mentions >= wanted or taken >= BYTES_AT_ONCE:
                 yield _block(linker, waiting)
                 waiting, mentions, taken = [], 0, 0
+                wanted = min(2 * wanted, MENTIONS_AT_ONCE)
     if waiting:
         yield _block(linker, waiting)
 

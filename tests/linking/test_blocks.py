@@ -42,6 +42,13 @@ def test_a_block_is_bounded_by_what_its_texts_take(linker, monkeypatch):
     assert sizes[0] == [0, 1, 2] and max(map(len, sizes)) == 12  # 87 bytes a text
 
 
+def test_blocks_grow_up_to_a_bound(linker, monkeypatch):
+    monkeypatch.setattr(blocks, "MENTIONS_AT_FIRST", 2)
+    monkeypatch.setattr(blocks, "MENTIONS_AT_ONCE", 7)
+    made = blocks.blocks(linker, [named(number) for number in range(25)])
+    assert [len(block.mentions) for block in made] == [2, 4, 7, 7, 5]
+
+
 def test_a_long_text_is_in_several_blocks(linker, monkeypatch):
     monkeypatch.setattr(blocks, "MENTIONS_AT_ONCE", 4)
     monkeypatch.setattr(blocks, "MENTIONS_A_PIECE", 3)
