@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     flags = parser(__doc__, repeats=3)
     flags.add_argument("--bundle", type=pathlib.Path, required=True, help="folder that mel-export published")
     flags.add_argument("--mewsli", type=pathlib.Path, required=True, help="tree whose mentions are linked")
-    flags.add_argument("--mentions", type=int, default=12_000, help="how many, from documents of all languages")
+    flags.add_argument("--mentions", type=int, default=20_000, help="how many, from documents of all languages")
     chosen = options(flags, argv)
     rivals.require("torch", "sentence_transformers", "faiss")
     open_artifact(chosen.bundle, "bundle")

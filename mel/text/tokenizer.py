@@ -81,6 +81,7 @@ class Tokenizer:
         self.unk_id = None if special.unk is None else self._id(special.unk)
         self.marker_id = self._id(MARKER)
         self.vocab_size = self.marker_id + 1
+        self._around = [np.array([token], np.int32) for token in (self.cls_id, self.sep_id, self.marker_id)]
         self._prefix_ids = {role: self._ids(prefix.rstrip()) for role, prefix in prefixes._asdict().items()}
 
     @classmethod
@@ -238,10 +239,10 @@ class Tokenizer:
         return _Window(text, header, in_left, in_focus, page.first_of(right, room - before, self._encode))
 
     def _row(self, window: _Window) -> np.ndarray:
-        header, marker, sep = window.header.ids_t, [self.marker_id], [self.sep_id]
-        start = [[self.cls_id], self._prefix_ids[window.text.role], *([header, sep] if len(header) else [])]
+        header, (cls, sep, marker) = window.header.ids_t, self._around
+        start = [cls, self._prefix_ids[window.text.role], *([header, sep] if len(header) else [])]
         pieces = *start, window.left.ids_t, marker, window.focus.ids_t, marker, window.right.ids_t, sep
-        return self.row_ids(np.concatenate([np.asarray(piece, np.int32) for piece in pieces]))
+        return self.row_ids(np.concatenate(pieces))
 
     def _spellings(self, window: _Window) -> Iterator[str]:
         """Texts for a window, the likeliest first: only trying tells where a tokenizer wants a space before a piece."""

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import unicodedata
 from collections.abc import Callable
 from typing import NamedTuple
@@ -52,7 +53,8 @@ class Piece(NamedTuple):
     def of(cls, encoding: tokenizers.Encoding, start: int = 0) -> Piece:
         """The tokens of a text that begins with character `start` of the page."""
         # A normaliser may put combining marks into another order, and their offsets with them.
-        offsets_t2 = np.maximum.accumulate(np.asarray(encoding.offsets, np.int64).reshape(-1, 2), axis=0)
+        flat = np.fromiter(itertools.chain.from_iterable(encoding.offsets), np.int64, 2 * len(encoding))
+        offsets_t2 = np.maximum.accumulate(flat.reshape(-1, 2), axis=0)
         words_t = np.asarray(encoding.word_ids, np.int64)
         opens_t = np.diff(words_t, prepend=-1) != 0
         return cls(np.asarray(encoding.ids, np.int32), offsets_t2[:, 0] + start, offsets_t2[:, 1] + start, opens_t)
