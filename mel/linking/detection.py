@@ -179,8 +179,9 @@ def detect(forms: Forms, text: str) -> Detected:
     """All forms in a text, however improbable."""
     found = Detected([], [], [])
     for some in detected(forms, text):
-        for values, more in zip(found, some, strict=True):
-            values.extend(more)
+        found.spans.extend(some.spans)
+        found.forms.extend(some.forms)
+        found.upper.extend(some.upper)
     return found
 
 
