@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,7 @@ def named_candidates(
     def names(entity: int, row: int) -> tuple[EntityId, str, str]:
         return bundle.kb.ids[entity], bundle.kb.titles[row], bundle.descriptions[row]
 
-    columns: list[list] = [each.tolist() for each in (entities_Qk, rows_Qk, ranking.scores_QK[:, :top_k])]
+    columns: list[Any] = [each.tolist() for each in (entities_Qk, rows_Qk, ranking.scores_QK[:, :top_k])]
     for entities_k, rows_k, scores_k in zip(*columns, strict=True):
         candidates = zip(entities_k, rows_k, scores_k, strict=True)
         yield tuple(NamedCandidate(*names(entity, row), score) for entity, row, score in candidates if entity != NIL)
