@@ -1,11 +1,12 @@
 """A batch out of more mentions than memory holds, with the system told which rows it needs, and without.
 
 Rows of 24 tokens in the mean are made on disk, an entity row for every third mention, and three negatives a
-mention; a batch has 2,688 mentions. Before each batch the tokens leave memory, as where they are many times as large
+mention; a batch has 2,688 mentions where nothing else is said. Before each batch the tokens leave memory, as where they are many times as large
 as it; the rest, 24 bytes a mention, stays. The details say what a batch costs where all is in memory: there nobody is
 told anything.
 
   python -m experiments.benchmarks.random_reads --mentions=20000000
+  python -m experiments.benchmarks.random_reads --mentions=50000000 --batch_size=512 --negatives=4
 """
 
 from __future__ import annotations
@@ -40,19 +41,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     flags = parser(__doc__, repeats=3)
     flags.add_argument("--mentions", type=int, default=20_000_000)
     flags.add_argument("--batches", type=int, default=10, help="batches of a run")
+    flags.add_argument("--batch_size", type=int, default=BATCH, help="mentions a batch")
+    flags.add_argument("--negatives", type=int, default=NEGATIVES, help="of a mention")
     flags.add_argument("--folder", type=pathlib.Path, help="where rows are made; a temporary folder if not given")
     chosen = options(flags, argv)
     mentions = 20_000 if chosen.quick else chosen.mentions
     with tempfile.TemporaryDirectory(dir=chosen.folder) as name:
         folder = pathlib.Path(name)
-        make(folder, mentions)
-        layouts = source_in(folder).plan()
+        make(folder, mentions, chosen.negatives)
+        layouts = source_in(folder, chosen.batch_size).plan()
+        asked = folder, layouts, chosen.batches
         sides = {
-            "told": lambda: batches(folder, layouts, chosen.batches, from_disk=True),
-            "not told": lambda: batches(folder, layouts, chosen.batches, from_disk=False),
+            "told": lambda: batches(*asked, from_disk=True, batch_size=chosen.batch_size),
+            "not told": lambda: batches(*asked, from_disk=False, batch_size=chosen.batch_size),
         }
         runs = interleave(sides, chosen.repeats, warmups=0)
-    details: dict[str, float] = {"mentions": mentions, "batches": chosen.batches}
+    details: dict[str, float] = {"mentions": mentions, "mentions a batch": chosen.batch_size}
+    details |= {"negatives": chosen.negatives, "batches": chosen.batches}
     for side, found in runs.items():
         details |= {f"{side}: {what}": statistics.median(run[what] for run in found) for what in found[0]}
     seconds = {side: [run["seconds"] for run in found] for side, found in runs.items()}
@@ -60,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     publish("random_reads", measure, TARGET, seconds, "s", chosen.results, details)
 
 
-def make(folder: pathlib.Path, mentions: int) -> None:
+def make(folder: pathlib.Path, mentions: int, negatives: int = NEGATIVES) -> None:
     """Writes the columns of mentions, entities and negatives."""
     generator, entities = np.random.default_rng(0), mentions // MENTIONS_AN_ENTITY
     for name, count in (("mentions", mentions), ("entities", entities)):
@@ -76,14 +81,14 @@ def make(folder: pathlib.Path, mentions: int) -> None:
             end = int(ends[-1])
         tokens.close()
         offsets.close()
-    for name, shape in (("golds", (mentions,)), ("negatives", (mentions, NEGATIVES))):
+    for name, shape in (("golds", (mentions,)), ("negatives", (mentions, negatives))):
         np.save(folder / f"{name}.npy", generator.integers(0, entities, shape, dtype=np.int32))
 
 
 COLUMNS = {"tokens": np.int32, "offsets": np.int64}
 
 
-def source_in(folder: pathlib.Path) -> BatchSource:
+def source_in(folder: pathlib.Path, batch_size: int = BATCH) -> BatchSource:
     """The batches of what `make` made; texts have no twins, which would be looked for in all of them."""
     mention_rows, entity_rows = (
         TokenRows(*(read_column(folder / f"{name}_{each}.npy") for each in COLUMNS))
@@ -92,14 +97,17 @@ def source_in(folder: pathlib.Path) -> BatchSource:
     golds_N, numbers_E = read_column(folder / "golds.npy"), np.arange(len(entity_rows), dtype=np.int32)
     mentions = RowSet(mention_rows, golds_N, np.zeros(0, np.int32), golds_N)
     entities = RowSet(entity_rows, numbers_E, np.zeros(0, np.int32), numbers_E)
-    source = BatchSource(mentions, entities, Negatives(read_column(folder / "negatives.npy")), BATCH, 0, CHUNK_TOKENS)
+    negatives = Negatives(read_column(folder / "negatives.npy"))
+    source = BatchSource(mentions, entities, negatives, batch_size, 0, CHUNK_TOKENS)
     source.__dict__["_twin_E"] = numbers_E
     return source
 
 
-def batches(folder: pathlib.Path, layouts: Sequence[Layout], count: int, from_disk: bool) -> dict[str, float]:
+def batches(
+    folder: pathlib.Path, layouts: Sequence[Layout], count: int, from_disk: bool, batch_size: int = BATCH
+) -> dict[str, float]:
     """What a batch costs where its tokens are not in memory, and then where they are."""
-    source = dataclasses.replace(source_in(folder), from_disk=from_disk)
+    source = dataclasses.replace(source_in(folder, batch_size), from_disk=from_disk)
     source.__dict__["_twin_E"] = source.entities.entities_N
     _ = source.order
     found: dict[str, float] = {}

@@ -22,7 +22,8 @@ it was calibrated on. --nil_precision=0.9 withholds the least probable links so 
 are right on such mentions: their "id" is "NIL", their title "", their candidates are still there.
 --min_probability=0.5 withholds every link that is less probable than that.
 
-The input is streamed, and the output appears when it is whole.
+The input is streamed, and the output appears when it is whole. One thread reads and tokenises, one encodes and
+searches, one writes; a page of many megabytes is linked in pieces.
 
 Examples:
   mel-link --bundle=run/bundle --input=texts.jsonl --output=links.jsonl --top_k=5

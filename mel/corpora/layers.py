@@ -57,6 +57,9 @@ class LayeredHashes(Hashes):
     def __len__(self) -> int:
         return len(self._base) + len(self._more)
 
+    def rows(self, key: str) -> list[int]:
+        return self.rows_of([key])[0]
+
     def rows_of(self, keys: Sequence[str]) -> list[list[int]]:
         return [
             [*itertools.filterfalse(self._is_hidden, rows), *(row + self._base_rows for row in more)]

@@ -142,7 +142,11 @@ class Hashes:
 
     def rows(self, key: str) -> list[int]:
         """The rows that may have this key, ascending: two keys may have one hash by chance."""
-        return self.rows_of([key])[0]
+        hashed = np.uint64(hash_of(key))
+        first = int(self.hashes_N.searchsorted(hashed))
+        if first == len(self.hashes_N) or self.hashes_N[first] != hashed:  # so it is with most keys
+            return []
+        return self.rows_N[first : int(self.hashes_N.searchsorted(hashed, "right"))].tolist()
 
     def rows_of(self, keys: Sequence[str]) -> list[list[int]]:
         """`rows` of each key."""

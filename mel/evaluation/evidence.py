@@ -17,7 +17,7 @@ from mel.corpora.similarity import Prior, similarity_prior
 from mel.evaluation.contexts import Contexts, add_contexts
 from mel.evaluation.fusion import Pool, pool_candidates
 from mel.evaluation.nearest import rank_by_embeddings
-from mel.evaluation.ranking import Ranking
+from mel.evaluation.ranking import DEPTH, Ranking
 from mel.retrieval.index import Index
 from mel.types import MelError
 
@@ -40,14 +40,15 @@ class Evidence:
     contexts: Contexts | None = None
     table: AliasTable | None = None
 
-    def ranking(self, queries_QD: np.ndarray, what: str = "") -> Ranking:
+    def ranking(self, queries_QD: np.ndarray, what: str = "", depth: int = DEPTH) -> Ranking:
         """The best candidates by descriptions, and contexts where they are heard.
 
         Args:
           queries_QD: the embeddings of Q mentions.
           what: names the mentions in lines of progress; none where empty.
+          depth: how many candidates, where descriptions alone are heard.
         """
-        ranking = rank_by_embeddings(queries_QD, self.index, self.kb.entities_E, what)
+        ranking = rank_by_embeddings(queries_QD, self.index, self.kb.entities_E, what, depth)
         if self.contexts is None:
             return ranking
         return add_contexts(ranking, queries_QD, self.contexts, self.embeddings_ED, self.kb, what)

@@ -58,7 +58,10 @@ def pool_candidates(
         encoded = set(entities_QC[mention, :DEPTH].tolist())
         best = sorted(known & probable.keys() - encoded, key=lambda entity: (-probable[entity], entity))[:DEPTH]
         entities_QC[mention, DEPTH : DEPTH + len(best)] = best
-        log_priors_QC[mention] = np.log([probable.get(entity, other) for entity in entities_QC[mention].tolist()])
+        priors_C = np.full(entities_QC.shape[1], other)
+        for entity in probable.keys() & {*encoded, *best}:
+            priors_C[entities_QC[mention] == entity] = probable[entity]
+        log_priors_QC[mention] = np.log(priors_C)
         added += [(mention, DEPTH + rank) for rank in range(len(best))]
     if added:
         mention_P, column_P = np.array(added).T

@@ -14,7 +14,9 @@ MENTIONS_AT_ONCE = 4096
 PAIRS_AT_ONCE = 2**18
 
 
-def rank_by_embeddings(queries_QD: np.ndarray, index: Index, entities_E: np.ndarray, what: str = "") -> Ranking:
+def rank_by_embeddings(
+    queries_QD: np.ndarray, index: Index, entities_E: np.ndarray, what: str = "", depth: int = DEPTH
+) -> Ranking:
     """The entities nearest to each of Q mentions.
 
     Args:
@@ -22,12 +24,13 @@ def rank_by_embeddings(queries_QD: np.ndarray, index: Index, entities_E: np.ndar
       index: over the embeddings of E rows.
       entities_E: the entity of each row.
       what: names the mentions in a line of progress; none where empty.
+      depth: how many of them.
     """
-    ranking = Ranking.empty(len(queries_QD))
+    ranking = Ranking.empty(len(queries_QD), depth)
     progress = Progress(f"searching {what}", len(queries_QD), "mentions") if what else None
     for start in range(0, len(queries_QD), MENTIONS_AT_ONCE):
         block = slice(start, start + MENTIONS_AT_ONCE)
-        nearest = search_distinct(index, queries_QD[block], entities_E, DEPTH)
+        nearest = search_distinct(index, queries_QD[block], entities_E, depth)
         ranking.entities_QK[block], ranking.scores_QK[block], _ = nearest
         if progress:
             progress.add(len(queries_QD[block]))

@@ -28,9 +28,9 @@ class Ranking:
             raise ValueError(f"Shapes {self.entities_QK.shape} and {self.scores_QK.shape} are not one [Q, K].")
 
     @classmethod
-    def empty(cls, mentions: int) -> Ranking:
-        """`DEPTH` places for each mention, to be filled in."""
-        shape = mentions, DEPTH
+    def empty(cls, mentions: int, depth: int = DEPTH) -> Ranking:
+        """So many places for each mention, to be filled in."""
+        shape = mentions, depth
         return cls(np.full(shape, NIL, np.int64), np.full(shape, -np.inf, np.float32))
 
     @classmethod

@@ -10,17 +10,20 @@ import bisect
 import dataclasses
 import math
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import orjson
 
-from mel.linking.forms import Forms
-from mel.text.folding import folded
+from mel.linking.forms import MAX_CHARACTERS, Forms
+from mel.text.cutting import PLAIN_BORDER
+from mel.text.folding import fold, folded
 from mel.types import Link, MelError, Span
 
 KIND = "detector"
 FILE = "detection.json"
+CHARACTERS_A_STRETCH = 1 << 16  # of a text that forms are looked for in at once
+CANDIDATES_A_GROUP = 1024
 PRIOR = 0.5  # of a form where no page was held out to see how often unknown forms are linked
 
 
@@ -136,13 +139,25 @@ class Detector:
         self, text: str, language: str | None = None, threshold: float | None = None
     ) -> list[tuple[Span, float]]:
         """As `spans`, with all those that overlap."""
-        found = detect(self.forms, text)
-        if not found.spans:
-            return []
-        probability_n = self.forms.link_probability(found.forms, found.upper, language, self.prior)
-        least = self.threshold if threshold is None else threshold
-        pairs = zip(found.spans, probability_n.tolist(), strict=True)
-        return [(span, probability) for span, probability in pairs if probability >= least]
+        return [candidate for some in self.groups(text, language, threshold) for candidate in some]
+
+    def groups(
+        self, text: str, language: str | None = None, threshold: float | None = None
+    ) -> Iterator[list[tuple[Span, float]]]:
+        """The candidates in groups, none of which overlaps one of another group; a long text is never held folded."""
+        least, group, reach = self.threshold if threshold is None else threshold, [], 0
+        for found in detected(self.forms, text):
+            probability_n = self.forms.link_probability(found.forms, found.upper, language, self.prior)
+            for span, probability in zip(found.spans, probability_n.tolist(), strict=True):
+                if probability < least:
+                    continue
+                if len(group) >= CANDIDATES_A_GROUP and span.start >= reach:
+                    yield group
+                    group = []
+                group.append((span, probability))
+                reach = max(reach, span.end)
+        if group:
+            yield group
 
 
 def surest(links: list[Link], detected: Sequence[float] | None) -> list[Link]:
@@ -163,11 +178,39 @@ def surest(links: list[Link], detected: Sequence[float] | None) -> list[Link]:
 def detect(forms: Forms, text: str) -> Detected:
     """All forms in a text, however improbable."""
     found = Detected([], [], [])
-    in_text = folded(text)
-    for start, end, form in forms.find(in_text):
-        span = in_text.span(start, end)
-        surface_form = text[span.start : span.end]
-        found.spans.append(span)
+    for some in detected(forms, text):
+        found.spans.extend(some.spans)
+        found.forms.extend(some.forms)
+        found.upper.extend(some.upper)
+    return found
+
+
+def detected(forms: Forms, text: str) -> Iterator[Detected]:
+    """The same, for one stretch of the text after the other: those that begin in it."""
+    start = 0
+    while start < len(text):
+        border = PLAIN_BORDER.search(text, start + CHARACTERS_A_STRETCH)
+        end = border.start() if border else len(text)
+        yield _detect_between(forms, text, start, end)
+        start = end
+
+
+def _detect_between(forms: Forms, text: str, start: int, end: int) -> Detected:
+    """The forms that begin in `text[start:end]`, between two places where nothing folds together."""
+    after = end
+    while True:
+        border = PLAIN_BORDER.search(text, after + MAX_CHARACTERS)
+        after = border.start() if border else len(text)
+        # No form that begins before `end` reaches the end of what is folded here, where any word would end.
+        if after == len(text) or len(fold(text[end:after])) > MAX_CHARACTERS:
+            break
+    found, in_text = Detected([], [], []), folded(text[start:after])
+    for first, last, form in forms.find(in_text):
+        span = in_text.span(first, last)
+        if start + span.start >= end:
+            break
+        surface_form = text[start + span.start : start + span.end]
+        found.spans.append(Span(start + span.start, start + span.end))
         found.forms.append(form)
         found.upper.append(surface_form != surface_form.lower())
     return found

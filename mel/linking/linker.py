@@ -7,7 +7,7 @@ import operator
 import os
 import threading
 import typing
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,9 +18,11 @@ from mel.evaluation.fusion import fuse
 from mel.evaluation.ranking import DEPTH, Ranking
 from mel.linking.bundle import Bundle, open_bundle
 from mel.linking.detection import surest
+from mel.linking.naming import named_candidates
+from mel.retrieval.exact import ExactIndex
 from mel.shards.rows import TokenRows
 from mel.text.marking import mark_entity, mark_mention
-from mel.types import NIL, NIL_ID, Entity, Link, MarkedText, MelError, Mention, NamedCandidate, Span
+from mel.types import NIL_ID, Entity, Link, MarkedText, MelError, Mention, Span
 
 MENTIONS_AT_ONCE = 4096
 NO_DETECTOR = (
@@ -113,39 +115,71 @@ class Linker:
         Returns:
           the links of each text.
         """
-        if not 1 <= top_k <= DEPTH:
-            raise MelError(f"A top_k of {top_k} is not possible: 1 to {DEPTH} candidates can be given.")
+        check_top_k(top_k)
         if isinstance(texts, (str, Text)):
             raise MelError("link_batch takes several texts: give a list of them, or call link.")
         threshold = self.threshold(nil_precision, min_probability)
         found = [self._detected(text, detection_precision) for text in texts]
-        mentions_of = [self._mentions(text) for text, _ in found]
+        mentions_of = [self.mentions(text) for text, _ in found]
         mentions = [mention for of_text in mentions_of for mention in of_text]
         blocks = (mentions[start : start + MENTIONS_AT_ONCE] for start in range(0, len(mentions), MENTIONS_AT_ONCE))
-        links = itertools.chain.from_iterable(self._link(block, top_k, threshold) for block in blocks)
+        answered = (self.links(block, self.rank(block, top_k=top_k), top_k, threshold) for block in blocks)
+        links = itertools.chain.from_iterable(answered)
         links_of = [list(itertools.islice(links, len(of_text))) for of_text in mentions_of]
         return [surest(*both) for both in zip(links_of, (surely for _, surely in found), strict=True)]
 
-    def rank(self, mentions: Sequence[Mention]) -> Ranking:
+    def mentions(self, text: Text) -> list[Mention]:
+        """The mentions of a text whose spans are given; raises MelError where one is none, or leaves the text."""
+        language = text.language or ""
+        return [Mention("", language, text.text, _span(span), NIL_ID, title=text.title) for span in text.spans or ()]
+
+    def rows(self, mentions: Sequence[Mention]) -> TokenRows:
+        """What the encoder reads of mentions; those of one text stand one after the other, so that it is read once."""
+        return self._rows([self._marked(mention) for mention in mentions], self.bundle.max_tokens)
+
+    def rank(self, mentions: Sequence[Mention], rows: TokenRows | None = None, top_k: int = DEPTH) -> Ranking:
         """The best candidates of each mention by all that the bundle knows; their golds are not looked at.
 
         Args:
-          mentions: those of one text one after the other, so that it is tokenised once.
+          mentions: those of one text one after the other.
+          rows: theirs, where somebody has made them already.
+          top_k: how many are wanted; others are ranked where the answer depends on them.
         """
         evidence = self.bundle.evidence
-        rows = self._rows([self._marked(mention) for mention in mentions], self.bundle.max_tokens)
+        rows = self.rows(mentions) if rows is None else rows
         with self._on_device:
             queries_QD = self.bundle.encoder.embed(rows)
-            ranking = evidence.ranking(queries_QD)
+            ranking = evidence.ranking(queries_QD, depth=self._depth(top_k))
         if evidence.table is None or not self.bundle.fusion_weight:
             return ranking
         lookups = [(mention.surface_form, mention.language, mention.lemma) for mention in mentions]
         pool = evidence.pool(queries_QD, ranking, lookups)
         return fuse(pool, np.full(len(mentions), self.bundle.fusion_weight))
 
+    def links(self, mentions: Sequence[Mention], ranking: Ranking, top_k: int, threshold: float) -> list[Link]:
+        """The links of mentions, given their ranking.
+
+        Args:
+          mentions: ranked.
+          ranking: theirs.
+          top_k: most candidates for each.
+          threshold: answers that are less probable are withheld.
+        """
+        probabilities: Sequence[float | None] = [None] * len(mentions)
+        if self._calibration is not None:
+            probabilities = self._calibration.probability(ranking.scores_QK).tolist()
+        named = named_candidates(self.bundle, mentions, ranking, top_k)
+        return [
+            Link.of(
+                mention.span, mention.surface_form, candidates, probability,
+                withheld=probability is not None and probability < threshold,
+            )
+            for mention, candidates, probability in zip(mentions, named, probabilities, strict=True)
+        ]  # fmt: skip
+
     def embed_mentions(self, texts: Iterable[Text]) -> np.ndarray:
         """The embeddings of the spans of texts, in their order, float32 [N, D], of unit length."""
-        marked = [self._marked(mention) for text in texts for mention in self._mentions(self._detected(text, None)[0])]
+        marked = [self._marked(mention) for text in texts for mention in self.mentions(self._detected(text, None)[0])]
         return self._embed(marked, self.bundle.max_tokens)
 
     def embed_entities(self, entities: Iterable[Entity]) -> np.ndarray:
@@ -161,7 +195,7 @@ class Linker:
         Raises:
           MelError: the span leaves the text, or no text gives others the same tokens.
         """
-        (mention,) = self._mentions(Text(text, [span], title=title))
+        (mention,) = self.mentions(Text(text, [span], title=title))
         return self.bundle.tokenizer.render(self._marked(mention), self.bundle.max_tokens)
 
     def render_entity(self, title: str, description: str) -> str:
@@ -204,41 +238,23 @@ class Linker:
             raise MelError(f"This bundle has {NO_DETECTOR}.")
         return self.bundle.detector.threshold_for(precision) if precision else None
 
-    def _link(self, mentions: Sequence[Mention], top_k: int, threshold: float) -> Iterator[Link]:
-        ranking = self.rank(mentions)
-        probabilities: Sequence[float | None] = [None] * len(mentions)
-        if self._calibration is not None:
-            probabilities = self._calibration.probability(ranking.scores_QK).tolist()
-        for number, (mention, probability) in enumerate(zip(mentions, probabilities, strict=True)):
-            candidates = self._named(ranking, number, top_k, mention.language)
-            withheld = probability is not None and probability < threshold
-            yield Link.of(mention.span, mention.surface_form, candidates, probability, withheld)
-
-    def _named(self, ranking: Ranking, number: int, top_k: int, language: str) -> tuple[NamedCandidate, ...]:
-        """With titles in a language, or else in the first language that has one."""
-        kb, descriptions = self.bundle.kb, self.bundle.descriptions
-        entities_k = ranking.entities_QK[number, :top_k]
-        entities_k = entities_k[entities_k != NIL]
-        rows, scores = kb.rows_of(entities_k, language).tolist(), ranking.scores_QK[number].tolist()
-        return tuple(
-            NamedCandidate(kb.ids[entity], kb.titles[row], descriptions[row], score)
-            for entity, row, score in zip(entities_k.tolist(), rows, scores, strict=False)
-        )
+    def _depth(self, top_k: int) -> int:
+        """How many candidates are searched: what else speaks for one, or says how sure it is, looks at all of them."""
+        evidence = self.bundle.evidence
+        is_fused = evidence.table is not None and self.bundle.fusion_weight
+        is_alone = self._calibration is None and evidence.contexts is None and not is_fused
+        return top_k if is_alone and isinstance(evidence.index, ExactIndex) else DEPTH
 
     def _detected(self, text: str | Text, precision: float | None) -> tuple[Text, list[float] | None]:
         """The text with its spans, and if these were detected how probable it is that each is a mention."""
         text = text if isinstance(text, Text) else Text(text)
-        _check(text)
+        check_text(text)
         if text.spans is not None:
             return text, None
         threshold = self.detection_threshold(precision)
         assert self.bundle.detector is not None
         found = self.bundle.detector.candidates(text.text, text.language, threshold)
         return text._replace(spans=[span for span, _ in found]), [probability for _, probability in found]
-
-    def _mentions(self, text: Text) -> list[Mention]:
-        language = text.language or ""
-        return [Mention("", language, text.text, _span(span), NIL_ID, title=text.title) for span in text.spans or ()]
 
     def _marked(self, mention: Mention) -> MarkedText:
         return mark_mention(mention, self.bundle.title_in_window)
@@ -252,7 +268,13 @@ class Linker:
             return self.bundle.encoder.embed(rows)
 
 
-def _check(text: Text) -> None:
+def check_top_k(top_k: int) -> None:
+    """Refuses more candidates than are ranked, or none."""
+    if not 1 <= top_k <= DEPTH:
+        raise MelError(f"A top_k of {top_k} is not possible: 1 to {DEPTH} candidates can be given.")
+
+
+def check_text(text: Text) -> None:
     """Refuses what is no text, or no spans."""
     if not isinstance(text.text, str):
         raise MelError(f"A text of the type {type(text.text).__name__} cannot be linked: give a str.")

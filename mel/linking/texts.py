@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import itertools
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, BinaryIO, Literal, NamedTuple
+from typing import Any, BinaryIO, Literal
 
 import orjson
 
@@ -16,15 +17,17 @@ from mel.checks import CHECKS
 from mel.corpora.lines import open_file, read_lines
 from mel.corpora.malformed import MAX_SHARE, Malformed
 from mel.corpora.names import shown
+from mel.evaluation.ranking import Ranking
 from mel.linking import formats
+from mel.linking.blocks import Block, NamedText, Piece, blocks
+from mel.linking.detection import surest
 from mel.linking.formats import LinkedText
-from mel.linking.linker import NO_DETECTOR, Linker, Text
+from mel.linking.linker import NO_DETECTOR, Linker, Text, check_top_k
+from mel.linking.stages import ahead, behind, short_turns
 from mel.locks import claim
 from mel.progress import Progress
 from mel.types import Link, MelError, NamedCandidate, Span
 
-MENTIONS_AT_ONCE = 4096
-CHARACTERS_A_MENTION = 100  # where nobody has looked yet
 SCORE_DIGITS = 6
 MAX_ID_CHARACTERS = 1000
 Format = Literal["jsonl", formats.Format]
@@ -39,13 +42,6 @@ class Answers:
     nil_precision: float = 0.0
     min_probability: float = 0.0
     detection_precision: float = 0.0
-
-
-class NamedText(NamedTuple):
-    """A text of a file, and what it is called there."""
-
-    text_id: str | int
-    text: Text
 
 
 def link_file(
@@ -75,25 +71,34 @@ def link_file(
     Raises:
       MelError: `source` cannot be read, too much of it is malformed, or `target` cannot be written.
     """
+    check_top_k(answers.top_k)
+    threshold = linker.threshold(answers.nil_precision, answers.min_probability)
     malformed, progress = Malformed(max_malformed, max_malformed_share), Progress("linking", 0, "mentions")
+    keep_places, detects = file_format in formats.WITHOUT_IDS, linker.bundle.detector is not None
+    texts = read_texts(source, malformed, keep_places, detects)
     linked = 0
 
-    def linked_texts() -> Iterator[LinkedText]:
+    def linked_pieces(ranked: Iterable[tuple[Block, Ranking]]) -> Iterator[tuple[Piece, list[Link]]]:
         nonlocal linked
-        keep_places, detects = file_format in formats.WITHOUT_IDS, linker.bundle.detector is not None
-        for block in _blocks(read_texts(source, malformed, keep_places, detects)):
-            links = linker.link_batch((text for _, text in block), **dataclasses.asdict(answers))
-            for (text_id, text), of_text in zip(block, links, strict=True):
-                yield LinkedText(text_id, text.language or "", text.text, tuple(of_text))
-            count = sum(map(len, links))
-            linked += count
-            progress.add(count)
+        for block, ranking in ranked:
+            links = iter(linker.links(block.mentions, ranking, answers.top_k, threshold))
+            for piece in block.pieces:
+                kept = surest(list(itertools.islice(links, len(piece.mentions))), piece.surely)
+                linked += len(kept)
+                progress.add(len(kept))
+                yield piece, kept
 
-    with _whole_file(target) as file:
-        if file_format == "jsonl":
-            file.writelines(_json_line(text) for text in linked_texts())
-        else:
-            file.writelines(formats.write(linked_texts(), file_format))
+    with _whole_file(target) as file, short_turns():
+
+        def write(ranked: Iterable[tuple[Block, Ranking]]) -> None:
+            pieces = linked_pieces(ranked)
+            lines = _json(pieces) if file_format == "jsonl" else formats.write(_whole_texts(pieces), file_format)
+            file.writelines(lines)
+
+        # While this thread encodes and searches, one reads and tokenises what comes next, and one writes what is done.
+        with ahead(blocks(linker, texts, answers.detection_precision)) as made, behind(write) as give:
+            for block in made:
+                give((block, linker.rank(block.mentions, block.rows, answers.top_k)))
     progress.close()
     return linked, malformed
 
@@ -163,23 +168,29 @@ def _text(record: Any, skip: Callable[[str], None], detects: bool) -> NamedText:
     return NamedText(text_id, Text(text, spans, language, title))
 
 
-def _blocks(texts: Iterable[NamedText]) -> Iterator[list[NamedText]]:
-    """Texts in groups of about `MENTIONS_AT_ONCE` mentions, or texts."""
-    block, size = [], 0
-    for text in texts:
-        block.append(text)
-        spans, characters = text.text.spans, len(text.text.text)
-        size += max(1, characters // CHARACTERS_A_MENTION if spans is None else len(spans))
-        if size >= MENTIONS_AT_ONCE:
-            yield block
-            block, size = [], 0
-    if block:
-        yield block
+def _whole_texts(pieces: Iterable[tuple[Piece, list[Link]]]) -> Iterator[LinkedText]:
+    """The texts with the links of all their pieces."""
+    links: list[Link] = []
+    for piece, of_piece in pieces:
+        links += of_piece
+        if piece.ends:
+            yield LinkedText(piece.named.text_id, piece.named.text.language or "", piece.named.text.text, tuple(links))
+            links = []
 
 
-def _json_line(text: LinkedText) -> bytes:
-    record = {"id": text.text_id, "language": text.language, "links": [_record(link) for link in text.links]}
-    return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
+def _json(pieces: Iterable[tuple[Piece, list[Link]]]) -> Iterator[bytes]:
+    """A line of JSON for each text; no text's links are ever held together."""
+    empty = True
+    for piece, links in pieces:
+        if piece.begins:
+            head = {"id": piece.named.text_id, "language": piece.named.text.language or "", "links": []}
+            yield orjson.dumps(head).removesuffix(b"]}")
+            empty = True
+        if links:
+            yield (b"" if empty else b",") + b",".join(orjson.dumps(_record(link)) for link in links)
+            empty = False
+        if piece.ends:
+            yield b"]}\n"
 
 
 def _record(link: Link) -> dict[str, Any]:

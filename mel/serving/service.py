@@ -34,7 +34,6 @@ import mel
 from mel.config import flag
 from mel.evaluation.ranking import DEPTH
 from mel.linking.linker import Linker, Text
-from mel.linking.texts import CHARACTERS_A_MENTION
 from mel.serving.answers import about, record_of
 from mel.serving.batching import Batches, Busy
 from mel.serving.metrics import Metrics
@@ -42,6 +41,7 @@ from mel.serving.requests import Bounds, Options, check_text, read_json
 from mel.types import Link, MelError
 
 PAGE = pathlib.Path(__file__).with_name("page.html")
+CHARACTERS_A_MENTION = 100  # of a text in which nobody has looked for mentions yet
 BODY_SECONDS = 30.0  # for a body to come
 DRAINED_BYTES = 64 << 20  # of a body that is too large: who still sends hears no answer
 PAGE_HEADERS = {

@@ -25,8 +25,8 @@ def canonical(state: Mapping[str, Any], lower_case: bool | None) -> State:
       state: what its `tokenizer.json` holds.
       lower_case: whether it makes upper case lower; None leaves it as it is.
     """
-    normalizer = _sequence("normalizers", list(_parts(state["normalizer"])))  # pyright: ignore[reportArgumentType]
-    pre_tokenizer = _sequence("pretokenizers", list(_parts(state["pre_tokenizer"])))  # pyright: ignore[reportArgumentType]
+    normalizer = _sequence("normalizers", list(parts_of(state["normalizer"])))  # pyright: ignore[reportArgumentType]
+    pre_tokenizer = _sequence("pretokenizers", list(parts_of(state["pre_tokenizer"])))  # pyright: ignore[reportArgumentType]
     state = dict(state) | {"normalizer": normalizer, "pre_tokenizer": pre_tokenizer}
     state |= {"truncation": None, "padding": None}
     if lower_case not in (None, lowers_case(state)):
@@ -36,7 +36,7 @@ def canonical(state: Mapping[str, Any], lower_case: bool | None) -> State:
         # the first word from the others.
         one_space = {"type": "Replace", "pattern": {"Regex": r"\s+"}, "content": " "}
         strip = {"type": "Strip", "strip_left": False, "strip_right": True}
-        state["normalizer"] = _sequence("normalizers", [*_parts(state["normalizer"]), one_space, strip])  # pyright: ignore[reportArgumentType]
+        state["normalizer"] = _sequence("normalizers", [*parts_of(state["normalizer"]), one_space, strip])  # pyright: ignore[reportArgumentType]
         state["pre_tokenizer"] = state["pre_tokenizer"]["pretokenizers"][1]
     return with_space(state, "first")
 
@@ -44,13 +44,13 @@ def canonical(state: Mapping[str, Any], lower_case: bool | None) -> State:
 def with_space(state: Mapping[str, Any], space: Space) -> State:
     """The same tokenizer, with its space before a text, if it has one, put elsewhere or left out."""
     state = dict(state) | {name: copy.deepcopy(state[name]) for name in ("normalizer", "pre_tokenizer")}
-    for part in _parts(state["pre_tokenizer"]):
+    for part in parts_of(state["pre_tokenizer"]):
         if part["type"] == "Metaspace" and part.get("prepend_scheme") != "never":
             part["prepend_scheme"] = space  # pyright: ignore[reportIndexIssue]
         elif part["type"] == "ByteLevel" and space == "never":
             part["add_prefix_space"] = False  # pyright: ignore[reportIndexIssue]
     if space == "never":
-        kept = [part for part in _parts(state["normalizer"]) if part["type"] != "Prepend"]
+        kept = [part for part in parts_of(state["normalizer"]) if part["type"] != "Prepend"]
         state["normalizer"] = _sequence("normalizers", kept)  # pyright: ignore[reportArgumentType]
     return state
 
@@ -61,7 +61,7 @@ def without_names(state: Mapping[str, Any]) -> State:
     Unigram finds a special token by its name as it finds any other piece, so a text is cut after the
     first character of such a name. BPE and BERT's words never get that far.
     """
-    parts = list(_parts(state["pre_tokenizer"]))
+    parts = list(parts_of(state["pre_tokenizer"]))
     if state["model"]["type"] == "BPE" or "BertPreTokenizer" in [part["type"] for part in parts]:
         return dict(state)
     special = {token["content"] for token in state["added_tokens"] if token["special"]}
@@ -77,7 +77,7 @@ def without_names(state: Mapping[str, Any]) -> State:
 
 def lowers_case(state: Mapping[str, Any]) -> bool:
     """Whether it makes upper case lower."""
-    return any(part.get("lowercase") or part["type"] == "Lowercase" for part in _parts(state["normalizer"]))
+    return any(part.get("lowercase") or part["type"] == "Lowercase" for part in parts_of(state["normalizer"]))
 
 
 def digest(state: Mapping[str, Any]) -> str:
@@ -87,7 +87,7 @@ def digest(state: Mapping[str, Any]) -> str:
 
 
 def _with_case(normalizer: Mapping[str, Any] | None, lower_case: bool) -> State | None:
-    parts = [dict(part) for part in _parts(normalizer) if part["type"] != "Lowercase"]
+    parts = [dict(part) for part in parts_of(normalizer) if part["type"] != "Lowercase"]
     berts = [part for part in parts if part["type"] == "BertNormalizer"]
     for part in berts:
         part["lowercase"] = lower_case
@@ -97,13 +97,13 @@ def _with_case(normalizer: Mapping[str, Any] | None, lower_case: bool) -> State 
 
 
 def _splits_at_space(pre_tokenizer: Mapping[str, Any] | None) -> bool:
-    parts = list(_parts(pre_tokenizer))
+    parts = list(parts_of(pre_tokenizer))
     return [part["type"] for part in parts] == ["WhitespaceSplit", "Metaspace"] and (
         parts[1].get("prepend_scheme") == "always" and parts[1].get("split") is not False
     )
 
 
-def _parts(component: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
+def parts_of(component: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
     """The components that are run one after another."""
     if component is None:
         return
@@ -111,7 +111,7 @@ def _parts(component: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
         yield component
         return
     for part in component.get("normalizers") or component.get("pretokenizers") or []:
-        yield from _parts(part)
+        yield from parts_of(part)
 
 
 def _sequence(key: str, parts: list[dict]) -> State | None:

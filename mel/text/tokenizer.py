@@ -1,4 +1,4 @@
-"""Marked texts to rows of token ids: a page is tokenised once, every window is cut from it.
+"""Marked texts to rows of token ids: a page is tokenised once, where its mentions are; every window is cut from that.
 
 A row is `[CLS] (prefix) (header [SEP]) left [M] focus [M] right [SEP]`, with the tokenizer's own tokens
 for `[CLS]` and `[SEP]`. The prefix is what the encoder was trained to find before a text of that role
@@ -11,6 +11,7 @@ exchanged as long as it is in memory (`mel.encoder.pretrained`), and files have 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import itertools
@@ -25,13 +26,13 @@ import orjson
 import tokenizers
 
 from mel.text.canonical import State, digest, lowers_case, with_space, without_names
+from mel.text.cutting import Cutter, Part, grouped
 from mel.text.pieces import spell
 from mel.text.windows import Cut, Page, Piece
 from mel.types import MarkedText, MelError
 
 MARKER = "[M]"
 PREFIXES = "prefixes.json"
-PAGES_AT_ONCE = 64  # bounds memory: a page's offsets are Python tuples until they become arrays
 MIN_TOKENS = 8
 
 
@@ -74,10 +75,13 @@ class Tokenizer:
         """Use `load`, or `mel.text.foreign.read_tokenizer`; `state` is in canonical form and has the marker."""
         self._state, self._special, self.prefixes = state, special, prefixes
         self._backend = _backend(with_space(state, "always"))
+        normalizer = self._backend.normalizer
+        self._cutter = Cutter(state, normalizer.normalize_str if normalizer else str)
         self.cls_id, self.sep_id, self.pad_id = (self._id(token) for token in special[:3])
         self.unk_id = None if special.unk is None else self._id(special.unk)
         self.marker_id = self._id(MARKER)
         self.vocab_size = self.marker_id + 1
+        self._around = [np.array([token], np.int32) for token in (self.cls_id, self.sep_id, self.marker_id)]
         self._prefix_ids = {role: self._ids(prefix.rstrip()) for role, prefix in prefixes._asdict().items()}
 
     @classmethod
@@ -133,20 +137,44 @@ class Tokenizer:
         Raises:
           MelError: `max_tokens` leaves no room for a focus.
         """
-        return [self._row(window) for window in self._windows(texts, max_tokens)]
+        rows = [np.zeros(0, np.int32)] * len(texts)
+        for place, window in self._placed_windows(texts, max_tokens):
+            rows[place] = self._row(window)
+        return rows
 
-    def _windows(self, texts: Sequence[MarkedText], max_tokens: int) -> Iterator[_Window]:
+    def _windows(self, texts: Sequence[MarkedText], max_tokens: int) -> list[_Window]:
+        return [window for _, window in sorted(self._placed_windows(texts, max_tokens), key=lambda placed: placed[0])]
+
+    def _placed_windows(self, texts: Sequence[MarkedText], max_tokens: int) -> Iterator[tuple[int, _Window]]:
+        """The window of each text, and which text it is of."""
         least = MIN_TOKENS + max(map(len, self._prefix_ids.values()))
         if max_tokens < least:
             raise MelError(f"{max_tokens} tokens a row leave no room for a focus: {least} is the least.")
-        pages = [list(group) for _, group in itertools.groupby(texts, key=lambda text: id(text.text))]
-        for first in range(0, len(pages), PAGES_AT_ONCE):
-            some = pages[first : first + PAGES_AT_ONCE]
-            encodings = self._backend.encode_batch([page[0].text for page in some], add_special_tokens=False)
-            for marked, encoding in zip(some, encodings, strict=True):
-                page = Page(marked[0].text, encoding)
-                headers = {header: self._header(header, max_tokens) for header in {text.header for text in marked}}
-                yield from (self._window(page, text, headers[text.header], max_tokens) for text in marked)
+        headers: dict[str, Cut] = {}
+        for some in grouped(self._parts(texts, max_tokens)):
+            for (text, part), page in zip(some, self._pages(some), strict=True):
+                for place in part.places:
+                    header = texts[place].header
+                    if header not in headers:
+                        headers[header] = self._header(header, max_tokens)
+                    yield place, self._window(page, texts[place], headers[header], max_tokens)
+
+    def _parts(self, texts: Sequence[MarkedText], max_tokens: int) -> Iterator[tuple[str, Part]]:
+        """The parts of texts that are tokenised, and for which of the texts."""
+        for _, group in itertools.groupby(range(len(texts)), key=lambda place: id(texts[place].text)):
+            places = list(group)
+            text = texts[places[0]].text
+            for part in self._cutter.parts(text, [texts[place].focus for place in places], max_tokens // 2):
+                yield text, dataclasses.replace(part, places=[places[each] for each in part.places])
+
+    def _pages(self, parts: Sequence[tuple[str, Part]]) -> list[Page]:
+        """The tokens of some parts of texts."""
+        encodings: dict[int, tokenizers.Encoding] = {}
+        for backend, begins in ((self._backend, True), (self._without_space, False)):
+            some = [number for number, (_, part) in enumerate(parts) if (part.start == 0) == begins]
+            given = [parts[number][0][parts[number][1].start : parts[number][1].end] for number in some]
+            encodings |= zip(some, backend.encode_batch(given, add_special_tokens=False), strict=True)
+        return [Page(text, encodings[number], part.start, part.end) for number, (text, part) in enumerate(parts)]
 
     def render(self, text: MarkedText, max_tokens: int) -> str:
         """The text that other programs must be given to read the row of `rows`, [CLS] and [SEP] around it left to them.
@@ -199,6 +227,10 @@ class Tokenizer:
     def _window(self, page: Page, text: MarkedText, header: Cut, max_tokens: int) -> _Window:
         room = max_tokens - 4 - len(self._prefix_ids[text.role])  # [CLS], two markers and the closing [SEP]
         room -= len(header.ids_t) + 1 if len(header.ids_t) else 0
+        tokens = max_tokens
+        while not page.reaches(text.focus, room):
+            part = self._cutter.around(text.text, text.focus, tokens)
+            (page,), tokens = self._pages([(text.text, part)]), 4 * tokens
         left, focus, right = page.pieces(text.focus, room, self._encode)
         in_focus = page.first_of(focus, room, self._encode)
         room -= len(in_focus.ids_t)
@@ -207,10 +239,10 @@ class Tokenizer:
         return _Window(text, header, in_left, in_focus, page.first_of(right, room - before, self._encode))
 
     def _row(self, window: _Window) -> np.ndarray:
-        header, marker, sep = window.header.ids_t, [self.marker_id], [self.sep_id]
-        start = [[self.cls_id], self._prefix_ids[window.text.role], *([header, sep] if len(header) else [])]
+        header, (cls, sep, marker) = window.header.ids_t, self._around
+        start = [cls, self._prefix_ids[window.text.role], *([header, sep] if len(header) else [])]
         pieces = *start, window.left.ids_t, marker, window.focus.ids_t, marker, window.right.ids_t, sep
-        return self.row_ids(np.concatenate([np.asarray(piece, np.int32) for piece in pieces]))
+        return self.row_ids(np.concatenate(pieces))
 
     def _spellings(self, window: _Window) -> Iterator[str]:
         """Texts for a window, the likeliest first: only trying tells where a tokenizer wants a space before a piece."""
@@ -245,7 +277,7 @@ class Tokenizer:
 
     @functools.cached_property
     def _without_space(self) -> tokenizers.Tokenizer:
-        """The same, but it puts no space before what it is given."""
+        """The same, but it puts no space before what it is given, and is given no beginning of a page."""
         always, never = (with_space(self._state, space) for space in ("always", "never"))
         return self._backend if always == never else _backend(never)
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import unicodedata
 from collections.abc import Callable
 from typing import NamedTuple
@@ -52,7 +53,8 @@ class Piece(NamedTuple):
     def of(cls, encoding: tokenizers.Encoding, start: int = 0) -> Piece:
         """The tokens of a text that begins with character `start` of the page."""
         # A normaliser may put combining marks into another order, and their offsets with them.
-        offsets_t2 = np.maximum.accumulate(np.asarray(encoding.offsets, np.int64).reshape(-1, 2), axis=0)
+        flat = np.fromiter(itertools.chain.from_iterable(encoding.offsets), np.int64, 2 * len(encoding))
+        offsets_t2 = np.maximum.accumulate(flat.reshape(-1, 2), axis=0)
         words_t = np.asarray(encoding.word_ids, np.int64)
         opens_t = np.diff(words_t, prepend=-1) != 0
         return cls(np.asarray(encoding.ids, np.int32), offsets_t2[:, 0] + start, offsets_t2[:, 1] + start, opens_t)
@@ -88,17 +90,19 @@ class _Stretch:
 
 
 class Page:
-    """A tokenised text.
+    """A tokenised text, or a part of it that has the tokens which the whole has there.
 
     Attributes:
-      text: the text.
-      tokens: of all of it.
+      text: the whole text.
+      tokens: of the part.
       starts_T: the first character of each token, without the space before it.
     """
 
-    def __init__(self, text: str, encoding: tokenizers.Encoding):
-        self.text, self.tokens = text, Piece.of(encoding)
-        self.starts_T = _after_space(text, self.tokens.begins_t, self.tokens.ends_t)
+    def __init__(self, text: str, encoding: tokenizers.Encoding, start: int = 0, end: int | None = None):
+        """The part is `text[start:end]`, and `encoding` is of it."""
+        self.text, self.tokens = text, Piece.of(encoding, start)
+        self.starts_T = start + _after_space(text[start:end], self.tokens.begins_t - start, self.tokens.ends_t - start)
+        self._has_start, self._has_end = start == 0, end is None or end == len(text)
         self._word_first = np.flatnonzero(self.tokens.opens_t)
         self._word_starts = self.starts_T[self._word_first]
 
@@ -118,6 +122,18 @@ class Page:
             right = [self._part(end, after.end, after, encode), self.tokens[after.last : after.last + room + 1]]
         whole = slice(first, min(last, first + room + 1))
         return Piece.joined(left), self._middle(focus, before, after, whole, encode), Piece.joined(right)
+
+    def reaches(self, focus: Span, room: int) -> bool:
+        """Whether a window of `room` tokens around the focus is that of the whole text."""
+        if self._has_start and self._has_end:
+            return True
+        before, after = self._stretch(focus.start), self._stretch(focus.end)
+        left = before.first if before else int(np.searchsorted(self.starts_T, focus.start))
+        last = after.last if after else int(np.searchsorted(self.starts_T, focus.end))
+        right = len(self.tokens.ids_t) - last
+        # A side that is long enough for its half leaves the other one no more than its own half.
+        halves = left > room // 2 and right > room - room // 2
+        return (self._has_start or halves or left > room) and (self._has_end or halves or right > room)
 
     def last_of(self, piece: Piece, count: int, encode: Encode) -> Cut:
         """The last tokens of a piece, at most `count`."""
@@ -168,7 +184,7 @@ class Page:
         return Piece.joined(pieces)
 
     def _part(self, start: int, end: int, stretch: _Stretch, encode: Encode) -> Piece:
-        begins_page = stretch.first == 0 and start == stretch.start
+        begins_page = self._has_start and stretch.first == 0 and start == stretch.start
         return Piece.of(encode(self.text[start:end], begins_page), start)
 
     def _stretch(self, position: int) -> _Stretch | None:

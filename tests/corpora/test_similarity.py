@@ -7,7 +7,7 @@ import pytest
 from rapidfuzz import process
 from rapidfuzz.distance import Indel
 
-from mel.corpora import similarity
+from mel.corpora import comparison, similarity
 from mel.corpora.shapes import Shapes
 from mel.corpora.strings import Strings
 
@@ -35,9 +35,17 @@ def test_similar_aliases_by_hand():
     assert found["zz"] == []
 
 
+WAYS = {"alone": (1000, 1 << 20), "together": (0, 1 << 20), "either": (0, 0)}  # few forms, many aliases
+
+
+@pytest.mark.parametrize("few, many", WAYS.values(), ids=WAYS.keys())
 @pytest.mark.parametrize("seed", range(6))
-def test_the_answers_are_those_of_comparing_with_all(seed, monkeypatch):
+def test_the_answers_are_those_of_comparing_with_all(seed, few, many, monkeypatch):
+    monkeypatch.setattr(similarity, "FEW", few)
+    monkeypatch.setattr(similarity, "MANY", many)
     monkeypatch.setattr(similarity, "STRINGS_AT_ONCE", 7)
+    monkeypatch.setattr(comparison, "STRINGS_AT_ONCE", 3)
+    monkeypatch.setattr(comparison, "ALIASES_AT_ONCE", 50)
     draw = random.Random(seed)
     letters = ["ab", "abcdefgh", "abAB ßσςΣİ", "東京都府", "aé🦊 b-", "abcdefghijklmnopqrstuvwxyz "][seed]
     aliases = ["".join(draw.choices(letters, k=draw.randrange(0, 9))) for _ in range(600)]
@@ -49,6 +57,27 @@ def test_the_answers_are_those_of_comparing_with_all(seed, monkeypatch):
         assert found[form] == by_comparing_with_all(form, set(aliases)), form
 
 
+@pytest.mark.parametrize("few", [0, 1000], ids=["together", "alone"])
+def test_an_alias_that_is_just_as_similar_as_the_least_is_left_out(few, monkeypatch):
+    monkeypatch.setattr(similarity, "FEW", few)
+    found = similarity.similar_aliases(["xxxyy"], [column(["xxxzz", "xxxz"])])
+    assert found == {"xxxyy": [("xxxz", pytest.approx(6 / 9))]}  # 2 · 3 / 10 is .6
+
+
+def test_thousands_of_forms_and_names_of_all_lengths():
+    draw, letters = random.Random(7), "aeioubdfgAEστ京 -"
+    names = ["".join(draw.choices(letters, k=draw.randrange(0, 100))) for _ in range(2_000)]
+    forms = list(dict.fromkeys("".join(draw.choices(letters, k=draw.randrange(1, 100))) for _ in range(500)))
+    forms += [name[:3] + "x" + name[4:] for name in dict.fromkeys(names) if len(name) > 4]
+    forms = list(dict.fromkeys(forms))
+    found = similarity.similar_aliases(forms, [column(names)])
+    assert len(forms) > 2_000 and sum(map(len, found.values())) > 2_000
+    for form in forms[::4]:
+        assert found[form] == by_comparing_with_all(form, set(names)), form
+
+
 def test_no_alias_and_no_form():
     assert similarity.similar_aliases(["a"], [column([])]) == {"a": []}
     assert similarity.similar_aliases([], [column(["a"])]) == {}
+    many = [f"form {number}" for number in range(20)]
+    assert similarity.similar_aliases(many, [column([]), column([""])]) == {form: [] for form in many}

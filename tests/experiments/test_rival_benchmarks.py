@@ -1,5 +1,6 @@
 """The benchmarks beside other libraries: both sides of a comparison are given the same rows, and the sums are right."""
 
+import json
 import pathlib
 import sys
 
@@ -12,6 +13,7 @@ from experiments.benchmarks import (
     exported_model,
     gpu,
     harness,
+    linking,
     loader,
     mined_bytes,
     mining_call,
@@ -233,3 +235,20 @@ def test_everything_asked_of_a_gpu_runs_on_a_cpu_too(capsys):
         "gpu_roofline", "gpu_search", "gpu_sentence_transformers", "gpu_pytorch_loop", "gpu_fixed_length",
     ]  # fmt: skip
     assert "Left out" not in capsys.readouterr().out
+
+
+def test_pages_to_be_linked_are_of_each_language_in_turn(tiny_world, tmp_path):
+    assert linking.write_pages(tiny_world / "mewsli", tmp_path / "pages.jsonl", 10) == 10
+    records = [json.loads(line) for line in (tmp_path / "pages.jsonl").read_text().splitlines()]
+    assert sum(len(record["spans"]) for record in records) == 10
+    assert records[0]["language"] != records[1]["language"]
+    assert all(record["text"][start:end].strip() for record in records for start, end in record["spans"])
+
+
+def test_the_first_entities_of_both_files_are_compared(tmp_path):
+    ours, theirs = tmp_path / "ours.jsonl", tmp_path / "theirs.jsonl"
+    ours.write_text('{"links": [{"id": "Q1"}, {"id": "Q2"}]}\n{"links": []}\n{"links": [{"id": "Q3"}]}\n')
+    theirs.write_text(
+        "".join(f'{{"candidates": [{{"id": "{name}"}}, {{"id": "Q9"}}]}}\n' for name in ("Q1", "Q9", "Q3"))
+    )
+    assert linking.same_first(ours, theirs) == 2 / 3

@@ -8,7 +8,7 @@ import pytest
 from mel.bin import link
 from mel.corpora import mewsli
 from mel.corpora.malformed import Malformed
-from mel.linking import texts
+from mel.linking import blocks, texts
 from mel.linking.linker import Linker, Text
 from mel.linking.texts import Answers
 from mel.types import NIL_ID, MelError
@@ -80,7 +80,8 @@ def test_a_record(linker, tmp_path):
 def test_order_and_blocks_change_nothing(linker, tmp_path, monkeypatch):
     records = [text(str(i), spans=[[4, 12], [27, 37]][: i % 3]) for i in range(10)]
     whole, _, _ = run(linker, tmp_path, records)
-    monkeypatch.setattr(texts, "MENTIONS_AT_ONCE", 2)
+    monkeypatch.setattr(blocks, "MENTIONS_AT_ONCE", 2)
+    monkeypatch.setattr(blocks, "MENTIONS_A_PIECE", 1)
     in_blocks, linked, _ = run(linker, tmp_path, records)
     assert whole == in_blocks and linked == 9
     assert [line["id"] for line in whole] == [str(i) for i in range(10)]
@@ -88,12 +89,12 @@ def test_order_and_blocks_change_nothing(linker, tmp_path, monkeypatch):
 
 
 def test_the_input_is_not_held_whole(linker, tmp_path, monkeypatch):
-    monkeypatch.setattr(texts, "MENTIONS_AT_ONCE", 2)
+    monkeypatch.setattr(blocks, "MENTIONS_AT_ONCE", 2)
     source = write_lines(tmp_path / "in.jsonl", [text(), text(), "broken\n"])
-    blocks = texts._blocks(texts.read_texts(source, Malformed(0)))
-    assert len(next(blocks)) == 2
+    made = blocks.blocks(linker, texts.read_texts(source, Malformed(0)))
+    assert len(next(made).mentions) == 2
     with pytest.raises(MelError):
-        next(blocks)
+        next(made)
 
 
 def test_characters_are_code_points(linker, tmp_path):
