@@ -1,9 +1,9 @@
 """A batch out of more mentions than memory holds, with the system told which rows it needs, and without.
 
 Rows of 24 tokens in the mean are made on disk, an entity row for every third mention, and three negatives a
-mention; a batch has 2,688 mentions where nothing else is said. Before each batch the tokens leave memory, as where they are many times as large
-as it; the rest, 24 bytes a mention, stays. The details say what a batch costs where all is in memory: there nobody is
-told anything.
+mention; a batch has 2,688 mentions where nothing else is said. Before each batch the tokens leave memory, as where they
+are many times as large as it; the rest, 24 bytes a mention, stays. The details say what a batch costs where all is in
+memory: there nobody is told anything.
 
   python -m experiments.benchmarks.random_reads --mentions=20000000
   python -m experiments.benchmarks.random_reads --mentions=50000000 --batch_size=512 --negatives=4

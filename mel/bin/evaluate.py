@@ -22,8 +22,8 @@ Systems (--model):
 With --context_weight, checkpoint and fusion also hear the training mentions nearest to a mention, which speak
 for the entities they link to: exp(scale · score) is that of the description plus weight times theirs.
 
-With --index=scann neighbours are searched approximately, and the report says how much of what is nearest to its mentions
-was found; an index that does not fit into the memory that is free is built in shards (--rows_a_shard).
+With --index=scann neighbours are searched approximately, and the report says how much of what is nearest to its
+mentions was found; an index that does not fit into the memory that is free is built in shards (--rows_a_shard).
 
 Every figure is a share of all mentions: a gold that the KB lacks is a miss.
 
