@@ -9,7 +9,7 @@
 #   run.sh negatives  W E mewsli            what the first negatives are
 #
 # W was prepared with prepare_data.flags. Further flags go to mel-run-rounds; on two cores these are
-# --flagfile=experiments/mdn_pretrained/two_cores.flags, or for the studies --encoder_layers=4. PYTHON is the interpreter.
+# --flagfile=experiments/mdn_pretrained/two_cores/run_rounds.flags, or for the studies --encoder_layers=4. PYTHON is the interpreter.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 piece=$1 work=$(realpath "$2") encoder=$(realpath "$3") mewsli=$(realpath "$4")
