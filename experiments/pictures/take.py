@@ -52,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     flags.add_argument("--report", type=pathlib.Path, required=True, help="folder of a report")
     flags.add_argument("--output", type=pathlib.Path, required=True, help="folder of the pictures")
     chosen = flags.parse_args(argv)
+    chosen.output.mkdir(parents=True, exist_ok=True)
     program = find()
     if program is None:
         raise MelError("There is no Chromium on this machine: install one.")
