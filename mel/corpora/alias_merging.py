@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import bisect
 import functools
+import itertools
 import pathlib
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -92,7 +93,7 @@ def _ranges(merge: Merge, name: str, scratch: pathlib.Path) -> list[_Range]:
     bounds = [None, *cuts, None]
     ranges = [
         _Range(low, high, scratch / f"{name}-{number:05d}")
-        for number, (low, high) in enumerate(zip(bounds, bounds[1:]))
+        for number, (low, high) in enumerate(itertools.pairwise(bounds))
     ]
     for each in ranges:
         each.folder.mkdir()
