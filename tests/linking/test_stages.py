@@ -13,6 +13,14 @@ def no_thread_is_left():
     assert not [thread.name for thread in threading.enumerate() if thread.name in ("ahead", "behind")]
 
 
+def endless(closed):
+    """Items without an end, which note when they are closed."""
+    try:
+        yield from range(10**9)
+    finally:
+        closed.append(True)
+
+
 def test_items_pass_through_all_stages_in_order():
     used = []
     with ahead(range(100)) as made, behind(used.extend) as give:
@@ -59,17 +67,11 @@ def test_an_error_of_the_first_stage_follows_what_it_made_and_the_last_stage_end
 def test_an_error_of_the_last_stage_ends_the_others():
     closed = []
 
-    def items():
-        try:
-            yield from range(10**9)
-        finally:
-            closed.append(True)
-
     def use(given):
         next(given)
         raise OSError("full")
 
-    with pytest.raises(OSError, match="full"), ahead(items()) as made, behind(use) as give:
+    with pytest.raises(OSError, match="full"), ahead(endless(closed)) as made, behind(use) as give:
         for item in made:
             give(item)
     assert closed == [True]
@@ -88,19 +90,13 @@ def test_an_error_after_the_last_item_is_raised_too():
 def test_an_error_in_between_ends_all(error):
     closed, used = [], []
 
-    def items():
-        try:
-            yield from range(10**9)
-        finally:
-            closed.append(True)
-
     def use(given):
         try:
             used.extend(given)
         finally:
             closed.append(True)
 
-    with pytest.raises(error), ahead(items()) as made, behind(use) as give:
+    with pytest.raises(error), ahead(endless(closed)) as made, behind(use) as give:
         for item in made:
             give(item)
             if item == 3:
