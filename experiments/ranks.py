@@ -1,7 +1,7 @@
 """Keeps the rank of every mention's gold, a byte each, so that anybody can make a table again and audit it.
 
     python -m experiments.ranks keep --file=experiments/mdn_pretrained/ranks.npz NAME=REPORT ...
-    python -m experiments.ranks show --file=experiments/mdn_pretrained/ranks.npz [--against=NAME]
+    python -m experiments.ranks show --file=experiments/mdn_pretrained/ranks.npz [--against=NAME,NAME]
 
 A REPORT is a folder reports/... of a working directory. The file holds the mentions once (language, page, and whether
 training has linked the surface form and the gold) and of each system a row of ranks: 1 to 100, 0 where the gold is not
@@ -129,19 +129,37 @@ def read(file: pathlib.Path) -> Ranks:
         return Ranks(str(arrays["mentions"]), columns, dict(zip(arrays["systems"].tolist(), arrays["ranks"])))
 
 
-def figures(kept: Ranks, systems: Sequence[str], against: str = "") -> list[str]:
-    """A row a system: R@1 with its interval, by surface form, R@10, R@100, and R@1 minus that of another system."""
+def figures(kept: Ranks, systems: Sequence[str], against: Sequence[str] = ()) -> list[str]:
+    """A row a system: R@1 with its interval, by surface form, R@10, R@100, and R@1 minus that of other systems.
+
+    Where there are rounds, named `…round-1` and so on, one column has R@1 minus that of the round before.
+    """
     forms = [form for form in ("ambiguous", "unseen") if (kept.columns["form"] == form).any()]
+    before = {system: round_before(system) for system in systems if round_before(system) in systems}
     rows = []
     for system in systems:
         hits_Q = kept.hits(system)
         cells = [shown(*kept.mean(hits_Q))] + [f"{hits_Q[kept.columns['form'] == form].mean():.3f}" for form in forms]
         cells += [f"{kept.hits(system, depth).mean():.3f}" for depth in DEPTHS[1:]]
-        if against:
-            cells.append("–" if system == against else signed(*kept.mean(hits_Q - kept.hits(against))))
+        for other in [*against, *([before.get(system, system)] if before else [])]:
+            cells.append("–" if system == other else signed(*kept.mean(hits_Q - kept.hits(other))))
         rows.append([system, *cells])
     header = ["system", "R@1", *(f"R@1 {form}" for form in forms), *(f"R@{depth}" for depth in DEPTHS[1:])]
-    return table(header + ([f"R@1 minus {against}"] if against else []), rows)
+    others = [*against, *(["the round before"] if before else [])]
+    return table(header + [f"R@1 minus {other}" for other in others], rows)
+
+
+def in_order(kept: Ranks) -> list[str]:
+    """The names of the systems: rounds last, those of one recipe in order."""
+    recipes = {name: name.rpartition("round-") for name in kept.ranks}
+    return sorted(kept.ranks, key=lambda name: (bool(recipes[name][1]), recipes[name][0]))
+
+
+def round_before(system: str) -> str:
+    """The name of the round before the one that a system is named after; "" if it is no later round."""
+    name, dash, number = system.rpartition("-")
+    is_later = name.endswith("round") and number.isdecimal() and int(number) > 0
+    return f"{name}{dash}{int(number) - 1}" if is_later else ""
 
 
 def shown(mean: float, bounds: Interval) -> str:
@@ -159,7 +177,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         command = commands.add_parser(name)
         command.add_argument("--file", type=pathlib.Path, required=True, help="the file of ranks")
     commands.choices["keep"].add_argument("reports", nargs="+", metavar="NAME=REPORT", help="a report and its name")
-    commands.choices["show"].add_argument("--against", default="", help="the system that all are compared with")
+    help_of_against = "the system that all are compared with, or several, separated by commas"
+    commands.choices["show"].add_argument("--against", default="", help=help_of_against)
     chosen = parser.parse_args(arguments)
     if chosen.command == "keep":
         named = [report.rpartition("=") for report in chosen.reports]
@@ -167,7 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     kept = read(chosen.file)
     print(f"{len(kept.columns['page']):,} mentions, {len(np.unique(kept.columns['page'])):,} pages")
-    print("\n".join(figures(kept, list(kept.ranks), chosen.against)))
+    print("\n".join(figures(kept, in_order(kept), chosen.against.split(",") if chosen.against else ())))
 
 
 if __name__ == "__main__":

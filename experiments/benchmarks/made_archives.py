@@ -84,6 +84,7 @@ class Making(NamedTuple):
       thin: how many others there are.
       parts: how many members.
       seed: of everything random.
+      preset: of xz: 6 as the genuine archives; 1 makes the same records three times as fast, in a third more bytes.
     """
 
     language: str
@@ -91,6 +92,7 @@ class Making(NamedTuple):
     thin: int
     parts: int
     seed: int = 0
+    preset: int = 6
 
     @classmethod
     def of(
@@ -116,7 +118,7 @@ def write_archive(folder: pathlib.Path, making: Making, workers: int = 0) -> pat
 
 
 def _part(number: int, making: Making) -> bytes:
-    packer = lzma.LZMACompressor()
+    packer = lzma.LZMACompressor(preset=making.preset)
     return b"".join([*map(packer.compress, records(number, making)), packer.flush()])
 
 

@@ -3,6 +3,7 @@
   python -m experiments.benchmarks.scale           # pages: MB of xz a second of a core, the parent's share, memory
   python -m experiments.benchmarks.scale --thin    # records of a label and a description
   python -m experiments.benchmarks.scale --make=FOLDER --megabytes 100    # an archive alone, to try anything else on
+  python -m experiments.benchmarks.scale --flat --megabytes 100 1600 --preset=1    # most memory of both, nothing else
   python -m experiments.benchmarks.scale --day     # the table of BUILD.md, from the laws in results/*.json
 
 It first prints what a page has beside what the genuine ones in --samples have, and says where they differ by more than
@@ -36,7 +37,7 @@ from experiments.programs import ROOT, launch
 from mel.reports.report import table
 from mel.shards.archives import ArchivesConfig
 
-PAGES, THIN = Target(passes=1.2), Target(passes=4.0, at_least=False)
+PAGES, THIN, FLAT = Target(passes=1.2), Target(passes=4.0, at_least=False), Target(passes=1.2, at_least=False)
 LIKE, MANY_ROWS = 0.2, 20_000_000
 SAMPLES = ROOT.parent / "shared" / "data" / "samples" / "damuel"
 COMPARED_PAGES, LOOKED_UP = 200, 1_000
@@ -75,6 +76,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any] | None:
     flags.add_argument("--folder", type=pathlib.Path, help="where archives are made and kept")
     flags.add_argument("--make", type=pathlib.Path, help="make an archive and a tokenizer here, and nothing else")
     flags.add_argument("--day", action="store_true", help="print what all stages take for 9 and for 53 languages")
+    flags.add_argument("--flat", action="store_true", help="prepare each size once, and compare the most memory alone")
+    flags.add_argument("--preset", type=int, default=6, help="of xz; --megabytes are those of preset 6 in any case")
     flags.add_argument("--merge_memory", type=float, default=SMALL_MERGE, help="GiB that merging may take")
     flags.add_argument("--workers", type=int, default=os.cpu_count(), help="processes that prepare")
     flags.add_argument("--samples", type=pathlib.Path, default=SAMPLES, help="folder of genuine parts")
@@ -87,9 +90,18 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any] | None:
     sizes = (chosen.records if kind == "thin" else chosen.megabytes) or sizes
     chosen.part_megabytes = chosen.part_megabytes or part
     if chosen.make:
-        return make(chosen.make, making_of(kind, sizes[0], chosen))
+        return make(chosen.make, making_of(kind, sizes[0], chosen), chosen.workers)
     compare(chosen.samples, 20 if chosen.quick else COMPARED_PAGES)
     return measure(kind, sizes, chosen)
+
+
+def flat(found: Sequence[dict[str, Any]], chosen: argparse.Namespace) -> dict[str, Any]:
+    """Publishes how many times as much memory the largest archive took as the smallest."""
+    details = {"sizes": list(found), "workers": chosen.workers, "merge_memory": chosen.merge_memory}
+    sizes = f"{found[0]['megabytes']:,.0f} and {found[-1]['megabytes']:,.0f} MB of xz (preset {chosen.preset})"
+    measure = f"preparation, most memory of all processes, largest ÷ smallest archive: {sizes}"
+    values = {"ours": [found[-1]["all_mb"] / found[0]["all_mb"]]}
+    return publish("scale_flat", measure, FLAT, values, "", chosen.results, details)
 
 
 def making_of(kind: str, size: float, chosen: argparse.Namespace) -> Making:
@@ -97,14 +109,15 @@ def making_of(kind: str, size: float, chosen: argparse.Namespace) -> Making:
     if kind == "thin":
         part_records = chosen.part_megabytes * 1e6 / made_archives.THIN_BYTES
         # One page, for nothing can be trained on an archive without mentions.
-        return Making(LANGUAGE, 1, int(size), max(1, round(size / part_records)), chosen.seed)
-    return Making.of(LANGUAGE, size, part_megabytes=chosen.part_megabytes, seed=chosen.seed)
+        return Making(LANGUAGE, 1, int(size), max(1, round(size / part_records)), chosen.seed, chosen.preset)
+    making = Making.of(LANGUAGE, size, part_megabytes=chosen.part_megabytes, seed=chosen.seed)
+    return making._replace(preset=chosen.preset)
 
 
-def make(folder: pathlib.Path, making: Making) -> None:
+def make(folder: pathlib.Path, making: Making, workers: int) -> None:
     """Makes an archive and a tokenizer that knows its words; prints the command that prepares a workdir of them."""
     tokenizer = made_archives.write_vocabulary(folder / "tokenizer")
-    made_archives.write_archive(folder, making)
+    made_archives.write_archive(folder, making, workers)
     print(f"mel-prepare-data --workdir=RUN --damuel={folder} --languages={making.language} --tokenizer={tokenizer}")
 
 
@@ -139,6 +152,8 @@ def measure(kind: str, sizes: Sequence[float], chosen: argparse.Namespace) -> di
         folder.mkdir(parents=True, exist_ok=True)
         settings = {"languages": (LANGUAGE,), "workers": chosen.workers, "merge_memory": chosen.merge_memory}
         found = [prepared(folder, making, settings) for making in makings]
+        if chosen.flat:
+            return flat(found, chosen)
         # For what a worker holds: the middle size again in two parts.
         found_whole = prepared(folder, middle._replace(parts=min(2, middle.parts)), settings)
     laws = laws_of(kind, found, found_whole)
@@ -151,7 +166,7 @@ def prepared(folder: pathlib.Path, making: Making, settings: dict[str, Any]) -> 
     archive = folder / "-".join(map(str, making))
     if not list(archive.glob("*.tar")):
         archive.mkdir(exist_ok=True)
-        made_archives.write_archive(archive, making)
+        made_archives.write_archive(archive, making, settings["workers"])
     with tempfile.TemporaryDirectory(dir=folder) as work:
         tokenizer = made_archives.write_vocabulary(pathlib.Path(work) / "tokenizer")
         run = f"{work}/run"

@@ -70,6 +70,12 @@ def tokens_at_once() -> int:
     return 2048 if jax.default_backend() == "cpu" else 65536
 
 
+def most_widths(usual: int) -> int:
+    """How many widths of texts to compile into a training step at most: few on accelerators, whose compilers take some
+    five seconds for each, anew in every round; the price is padding."""
+    return usual if jax.default_backend() == "cpu" else min(usual, 3)
+
+
 def keep_compiled(folder: str) -> None:
     """Keeps compiled programs, so that the next process does not compile them again.
 

@@ -18,13 +18,13 @@ from mel.artifacts import START, Artifact, Round, Workdir, exists, open_artifact
 from mel.config import REQUIRED, flag, group
 from mel.corpora.columns import fits_in_memory
 from mel.cost import record_cost
-from mel.encoder.backend import Compute, ComputeConfig, choose_compute, keep_compiled, tokens_at_once
+from mel.encoder.backend import Compute, ComputeConfig, choose_compute, keep_compiled, most_widths, tokens_at_once
 from mel.encoder.config import EncoderConfig
 from mel.encoder.start import StartConfig, initial_encoder
 from mel.encoder.transformer import Params
 from mel.encoder.vocabulary import Vocabulary
 from mel.locks import claim
-from mel.shards.batches import BatchSource, Layout
+from mel.shards.batches import MOST_WIDTHS, BatchSource, Layout
 from mel.shards.datasets import TOKEN_IDS, open_rows, open_twins, read_token_ids
 from mel.shards.negatives import Negatives, open_negatives
 from mel.shards.selection import require_mentions, usable_mentions
@@ -224,7 +224,7 @@ def _run(
     checkpoints: StepCheckpoints | None,
 ) -> tuple[TrainState, dict[str, int]]:  # fmt: skip
     """Steps to the end of the round; without `checkpoints`, on one batch again and again."""
-    mesh, layouts = make_mesh(), source.plan(*config.steps)
+    mesh, layouts = make_mesh(), source.plan(*config.steps, most_widths(MOST_WIDTHS))
     compute = choose_compute(config.compute.precision, encoder.hidden_size // encoder.num_heads)
     logging.info("Batch layout: %s on %d device(s)", layouts[0], mesh.size)
     state = jax.device_put(jax.device_get(state), replicated(mesh))  # several hosts only take it from the host

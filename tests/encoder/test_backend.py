@@ -99,3 +99,10 @@ def test_without_a_home_nothing_is_kept(monkeypatch):
     monkeypatch.setattr(backend.logging, "warning", lambda line, *values: said.append(line % values))
     keep_compiled("")
     assert len(said) == 1
+
+
+def test_an_accelerator_compiles_few_widths(monkeypatch):
+    monkeypatch.setattr(backend.jax, "default_backend", lambda: "cpu")
+    assert backend.most_widths(6) == 6
+    monkeypatch.setattr(backend.jax, "default_backend", lambda: "gpu")
+    assert (backend.most_widths(6), backend.most_widths(2)) == (3, 2)

@@ -52,10 +52,27 @@ def test_hits_and_means_by_hand(kept):
 
 
 def test_a_row_of_the_table(kept):
-    header, _, one, two = ranks.figures(ranks.read(kept), ["one", "two"], "one")
+    header, _, one, two = ranks.figures(ranks.read(kept), ["one", "two"], ["one"])
     assert header == "| system | R@1 | R@1 ambiguous | R@1 unseen | R@10 | R@100 | R@1 minus one |"
     assert one == "| one | 0.500 [0.500, 0.500] | 0.500 | 0.000 | 0.750 | 0.750 | – |"
     assert two.endswith("| 1.000 | 0.000 | 0.750 | 1.000 | +0.2500 [+0.0000, +0.5000] |")
+
+
+def test_rounds_stand_last_in_order_each_beside_the_one_before(kept):
+    found = ranks.read(kept)
+    named = {"a-round-0": found.ranks["one"], "b": found.ranks["one"], "a-round-1": found.ranks["two"]}
+    found = ranks.Ranks(found.mentions, found.columns, named)
+    assert ranks.in_order(found) == ["b", "a-round-0", "a-round-1"]
+    header, _, *rows = ranks.figures(found, ranks.in_order(found))
+    assert header.endswith("| R@100 | R@1 minus the round before |")
+    assert [row.rsplit("|", 2)[1].strip() for row in rows] == ["–", "–", "+0.2500 [+0.0000, +0.5000]"]
+
+
+@pytest.mark.parametrize(
+    "system, before", [("round-1", "round-0"), ("x-round-10", "x-round-9"), ("round-0", ""), ("of-10", ""), ("b", "")]
+)
+def test_the_round_before(system, before):
+    assert ranks.round_before(system) == before
 
 
 def test_other_mentions_are_refused(kept, tmp_path):
@@ -72,6 +89,6 @@ def test_the_table_of_the_pretrained_encoder_is_that_of_its_ranks():
     folder = ranks.pathlib.Path(ranks.__file__).parent / "mdn_pretrained"
     found = ranks.read(folder / "ranks.npz")
     page = (folder / "README.md").read_text("utf-8")
-    for line in ranks.figures(found, list(found.ranks), "alias_table"):
+    for line in ranks.figures(found, ranks.in_order(found), ["alias_table", "string-similarity"]):
         assert line in page
     assert np.unique(found.columns["page"]).size == 693

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
-from experiments.mdn_pretrained.transfer import effects
+from experiments.mdn_pretrained.transfer import effects, similarity
 from experiments.ranks import Ranks
+from mel.evaluation.ranking import Ranking
+from mel.types import NIL
 
 SOURCE = {"en": 0.1, "ru": 0.3}  # of which a source is good
 TARGET = {"de": 0.0, "en": 0.2, "es": 0.1, "ru": 0.4, "uk": 0.2}
@@ -56,5 +58,20 @@ def test_a_source_is_compared_on_other_languages_by_whether_it_links_the_gold():
     kept = kept_of({("es", 0): np.array([1, 1, 0, 0])}, ["es", "en", "en", "en"])
     kept = Ranks("", {**kept.columns, effects.SOURCES: np.array(["", "en es", "es", "en"])}, kept.ranks)
     rows = effects.against(kept, effects.by_source(kept), [])
-    assert rows[2] == "| es, gold linked | 2 | 0.500 [0.000, 1.000] |"
-    assert rows[3] == "| es, gold not linked | 1 | 0.000 [0.000, 0.000] |"
+    assert rows[2] == "| es | 3 | 0.333 [0.000, 0.500] |"
+    assert rows[3] == "| es, gold linked | 2 | 0.500 [0.000, 1.000] |"
+    assert rows[4] == "| es, gold not linked | 1 | 0.000 [0.000, 0.000] |"
+
+
+def test_a_source_is_compared_with_the_string_similarity_that_knows_its_links():
+    kept = kept_of({("es", 0): np.array([1, 1, 0, 0])}, ["es", "en", "en", "en"])
+    own = {f"{similarity.PREFIX}es": np.array([0, 0, 1, 0], np.uint8)}
+    kept = Ranks("", {**kept.columns, effects.SOURCES: np.array(["es"] * 4)}, {**kept.ranks, **own})
+    header, _, row, *_ = effects.against(kept, effects.by_source(kept), [])
+    assert header.endswith("| R@1 | minus string-similarity, links of the source |")
+    assert row == "| es | 3 | 0.333 [0.000, 0.500] | +0.0000 [-1.0000, +0.5000] |"
+
+
+def test_ranks_count_from_one_and_are_nought_where_the_gold_is_missing():
+    ranking = Ranking(np.array([[5, 7, NIL], [7, 5, 9], [5, NIL, NIL]]), np.zeros((3, 3), np.float32))
+    assert similarity.ranks_of(ranking, np.array([5, 9, 7])).tolist() == [1, 3, 0]

@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from experiments import curves, programs, ranks
+from experiments.mdn_pretrained.transfer.similarity import PREFIX, ranks_by_source
 from experiments.programs import launch
 from experiments.ranks import Ranks, shown, signed
 from experiments.run_grid import Run
@@ -50,23 +51,31 @@ def keep(work: Workdir, runs: pathlib.Path) -> None:
             reports[f"{source}, seed {finished.run.seed}"] = Workdir(finished.run.path).report(last)
     FILE.unlink(missing_ok=True)
     kept = ranks.keep(FILE, reports)
-    linked = {source: set[str]().union(*(linked_by(done.run) for done in some)) for source, some in found.items()}
-    linked.pop(ALL, None)
+    drawn = {source: [drawn_by(done.run) for done in some] for source, some in found.items() if source != ALL}
+    linked = {source: set[str]().union(*(linked_by(work, each_n) for each_n in some)) for source, some in drawn.items()}
+    firsts = {source: some[0] for source, some in drawn.items()}
+    kept = dataclasses.replace(kept, ranks={**kept.ranks, **dict(ranks_by_source(work, firsts))})
     column = [" ".join(source for source, golds in linked.items() if gold in golds) for gold in golds_of(reports)]
     ranks.write(FILE, dataclasses.replace(kept, columns={**kept.columns, SOURCES: np.array(column)}))
 
 
-def linked_by(run: Run) -> set[str]:
-    """The golds of the mentions that the batches of a run draw."""
+def drawn_by(run: Run) -> np.ndarray:
+    """The numbers of the training mentions that the batches of a run draw."""
     work, config = Workdir(run.path), programs.parse("run_rounds", run.flags).train
     tokens = open_artifact(work.mention_tokens("train"), "tokens")
     mentions = open_rows(tokens, work.cache(tokens))
     chosen = config.train_languages, config.train_mentions, config.seed
     order = MentionOrder(usable_mentions(mentions, tokens.facts["languages"], *chosen), config.batch_size, config.seed)
-    asked_n = order.asked(0, config.rounds * config.steps_per_round)
+    return order.asked(0, config.rounds * config.steps_per_round)
+
+
+def linked_by(work: Workdir, drawn_n: np.ndarray) -> set[str]:
+    """The golds of some training mentions."""
+    tokens = open_artifact(work.mention_tokens("train"), "tokens")
+    entities_n = open_rows(tokens, work.cache(tokens)).entities_N[drawn_n]
     kb = open_artifact(work.kb, "kb")
     ids = KnowledgeBase.read(kb.path, kb.facts["languages"]).ids
-    return {ids[number] for number in np.unique(mentions.entities_N[asked_n]).tolist()}
+    return {ids[number] for number in np.unique(entities_n).tolist()}
 
 
 def golds_of(reports: Mapping[str, pathlib.Path]) -> list[str]:
@@ -105,12 +114,15 @@ def against(kept: Ranks, hits: Mapping[str, np.ndarray], rivals: Sequence[str]) 
     for source in (name for name in hits if name != ALL):
         other_Q = kept.columns["language"] != source
         links_Q = np.array([source in sources.split() for sources in kept.columns[SOURCES].tolist()])
-        for label, chosen_Q in (("linked", other_Q & links_Q), ("not linked", other_Q & ~links_Q)):
+        groups = {"": other_Q, ", gold linked": other_Q & links_Q, ", gold not linked": other_Q & ~links_Q}
+        for label, chosen_Q in ((label, chosen_Q) for label, chosen_Q in groups.items() if chosen_Q.any()):
             some = dataclasses.replace(kept, columns={name: column[chosen_Q] for name, column in kept.columns.items()})
             own_q = hits[source][chosen_Q]
-            differences = [signed(*some.mean(own_q - kept.hits(rival)[chosen_Q])) for rival in rivals]
-            rows.append([f"{source}, gold {label}", f"{chosen_Q.sum():,}", shown(*some.mean(own_q)), *differences])
-    return table(["trained on, other languages", "mentions", "R@1", *(f"minus {rival}" for rival in rivals)], rows)
+            beside = [*rivals, *(name for name in [PREFIX + source] if name in kept.ranks)]
+            differences = [signed(*some.mean(own_q - kept.hits(rival)[chosen_Q])) for rival in beside]
+            rows.append([f"{source}{label}", f"{chosen_Q.sum():,}", shown(*some.mean(own_q)), *differences])
+    heading = [*rivals, f"{PREFIX}the source"][: len(rows[0]) - 3]
+    return table(["trained on, other languages", "mentions", "R@1", *(f"minus {rival}" for rival in heading)], rows)
 
 
 def effects(kept: Ranks, hits: Mapping[str, np.ndarray], chosen_Q: np.ndarray) -> list[tuple[float, ranks.Interval]]:
@@ -156,7 +168,7 @@ def results(kept: Ranks) -> list[list[str]]:
         for name, chosen_Q in chosen.items()
         if chosen_Q.any()
     ]
-    seeds = len(kept.ranks) - len(beside)
+    seeds = sum(", seed " in name for name in kept.ranks)
     return [
         [f"MDN hyperlink disambiguation, dev; R@1 over {len(count_Q):,} mentions; {seeds} runs, means over seeds."],
         matrix(kept, {**{name: kept.hits(name) for name in beside}, **hits}),
