@@ -1,11 +1,11 @@
-"""Preparation killed with SIGKILL at random moments: what is made anew, and whether the end is that of an undisturbed run.
+"""Preparation killed with SIGKILL at random moments: what is made anew, and whether the end is as if nothing happened.
 
     python -m experiments.benchmarks.scale --make=ARCHIVE --megabytes 40 --part_megabytes=1 --preset=1
     python -m experiments.soak.killed_preparation --archive=ARCHIVE --workdir=DIR --kills=10
 
-Each kill takes the command and its workers at once, after a time that is drawn so that all kills together meet every stage
-of one run. A unit (of one part) that stands before a kill has to be the same file after the
-next start; what a kill costs are the units that were being made, which are told by their drafts.
+Each kill takes the command and its workers at once, after a time that is drawn so that all kills together meet every
+stage of one run. A unit (of one part) that stands before a kill has to be the same file after the next start; what a kill
+costs are the units that were being made, which are told by their drafts.
 """
 
 from __future__ import annotations
