@@ -170,7 +170,7 @@ def _add_files(config: Config, work: Workdir, trained: Trained, folder: pathlib.
 def _ingredients(config: Config, work: Workdir, trained: Trained) -> Ingredients:
     ingredients = Ingredients(
         trained.artifact, trained.encoder, trained.entity_embeddings[0], config.index,
-        with_prior=config.fusion_weight != 0,
+        with_prior=config.fusion_weight != 0, probes=trained.training_probes() if config.index != "exact" else None,
     )  # fmt: skip
     if not config.contexts:
         return ingredients

@@ -8,11 +8,11 @@ Writes  rounds/K/embeddings/entities, rounds/K/index (ScaNN's; an exact one is t
 
 Only the mentions are mined that round K+1 will train on: rounds/start/checkpoint states what decides
 them. They are embedded and searched in chunks, and a command that was ended goes on after the last
-one. Of the rounds before K the embeddings are removed then, and whatever needs them makes them again;
---keep_embeddings keeps them.
+one. Of the rounds before K the embeddings and indexes are removed then, and whatever needs them makes them
+again; --keep_embeddings keeps them.
 
-ScaNN builds another index each time, so what is published is kept and never built again; with
---index=exact two runs are equal byte for byte. An index that does not fit into the memory that is free is
+ScaNN builds another index each time, so what is published is never built again as long as it is there;
+with --index=exact two runs are equal byte for byte. An index that does not fit into the memory that is free is
 built in shards (--rows_a_shard), and goes on after the last one, too. Its manifest says how much of what is
 nearest to training mentions it finds, and that of the negatives how much of what is nearest to these mentions.
 
@@ -64,7 +64,7 @@ class Config:
     pool: int = flag(12, "Draw them from so many nearest wrong entities.")
     seed: int = flag(0, "Of the draw.")
     rows_a_shard: int = flag(0, "Rows in one tree of a ScaNN index, at most; 0 for as many as memory allows.")
-    keep_embeddings: bool = flag(False, "Keep the embeddings of earlier rounds, too.")
+    keep_embeddings: bool = flag(False, "Keep the embeddings and indexes of earlier rounds, too.")
     compute: ComputeConfig = group(ComputeConfig)
 
 
@@ -144,7 +144,7 @@ def _asked(config: Config, trained: Trained, languages: list[str]) -> np.ndarray
 
 
 def _clean_up(config: Config, work: Workdir) -> None:
-    """Deletes what the negatives were put together from, and the embeddings of earlier rounds."""
+    """Deletes what the negatives were put together from, and the embeddings and indexes of earlier rounds."""
     chunks = work.round(config.round + 1).mining
     if chunks.exists():
         with claim(work.round(config.round + 1).negatives):
@@ -154,7 +154,7 @@ def _clean_up(config: Config, work: Workdir) -> None:
     for number in (START, *work.rounds()):
         if number < config.round:
             this = work.round(number)
-            for path in (this.entity_embeddings, this.mention_embeddings):
+            for path in (this.entity_embeddings, this.mention_embeddings, this.index, this.mention_index):
                 remove_files(path)
 
 

@@ -67,6 +67,7 @@ from mel.linking.detection import Detector
 from mel.linking.layers import join_descriptions, join_detector, join_evidence, read_later
 from mel.retrieval.embeddings import EMBEDDINGS
 from mel.retrieval.index import IndexKind, open_index, publish_index
+from mel.retrieval.probes import Probes
 from mel.shards.blocks import Windows
 from mel.text.tokenizer import MARKER, Tokenizer
 from mel.types import MelError
@@ -124,6 +125,7 @@ class Ingredients(NamedTuple):
       context_weight: of training mentions beside descriptions, 0 for none.
       context_entities_M: what each training mention links to, as `Contexts` has it.
       context_embeddings: of the training mentions, by the encoder.
+      probes: what an approximate index is tuned with, and its recall measured; rows of its own if None.
     """
 
     checkpoint: Artifact
@@ -134,6 +136,7 @@ class Ingredients(NamedTuple):
     context_weight: float = 0.0
     context_entities_M: np.ndarray | None = None
     context_embeddings: Artifact | None = None
+    probes: Probes | None = None
 
 
 class Measured(NamedTuple):
@@ -169,7 +172,8 @@ def publish_bundle(
         write_encoder(draft.path, Tokenizer.load(tokenizer.path), ingredients.encoder, draft.facts["max_tokens"])
         known, described = KnowledgeBase.read(kb.path, kb.facts["languages"]), read_entities(kb.path)
         descriptions = (entity.description for entity in described)
-        write_entity_columns(draft.path, known, descriptions, ingredients.index, ingredients.embeddings)
+        kind, probes = ingredients.index, ingredients.probes
+        write_entity_columns(draft.path, known, descriptions, kind, ingredients.embeddings, probes)
         if ingredients.with_prior:
             inputs["alias_table"] = open_artifact(work.alias_table, "alias table", {"kb": kb})
             copy_files(inputs["alias_table"], draft / ALIAS_TABLE)
@@ -178,7 +182,7 @@ def publish_bundle(
             copy_files(inputs["detector"], draft / DETECTOR)
         if ingredients.context_embeddings is not None and ingredients.context_entities_M is not None:
             inputs["context_embeddings"] = ingredients.context_embeddings
-            publish_index(draft / CONTEXTS / "index", ingredients.index, ingredients.context_embeddings)
+            publish_index(draft / CONTEXTS / "index", kind, ingredients.context_embeddings, probes=probes)
             np.save(draft / CONTEXT_ENTITIES, ingredients.context_entities_M)
         for name, artifact in inputs.items():
             draft.reads(name, artifact)
@@ -278,10 +282,14 @@ def write_encoder(folder: pathlib.Path, tokenizer: Tokenizer, encoder: Encoder, 
 
 
 def write_entity_columns(
-    folder: pathlib.Path, kb: KnowledgeBase, descriptions: Iterable[str], index: IndexKind, embeddings: Artifact
-) -> None:
-    """Writes what a bundle holds of each row: its vector in an index, its entity, language, title and description."""
-    publish_index(folder / "index", index, embeddings)
+    folder: pathlib.Path, kb: KnowledgeBase, descriptions: Iterable[str], index: IndexKind, embeddings: Artifact,
+    probes: Probes | None = None,
+) -> None:  # fmt: skip
+    """Writes what a bundle holds of each row: its vector in an index, its entity, language, title and description.
+
+    An approximate index is tuned with `probes`, or some of its rows.
+    """
+    publish_index(folder / "index", index, embeddings, probes=probes)
     if index != "exact":
         shutil.copyfile(embeddings / EMBEDDINGS, folder / EMBEDDINGS)
     kb.write(folder)

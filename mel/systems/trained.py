@@ -137,11 +137,11 @@ class Trained:
             else:
                 this = self._work.round(self.round)
                 path = this.index if over == "entities" else this.mention_index
-                self._indexes[over, kind] = publish_or_open_index(path, kind, made, self._scann, self._training_probes)
+                self._indexes[over, kind] = publish_or_open_index(path, kind, made, self._scann, self.training_probes)
         return self._indexes[over, kind]
 
-    def _training_probes(self) -> Probes | None:
-        """Some training mentions; None where there are none."""
+    def training_probes(self) -> Probes | None:
+        """Some training mentions, to try an index with; None where there are none."""
         tokens = self._work.mention_tokens("train")
         if not exists(tokens) or not open_artifact(tokens, "tokens", reads=()).facts["rows"]:
             return None

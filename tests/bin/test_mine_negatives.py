@@ -254,6 +254,16 @@ def test_embeddings_of_earlier_rounds_are_removed_unless_they_are_kept(begun):
     assert "embeddings: rounds/start/embeddings/entities" in state["rounds/0/negatives"].made_from
 
 
+def test_indexes_of_earlier_rounds_are_removed_too(begun):
+    work = begun()
+    mined(work, index="scann")
+    pretend_trained(work, 0)
+    assert exists(work.round(START).index)
+    mined(work, round=0, index="scann")
+    assert [exists(work.round(number).index) for number in (START, 0)] == [False, True]
+    assert not any(finding.amiss for finding in verify(work.path))
+
+
 def test_what_was_removed_is_made_again_for_whom_needs_it_and_a_report_needs_nothing(begun, monkeypatch):
     work = begun()
     asked = evaluate.Config(str(work.path), name="start", system=SystemConfig(round=START), split="train", limit=9)

@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 
-from mel.artifacts import START, Workdir, open_artifact
+from mel.artifacts import START, Workdir, open_artifact, read_manifest
 from mel.bin import export
 from mel.corpora.kb import KnowledgeBase, read_entities
 from mel.encoder import pretrained
@@ -91,6 +91,7 @@ def test_an_index_that_holds_no_embeddings_has_them_beside_it(exported, tmp_path
     np.testing.assert_array_equal(scann.evidence.embeddings_ED, exact.evidence.embeddings_ED)
     queries_QD = exact.evidence.embeddings_ED[:3]
     assert (scann.evidence.ranking(queries_QD).entities_QK[:, 0] == exact.kb.entities_E[:3]).all()
+    assert read_manifest(tmp_path / "bundle" / "index", "").facts["recall"]["kind"] == "training mentions"
 
 
 def test_a_round_that_was_not_trained_is_refused(exported):
