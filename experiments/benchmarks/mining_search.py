@@ -54,7 +54,7 @@ class Equal(NamedTuple):
     recall: float
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     flags = parser(__doc__, repeats=3)
     chosen = options(flags, argv)
     rivals.require("faiss")
@@ -76,10 +76,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     lists = {side: found[-1].value["lists"] for side, found in runs.items() if "lists" in found[-1].value}
     details |= {"lists probed": lists, "seconds of build and search": stages, **sizes._asdict()}
     title = f"mining, build + search of {sizes.vectors:,} × {DIMENSION}, {sizes.queries:,} queries, k = {K}"
+    results = []
     for rival, target in TARGETS.items():
         name = "mining_search" if rival == FLAT else "mining_search_ivf"
         both = {OURS: rates[OURS], rival: rates[rival]}
-        publish(name, f"{title}, ours ÷ {rival}", target, both, "queries/s", chosen.results, details)
+        results.append(publish(name, f"{title}, ours ÷ {rival}", target, both, "queries/s", chosen.results, details))
+    return results
 
 
 def measure(folder: pathlib.Path, sizes: Sizes, equal: Equal, repeats: int) -> dict[str, list[Run]]:

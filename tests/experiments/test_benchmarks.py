@@ -12,6 +12,7 @@ from experiments.benchmarks import (
     gpu,
     gradients,
     harness,
+    large_search,
     large_tables,
     random_reads,
     step_memory,
@@ -254,6 +255,15 @@ def test_large_tables_are_sorted_and_every_step_is_measured(tmp_path):
     with pytest.raises(StopIteration) as stopped:
         large_tables.evaluate(stop, tmp_path, 500)
     assert len(stopped.value.value) == 9 and all(took.megabytes > 1 for took in stopped.value.value.values())
+
+
+@pytest.mark.slow
+def test_a_large_search_is_made_once_and_each_side_measured(tmp_path):
+    for _ in range(2):
+        large_search.main(["--quick", f"--folder={tmp_path}", f"--results={tmp_path}"])
+    assert {path.name for path in tmp_path.iterdir()} == {"embeddings", "index"}  # of a smoke test nothing is written
+    vectors_ND, queries_QD = large_search.opened(tmp_path)
+    assert (vectors_ND.shape, queries_QD.shape) == ((3_000, 128), (large_search.QUERIES, 128))
 
 
 @pytest.mark.slow

@@ -227,6 +227,17 @@ def test_exact_search_finds_what_faiss_finds(capsys):
 
 
 @pytest.mark.slow
+def test_rivals_search_at_our_recall():
+    pytest.importorskip("faiss", reason="what ScaNN is compared with needs the extra `bench`")
+    results = mining_search.main(["--quick"])
+    assert [list(result["sides"]) for result in results] == [["ours", "faiss Flat"], ["ours", "faiss IVF,Flat"]]
+    details = results[0]["details"]
+    for side in ("faiss IVF,Flat", "faiss IVF,PQ,refined"):
+        assert details[f"recall@100, {side}"] >= details["recall@100, ours"]
+        assert details["lists probed"][side] in mining_search.LISTS
+
+
+@pytest.mark.slow
 def test_everything_asked_of_a_gpu_runs_on_a_cpu_too(capsys):
     for package in ("torch", "datasets", "sentence_transformers"):
         pytest.importorskip(package, reason="what training is compared with needs the extra `bench`")

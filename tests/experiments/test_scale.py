@@ -1,6 +1,7 @@
 """Made archives are like genuine ones, laws are lines, and the day on paper is their sum."""
 
 import json
+import lzma
 import statistics
 import time
 from collections import Counter
@@ -93,6 +94,11 @@ def test_an_archive_is_read_as_a_genuine_one(tmp_path):
     assert set(sum((page.dropped for page in pages), Counter())) == {"origin is not wiki", "no qid"}
 
 
+def test_a_low_preset_packs_the_same_records_into_more_bytes():
+    parts = {preset: made_archives._part(0, MAKING._replace(preset=preset)) for preset in (1, 6)}
+    assert lzma.decompress(parts[1]) == lzma.decompress(parts[6]) and len(parts[1]) > len(parts[6])
+
+
 def test_pages_take_the_megabytes_that_are_asked_for():
     making = Making.of("es", megabytes=0.12, part_megabytes=0.12)
     assert making == Making("es", pages=20, thin=0, parts=1)
@@ -169,6 +175,14 @@ def test_a_smoke_test_measures_every_stage_and_writes_nothing(tmp_path, monkeypa
     assert laws["rows"].at(sizes[0]["megabytes"]) == pytest.approx(sizes[0]["rows"])
     assert sum(took[1] for took in sizes[0]["stages"].values()) <= sizes[0]["parent"]
     assert not list(tmp_path.iterdir()) and "| reading, parent |" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_memory_of_two_sizes_is_compared_alone(tmp_path):
+    arguments = ["--flat", "--quick", "--preset=1", "--workers=1", f"--samples={tmp_path}"]
+    result = scale.main(arguments)
+    small, large = result["details"]["sizes"]
+    assert result["sides"]["ours"]["median"] == large["all_mb"] / small["all_mb"] and large["rows"] > small["rows"]
 
 
 STAGES = "reading", "merging", "entity rows", "mentions"

@@ -9,12 +9,24 @@ import sys
 
 import pytest
 
+from experiments.soak import killed_preparation
 from experiments.soak.faults import cut, flip
 from experiments.soak.loop import kind_of
 from experiments.soak.run import matrix
 from experiments.soak.soak import Event
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def test_units_are_told_from_drafts_and_by_the_file_that_they_are(tmp_path):
+    for name in ("one", ".draft-two"):
+        (tmp_path / "units" / "es" / name).mkdir(parents=True)
+        (tmp_path / "units" / "es" / name / "manifest.json").write_text('{"digest": "0"}')
+    before = killed_preparation.units(tmp_path)
+    assert list(before) == ["units/es/one"] and len(killed_preparation.drafts(tmp_path)) == 1
+    (tmp_path / "again.json").write_text('{"digest": "0"}')
+    (tmp_path / "again.json").rename(tmp_path / "units" / "es" / "one" / "manifest.json")
+    assert killed_preparation.units(tmp_path) != before
 
 
 def soak(folder, *flags):
