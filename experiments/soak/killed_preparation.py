@@ -49,7 +49,7 @@ def main() -> None:
     start, kills = time.perf_counter(), []
     generator = np.random.default_rng(options.seed)
     while len(kills) < options.kills and not (kills and kills[-1]["ended"]):
-        kills.append(kill_one(options, killed, STARTS_S + 1.6 * seconds * generator.random() / options.kills))
+        kills.append(kill_one(options, killed, STARTS_S + 1.2 * seconds * generator.random() / options.kills))
         print(f"kill {len(kills)}: {kills[-1]}", flush=True)
     finish(options, killed)
     same = digests(whole) == digests(killed)

@@ -61,9 +61,7 @@ def seeded(embeddings: np.ndarray):
     builder = builder.tree(
         leaves, max(1, min(100, leaves // 10)), training_sample_size=min(rows, 100 * leaves), random_init=False
     )
-    builder = builder.score_ah(
-        settings.dimensions_per_block, anisotropic_quantization_threshold=settings.anisotropic_threshold
-    ).reorder(settings.reorder)
+    builder = builder.score_ah(settings.dimensions_per_block).reorder(settings.reorder)
     config = builder.create_config().replace("partitioning {", "partitioning {\n clustering_seed: 7", 1)
     return _scann().create_searcher(embeddings, config, 1)
 
