@@ -22,7 +22,9 @@ from mel.shards.archives import ArchivesConfig
 CORES, MEMORY_GB = 16, 128
 DIMENSION, LAYERS = 384, 12
 BATCH, STEPS_A_ROUND, ROUNDS, EVALUATED = 2_688, 10_000, 10, 2_000  # experiments/mewsli9/run_rounds.flags
+# Of 64 tokens: trained with four negatives each, and encoded.
 GPU_MENTIONS, GPU_PAGE = 3_150, "`experiments/mdn_pretrained/README.md`"
+GPU_ROWS_ENCODED, GPU_MENTIONS_ENCODED = 71_000, 63_000
 HEADER = "stage", "law", "hours, 9", "53", "GB of memory, 9", "53", "GB of disk, 9", "53", "measured by"
 UNKNOWN = "not measured"
 
@@ -128,7 +130,9 @@ def stages(results: Mapping[str, Mapping[str, Any]]) -> Iterator[Stage]:
     trained = BATCH * STEPS_A_ROUND * ROUNDS
     yield Stage(f"training, {ROUNDS} rounds of {STEPS_A_ROUND:,} × {BATCH:,}", "the same",
                 lambda corpus: trained / GPU_MENTIONS / 3600, None, None, GPU_PAGE)  # fmt: skip
-    yield Stage("encoding all entities and a round's mentions, on a GPU", UNKNOWN, None, None, embeddings_gb, "")
+    law = f"{GPU_ROWS_ENCODED:,} entity rows/s, {GPU_MENTIONS_ENCODED:,} mentions/s"
+    yield Stage("encoding all entities and a round's mentions, on a GPU", law, encoding_hours, None, embeddings_gb,
+                GPU_PAGE)  # fmt: skip
     yield from searching(results)
     yield evaluating(results)
 
@@ -146,6 +150,11 @@ def together(name: str, some: Sequence[Stage]) -> Stage:
 def embeddings_gb(corpus: Corpus) -> float:
     """Of all entities, and of the mentions of a round."""
     return (corpus.records + BATCH * STEPS_A_ROUND) * DIMENSION * 4 / 1e9
+
+
+def encoding_hours(corpus: Corpus) -> float:
+    """Of all entities, and of the mentions of a round."""
+    return (corpus.records / GPU_ROWS_ENCODED + BATCH * STEPS_A_ROUND / GPU_MENTIONS_ENCODED) / 3600
 
 
 def preparation(laws: Preparation) -> Iterator[Stage]:
@@ -200,6 +209,19 @@ def searching(results: Mapping[str, Mapping[str, Any]]) -> Iterator[Stage]:
     else:
         yield Stage(name, UNKNOWN, None, None, None, "`exact_search`")
     yield building(results)
+    yield asking(results)
+
+
+def asking(results: Mapping[str, Mapping[str, Any]]) -> Stage:
+    """Opening ScaNN's index and searching with it once."""
+    name, by = f"opening ScaNN and searching for {EVALUATED:,} mentions", "`large_search`"
+    if not (found := results.get("large_search")):
+        return Stage(name, UNKNOWN, None, None, None, by)
+    details, rows, wider = found["details"], found["details"]["rows"], DIMENSION / 128
+    opening, memory_mb = details["searched, seconds to open"], details["searched, MB"]
+    law = f"{opening:.2g} s to open, {details['searched, seconds']:.2g} s to search {rows:,} rows of 128"
+    return Stage(name, law, lambda corpus: wider * found["ratio"] / rows * corpus.records / 3600,
+                 lambda corpus: wider * memory_mb / 1e3 / rows * corpus.records, None, by)  # fmt: skip
 
 
 def building(results: Mapping[str, Mapping[str, Any]]) -> Stage:

@@ -217,6 +217,18 @@ def test_what_nobody_measured_has_no_figure():
     assert "| 15 | 34 |" in lines[3]  # 175 and 380 million by 3,150 a second
 
 
+def test_asking_scann_takes_the_seconds_and_the_memory_of_its_rows():
+    details = {"rows": 20_000_000, "searched, seconds to open": 18.0, "searched, seconds": 2.0, "searched, MB": 10_000.0}
+    stage = day.asking({"large_search": {"details": details, "ratio": 20.0}})
+    corpus = day.CORPORA[0]._replace(records=40e6)
+    assert stage.hours(corpus) == pytest.approx(3 * 40 / 3600) and stage.memory(corpus) == pytest.approx(60)
+
+
+def test_entities_are_encoded_once_and_mentions_of_a_round():
+    corpus = day.CORPORA[0]._replace(records=71_000 * 3600.0)
+    assert day.encoding_hours(corpus) == pytest.approx(1 + 2_688 * 10_000 / 63_000 / 3600)
+
+
 def test_scann_takes_the_seconds_of_its_rows_and_half_of_the_memory_at_most():
     details = {"rows": [100_000, 400_000], "in shards": [{}, {"build s": 24.0}], "bytes a row, one tree": 2_000}
     stage = day.building({"scann_shards": {"details": details, "machine": {"cores": 2}}})
