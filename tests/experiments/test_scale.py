@@ -218,7 +218,7 @@ def test_what_nobody_measured_has_no_figure():
 
 
 def test_asking_scann_takes_the_seconds_and_the_memory_of_its_rows():
-    details = {"rows": 20_000_000, "searched, seconds to open": 18.0, "searched, seconds": 2.0, "searched, MB": 10_000.0}
+    details = {"rows": 2 * 10**7, "searched, seconds to open": 18.0, "searched, seconds": 2.0, "searched, MB": 1e4}
     stage = day.asking({"large_search": {"details": details, "ratio": 20.0}})
     corpus = day.CORPORA[0]._replace(records=40e6)
     assert stage.hours(corpus) == pytest.approx(3 * 40 / 3600) and stage.memory(corpus) == pytest.approx(60)
