@@ -22,6 +22,8 @@ import numpy as np
 from experiments.programs import launch
 from mel.evaluation.breakdowns import IN_TRAINING
 from mel.evaluation.intervals import Interval, interval, resampled_means
+from mel.evaluation.ranking import Ranking
+from mel.evaluation.recall import gold_rank
 from mel.reports.report import SEED, table
 from mel.types import MelError
 
@@ -147,6 +149,12 @@ def figures(kept: Ranks, systems: Sequence[str], against: Sequence[str] = ()) ->
     header = ["system", "R@1", *(f"R@1 {form}" for form in forms), *(f"R@{depth}" for depth in DEPTHS[1:])]
     others = [*against, *(["the round before"] if before else [])]
     return table(header + [f"R@1 minus {other}" for other in others], rows)
+
+
+def ranks_of(ranking: Ranking, gold_Q: np.ndarray) -> np.ndarray:
+    """As a file keeps them, from 1 on and 0 where the gold is not among the first hundred: uint8 [Q]."""
+    rank_Q = gold_rank(ranking, gold_Q)
+    return np.where(rank_Q < DEPTHS[-1], rank_Q + 1, 0).astype(np.uint8)
 
 
 def in_order(kept: Ranks) -> list[str]:

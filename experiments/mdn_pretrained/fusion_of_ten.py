@@ -64,8 +64,7 @@ def main() -> None:
     options = parser.parse_args()
     pool, gold_Q, pages = pool_of(options.report, Workdir(options.workdir))
     ranking, fitted = fuse_cross_fitted(pool, gold_Q, pages)
-    found_QC = ranking.entities_QK[:, :CANDIDATES] == gold_Q[:, None]
-    rank_Q = np.where(found_QC.any(axis=1), found_QC.argmax(axis=1) + 1, 0).astype(np.uint8)
+    rank_Q = ranks.ranks_of(ranking, gold_Q)
     kept = ranks.read(options.file)
     name = f"{options.report.name}-fusion-of-ten"
     ranks.write(options.file, ranks.Ranks(kept.mentions, kept.columns, {**kept.ranks, name: rank_Q}))

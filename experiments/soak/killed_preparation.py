@@ -1,7 +1,7 @@
 """Preparation killed with SIGKILL at random moments: what is made anew, and whether the end is as if nothing happened.
 
     python -m experiments.benchmarks.scale --make=ARCHIVE --megabytes 40 --part_megabytes=1 --preset=1
-    python -m experiments.soak.killed_preparation --archive=ARCHIVE --workdir=DIR --kills=10
+    python -m experiments.soak.killed_preparation --archive=ARCHIVE --workdir=DIR --kills=12
 
 Each kill takes the command and its workers at once, after a time that is drawn so that all kills together meet every
 stage of one run. A unit (of one part) that stands before a kill has to be the same file after the next start; what a
@@ -35,7 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--archive", type=pathlib.Path, required=True, help="what scale --make made")
     parser.add_argument("--workdir", type=pathlib.Path, required=True, help="folder for both runs")
-    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--kills", type=int, default=12)
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -95,7 +95,7 @@ def kill_one(options: argparse.Namespace, workdir: pathlib.Path, seconds: float)
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
     after = units(workdir)
-    anew = [name for name, made in before.items() if after.get(name, made) != made]
+    anew = [name for name, made in before.items() if not ended and after.get(name) != made]
     published = sorted(path.parent.name for path in workdir.glob("*/manifest.json"))
     return {
         "after_s": round(seconds, 1), "ended": ended, "units": len(after), "made anew": len(anew),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from experiments.mdn_pretrained.transfer import effects, similarity
-from experiments.ranks import Ranks
+from experiments.ranks import Ranks, ranks_of
 from mel.evaluation.ranking import Ranking
 from mel.types import NIL
 
@@ -74,4 +74,4 @@ def test_a_source_is_compared_with_the_string_similarity_that_knows_its_links():
 
 def test_ranks_count_from_one_and_are_nought_where_the_gold_is_missing():
     ranking = Ranking(np.array([[5, 7, NIL], [7, 5, 9], [5, NIL, NIL]]), np.zeros((3, 3), np.float32))
-    assert similarity.ranks_of(ranking, np.array([5, 9, 7])).tolist() == [1, 3, 0]
+    assert ranks_of(ranking, np.array([5, 9, 7])).tolist() == [1, 3, 0]

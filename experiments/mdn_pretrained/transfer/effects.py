@@ -168,9 +168,9 @@ def results(kept: Ranks) -> list[list[str]]:
         for name, chosen_Q in chosen.items()
         if chosen_Q.any()
     ]
-    seeds = sum(", seed " in name for name in kept.ranks)
+    runs = sum(", seed " in name for name in kept.ranks)
     return [
-        [f"MDN hyperlink disambiguation, dev; R@1 over {len(count_Q):,} mentions; {seeds} runs, means over seeds."],
+        [f"MDN hyperlink disambiguation, dev; R@1 over {len(count_Q):,} mentions; {runs} runs, means over seeds."],
         matrix(kept, {**{name: kept.hits(name) for name in beside}, **hits}),
         against(kept, hits, [name for name in beside if name != "alias_table"]),
         table(["mentions", "number", *(f"source and target are {effect}" for effect in EFFECTS)], rows),

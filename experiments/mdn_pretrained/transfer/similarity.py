@@ -12,13 +12,13 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from experiments.ranks import ranks_of
 from mel.artifacts import Workdir, open_artifact
 from mel.corpora import alias_table
 from mel.corpora.alias_columns import NAMES
 from mel.corpora.alias_table import AliasTable, Counts
 from mel.corpora.kb import KnowledgeBase
 from mel.evaluation.evaluation_set import read_prepared
-from mel.evaluation.ranking import Ranking
 from mel.systems.alias_tables import rank_by_similarity
 
 PREFIX = "string-similarity, links of "  # and the source: what its ranks are called
@@ -53,9 +53,3 @@ def ranks_by_source(work: Workdir, drawn: Mapping[str, np.ndarray]) -> Iterator[
             table = AliasTable.read(folder)
             table.add_titles(kb)
             yield PREFIX + source, ranks_of(rank_by_similarity(table, evaluated), evaluated.gold_Q)
-
-
-def ranks_of(ranking: Ranking, gold_Q: np.ndarray) -> np.ndarray:
-    """From 1 on; 0 where a gold is missing: uint8 [Q]."""
-    found_QK = ranking.entities_QK == gold_Q[:, None]
-    return np.where(found_QK.any(axis=1), found_QK.argmax(axis=1) + 1, 0).astype(np.uint8)
