@@ -166,12 +166,13 @@ def least_work(turn: Callable[..., None], spec: Spec) -> None:
     """A side that tells what a step has to do at the least, and what the device could do."""
     import jax
 
-    from mel.encoder.backend import choose_compute, tokens_at_once
+    from mel.encoder.backend import choose_compute
     from mel.training.meter import Peak, Speed, device_peak
 
     work = workload.make_work(spec)
-    layout, _ = workload.source_of(work, spec, tokens_at_once()).plan(most_widths=spec.widths)
-    dtype = choose_compute("auto", work.encoder.hidden_size // work.encoder.num_heads).dtype
+    compute = choose_compute("auto", work.encoder)
+    layout, _ = workload.source_of(work, spec, compute.chunk_tokens).plan(most_widths=spec.widths)
+    dtype = compute.dtype
     kind = jax.devices()[0].device_kind
     peak = device_peak(kind, dtype)
     peak = peak if peak.tflops else Peak(1.0, 1.0)  # of a device that nobody knows, so that shares are numbers

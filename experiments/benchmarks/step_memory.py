@@ -50,7 +50,7 @@ def compile_side(turn: Callable[[float], None], spec: Spec, layers: int, kept: b
     """A side that compiles a step and tells the MB of its temporary memory beyond those of the gradients."""
     import jax
 
-    from mel.encoder.backend import choose_compute, tokens_at_once
+    from mel.encoder.backend import choose_compute
     from mel.encoder.transformer import parameter_shapes
     from mel.training.loss import LossConfig, batch_loss
     from mel.training.state import OptimizerConfig, create_state, learning_rate_schedule, make_optimizer
@@ -59,14 +59,14 @@ def compile_side(turn: Callable[[float], None], spec: Spec, layers: int, kept: b
     work = workload.make_work(spec)
     words = np.unique(np.concatenate([rows.rows.tokens_T for rows in (work.mentions, work.entities)]))
     encoder = dataclasses.replace(work.encoder, num_layers=layers, vocab_size=len(words))
-    source = workload.source_of(work, spec, tokens_at_once())
-    compute = choose_compute("auto", encoder.hidden_size // encoder.num_heads)
+    compute = choose_compute("auto", encoder)
+    source = workload.source_of(work, spec, compute.chunk_tokens)
     compute = compute if kept else dataclasses.replace(compute, kept_bytes=0)
     config, total_steps = OptimizerConfig(learning_rate=LEARNING_RATE), 1000
     optimizer = make_optimizer(config, total_steps)
     step = make_step(
         encoder, batch_loss(LossConfig(LOGIT_SCALE)), optimizer, learning_rate_schedule(config, total_steps),
-        tokens_at_once(), make_mesh(), spec.seed, compute,
+        compute.chunk_tokens, make_mesh(), spec.seed, compute,
     )  # fmt: skip
     shapes = parameter_shapes(encoder)
     state = jax.eval_shape(lambda params: create_state(params, optimizer), shapes)

@@ -66,6 +66,7 @@ def sentence_side(turn: Callable[..., None], spec: Spec, folder: str, loss: str)
             output, per_device_train_batch_size=spec.batch_size, num_train_epochs=1_000, learning_rate=LEARNING_RATE,
             weight_decay=0.0, lr_scheduler_type="constant", max_grad_norm=CLIP_NORM, optim="adamw_torch_fused",
             use_cpu=not gpu, bf16=gpu, dataloader_num_workers=4 if gpu else 0, dataloader_pin_memory=gpu,
+            dataloader_persistent_workers=gpu,  # each new one imports all of it again
             eval_strategy="no", save_strategy="no", logging_strategy="no", report_to="none", disable_tqdm=True,
             batch_sampler=lambda data, **more: DefaultBatchSampler(torch.utils.data.SequentialSampler(data), **more),
         )  # fmt: skip

@@ -242,7 +242,7 @@ def our_step(work: Work, spec: Spec, folder: str, ours: Ours):
     import optax
 
     from mel.encoder import pretrained
-    from mel.encoder.backend import choose_compute, tokens_at_once
+    from mel.encoder.backend import choose_compute
     from mel.encoder.vocabulary import Vocabulary
     from mel.training.loss import LossConfig, batch_loss
     from mel.training.prefetch import prefetch
@@ -255,11 +255,11 @@ def our_step(work: Work, spec: Spec, folder: str, ours: Ours):
         vocabulary = Vocabulary.of([np.unique(rows.rows.tokens_T) for rows in (work.mentions, work.entities)], params)
         encoder = dataclasses.replace(encoder, vocab_size=len(vocabulary.token_ids_v))
         params, more["compact_id_V"] = vocabulary.compact(params), vocabulary.compact_id_V
-    chunk_tokens = tokens_at_once() if ours.chunk_tokens is None else ours.chunk_tokens or ALL_TOKENS
+    compute = choose_compute("auto", encoder)
+    compute = compute if ours.keep_states else dataclasses.replace(compute, kept_bytes=0)
+    chunk_tokens = compute.chunk_tokens if ours.chunk_tokens is None else ours.chunk_tokens or ALL_TOKENS
     source = source_of(work, spec, chunk_tokens, **more)
     layouts = source.plan(most_widths=spec.widths)
-    compute = choose_compute("auto", encoder.hidden_size // encoder.num_heads)
-    compute = compute if ours.keep_states else dataclasses.replace(compute, kept_bytes=0)
     config, total_steps = OptimizerConfig(learning_rate=LEARNING_RATE), 1000
     optimizer, mesh = optax.trace(0.0) if ours.keep_gradients else make_optimizer(config, total_steps), make_mesh()
     step = make_step(

@@ -18,10 +18,15 @@ from absl import logging
 
 from mel.artifacts import digest_of
 from mel.config import flag
+from mel.encoder.config import EncoderConfig
 
 CPUINFO = pathlib.Path("/proc/cpuinfo")
 
 Precision = Literal["auto", "float32", "bfloat16"]
+
+MOST_LAYERS_KEPT = 4  # whose insides a backward pass may find as they were; of more it computes each again
+# What a layer holds of a position while its backward pass runs, in vectors of the hidden size: about 40, and room.
+STATES_A_POSITION = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,29 +50,42 @@ class Compute:
         which skips the padding; "xla" is the same call without the kernel, to test it anywhere.
       kept_bytes: how many bytes of states between its layers a training step may keep on a device,
         rather than run the encoder once more.
+      chunk_tokens: the most tokens, padding included, that a training step encodes at once on a device.
     """
 
     dtype: Literal["float32", "bfloat16"] = "float32"
     attention: Literal["plain", "xla", "cudnn"] = "plain"
     kept_bytes: int = 1 << 30
+    chunk_tokens: int = 2048
 
 
 @functools.cache
-def choose_compute(precision: Precision, head_size: int) -> Compute:
-    """The fastest way to compute here: bfloat16 on accelerators, where half precision is fast, and fused attention
-    where the backend compiles it. On CPUs float32 is faster, and plain attention."""
+def choose_compute(precision: Precision, encoder: EncoderConfig) -> Compute:
+    """The fastest way to compute here: bfloat16 on accelerators, where half precision is fast, fused attention where
+    the backend compiles it, and all texts of a batch at once where a quarter of the memory holds a layer of them. On
+    CPUs float32 is faster, and plain attention, and few texts at once."""
     dtype = precision if precision != "auto" else "float32" if jax.default_backend() == "cpu" else "bfloat16"
-    fused = jax.default_backend() == "gpu" and dtype == "bfloat16" and _has_fused_attention(head_size)
+    fused = jax.default_backend() == "gpu" and dtype == "bfloat16" and _has_fused_attention(encoder.head_size)
     memory = jax.local_devices()[0].memory_stats() or {}
     kept_bytes = memory.get("bytes_limit", 4 << 30) // 4
-    compute = Compute(dtype, "cudnn" if fused else "plain", kept_bytes)
+    chunk_tokens = _chunk_tokens(encoder, kept_bytes // jnp.dtype(dtype).itemsize)
+    compute = Compute(dtype, "cudnn" if fused else "plain", kept_bytes, chunk_tokens)
     logging.info("Computing in %s with %s attention on %s", compute.dtype, compute.attention, jax.default_backend())
     return compute
 
 
 def tokens_at_once() -> int:
-    """How many tokens to encode at once: what fits a CPU's caches, or keeps an accelerator busy."""
+    """How many tokens to encode at once, forward: what fits a CPU's caches, or keeps an accelerator busy."""
     return 2048 if jax.default_backend() == "cpu" else 65536
+
+
+def _chunk_tokens(encoder: EncoderConfig, held_values: int) -> int:
+    """Of how many positions so many values hold what one layer needs, or all where all are kept; a power of two."""
+    if jax.default_backend() == "cpu":
+        return tokens_at_once()
+    layers = 1 if encoder.num_layers > MOST_LAYERS_KEPT else encoder.num_layers
+    fitting = held_values // (STATES_A_POSITION * layers * encoder.hidden_size)
+    return min(max(1 << (fitting.bit_length() - 1), 1 << 14), 1 << 18) if fitting else 1 << 14
 
 
 def most_widths(usual: int) -> int:
@@ -122,6 +140,7 @@ def _users_folder() -> pathlib.Path:
     return (cache if cache.is_absolute() else pathlib.Path.home() / ".cache") / "mel" / "compiled"
 
 
+@functools.cache
 def _has_fused_attention(head_size: int) -> bool:
     """Whether a small case runs, backwards too: versions and cards differ in which sizes they take."""
     try:

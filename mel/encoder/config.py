@@ -67,6 +67,10 @@ class EncoderConfig:
     model_type: ModelType = "bert"
     pad_id: int = 0
 
+    @property
+    def head_size(self) -> int:
+        return self.hidden_size // self.num_heads
+
     def __post_init__(self):
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)

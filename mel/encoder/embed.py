@@ -54,7 +54,7 @@ class Encoder:
         """
         if out_ND is None:
             out_ND = np.empty((len(rows), self.config.hidden_size), np.float32)
-        compute = choose_compute(self.precision, self.config.hidden_size // self.config.num_heads)
+        compute = choose_compute(self.precision, self.config)
         progress = Progress(f"embedding {what}", len(rows), "rows") if what else None
         pending = None
         for row_ids_n, tokens_nL in rows.by_width(tokens_at_once()):

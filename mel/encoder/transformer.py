@@ -2,10 +2,12 @@
 
 Dense layers see 2-D activations [T, D] with T = N * L, attention sees [N, H, L, d], and the layers are
 scanned over stacked weights: on CPU that form trains fastest and compiles once, whatever the depth.
+Rows of several widths can go through together: only attention takes them apart.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -56,42 +58,45 @@ class Layer(nn.Module):
     deterministic: bool
 
     @nn.compact
-    def __call__(self, asked_PD: jax.Array, states_TD: jax.Array, real_NL: jax.Array) -> jax.Array:
+    def __call__(self, asked_PD: jax.Array, states_TD: jax.Array, real: Sequence[jax.Array]) -> jax.Array:
         """Returns the next states [P, D] of the asked positions.
 
         Args:
-          asked_PD: the states of P = N * Q positions, the same number Q in every row; all of them
-            or, where nobody reads the others, just the first of each row.
-          states_TD: the states of all positions.
-          real_NL: which positions are not padding; they stand first in a row.
+          asked_PD: the states of P positions: all of them or, where nobody reads the others, just the first of each
+            row.
+          states_TD: the states of all positions, one group of rows after the other.
+          real: of each group, which positions are not padding [N, L]; they stand first in a row.
         """
         config, dtype = self.config, self.compute.dtype
         drop = nn.Dropout(config.dropout, deterministic=self.deterministic)
-        attended_PD = self._dense(config.hidden_size, "output")(self._attention(asked_PD, states_TD, real_NL, drop))
+        attended_PD = self._dense(config.hidden_size, "output")(self._attention(asked_PD, states_TD, real, drop))
         middle_PD = _layer_norm(config, dtype, "attention_norm")(asked_PD + drop(attended_PD))
         inner_PF = jax.nn.gelu(self._dense(config.ffn_size, "up")(middle_PD), approximate=False)
         outer_PD = self._dense(config.hidden_size, "down")(inner_PF)
         return _layer_norm(config, dtype, "ffn_norm")(middle_PD + drop(outer_PD))
 
-    def _attention(self, asked_PD: jax.Array, states_TD: jax.Array, real_NL: jax.Array, drop: nn.Module) -> jax.Array:
-        size, heads, rows = self.config.hidden_size, self.config.num_heads, real_NL.shape[0]
+    def _attention(
+        self, asked_PD: jax.Array, states_TD: jax.Array, real: Sequence[jax.Array], drop: nn.Module
+    ) -> jax.Array:
+        size, heads = self.config.hidden_size, self.config.num_heads
 
-        def project(states_XD, name):
-            return self._dense(size, name)(states_XD).reshape(rows, -1, heads, size // heads)
+        def project(states_XD, name) -> Iterator[jax.Array]:
+            return _by_group(self._dense(size, name)(states_XD).reshape(-1, heads, size // heads), real)
 
-        query_NQHd = project(asked_PD, "query")
-        key_NLHd, value_NLHd = project(states_TD, "key"), project(states_TD, "value")
+        projected = project(asked_PD, "query"), project(states_TD, "key"), project(states_TD, "value")
+        mixed = [self._attend(*parts, drop).reshape(-1, size) for parts in zip(*projected, real, strict=True)]
+        return _joined(mixed)
+
+    def _attend(self, query_NQHd, key_NLHd, value_NLHd, real_NL: jax.Array, drop: nn.Module) -> jax.Array:
+        """The values of a row mixed as each of its asked positions attends to them, [N, Q, H, d]."""
         # The kernel knows no dropout, and nothing is to be gained where one position asks.
         dropping = not self.deterministic and self.config.dropout > 0
         if self.compute.attention == "plain" or dropping or query_NQHd.shape[1] == 1:
-            mixed_NQHd = _plain_attention(query_NQHd, key_NLHd, value_NLHd, real_NL, drop)
-        else:
-            lengths_N = jnp.maximum(real_NL.sum(1, dtype=jnp.int32), 1)
-            mixed_NQHd = jax.nn.dot_product_attention(
-                query_NQHd, key_NLHd, value_NLHd,
-                key_value_seq_lengths=lengths_N, implementation=self.compute.attention,
-            )  # fmt: skip
-        return mixed_NQHd.reshape(-1, size)
+            return _plain_attention(query_NQHd, key_NLHd, value_NLHd, real_NL, drop)
+        lengths_N = jnp.maximum(real_NL.sum(1, dtype=jnp.int32), 1)
+        return jax.nn.dot_product_attention(
+            query_NQHd, key_NLHd, value_NLHd, key_value_seq_lengths=lengths_N, implementation=self.compute.attention
+        )
 
     def _dense(self, features: int, name: str) -> nn.Module:
         return nn.Dense(features, dtype=self.compute.dtype, name=name)
@@ -117,61 +122,71 @@ class BertEncoder(nn.Module):
         self.pooler = nn.Dense(self.config.hidden_size)
 
     def __call__(
-        self, tokens_NL: jax.Array, deterministic: bool = True, word_NLD: jax.Array | None = None
+        self,
+        tokens: jax.Array | Sequence[jax.Array],
+        deterministic: bool = True,
+        words: jax.Array | Sequence[jax.Array] | None = None,
     ) -> jax.Array:
         """Returns embedding_ND, float32.
 
         Args:
-          tokens_NL: int32 token ids, 0 where padded. A row of padding only gives some finite value.
+          tokens: int32 token ids [N, L], 0 where padded; or several such groups, whose embeddings come one group after
+            the other. A row of padding only gives some finite value.
           deterministic: False drops out at the config's rate and needs the rng "dropout".
-          word_NLD: the tokens' rows of the token table, where the caller has looked them up already.
+          words: the tokens' rows of the token table [N, L, D], of each group, where the caller has looked them up.
 
         Raises:
           MelError: L is above the encoder's number of positions.
         """
-        run, weights, states_TD = self._start(tokens_NL, deterministic, word_NLD)
+        groups = _listed(tokens)
+        run, weights, states_TD = self._start(groups, deterministic, None if words is None else _listed(words))
         lower, last = jax.tree.map(lambda stack: stack[:-1], weights), jax.tree.map(lambda stack: stack[-1], weights)
         states_TD, _ = lax.scan(lambda states_TD, layer: (run(layer, states_TD, states_TD), None), states_TD, lower)
         # Pooling by the first token reads one position of the last layer, so only that one is computed.
-        asked_PD = states_TD if self.config.pooling == "mean" else self._rows(states_TD, tokens_NL)[:, 0]  # pyright: ignore[reportArgumentType]
-        states_NQD = self._rows(run(last, asked_PD, states_TD), tokens_NL)  # pyright: ignore[reportArgumentType]
-        return _unit_length(self._pool(states_NQD, tokens_NL))
+        if self.config.pooling == "mean":
+            rows = _by_group(run(last, states_TD, states_TD), groups)
+            return _unit_length(_joined([self._pool(*group) for group in zip(rows, groups, strict=True)]))
+        first_ND = _joined([rows_NLD[:, 0] for rows_NLD in _by_group(states_TD, groups)])
+        return _unit_length(self._pool(run(last, first_ND, states_TD)[:, None]))
 
     def hidden_states(self, tokens_NL: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Returns the states after the embeddings and after each layer [layers + 1, N, L, D], and the
         pooled vector [N, D] before it is normalised; for comparison with other implementations."""
-        run, weights, first_TD = self._start(tokens_NL, True)
+        run, weights, first_TD = self._start([tokens_NL], True)
 
         def step(states_TD, layer):
             states_TD = run(layer, states_TD, states_TD)
             return states_TD, states_TD
 
         _, later_STD = lax.scan(step, first_TD, weights)
-        states_SNLD = jax.vmap(lambda states_TD: self._rows(states_TD, tokens_NL))(jnp.stack([first_TD, *later_STD]))  # pyright: ignore[reportArgumentType]
+        states_SNLD = jnp.stack([first_TD, *later_STD]).reshape(-1, *tokens_NL.shape, self.config.hidden_size)
         return states_SNLD, self._pool(states_SNLD[-1], tokens_NL)
 
-    def _start(self, tokens_NL: jax.Array, deterministic: bool, word_NLD: jax.Array | None = None):
+    def _start(
+        self, groups: Sequence[jax.Array], deterministic: bool, words: Sequence[jax.Array] | None = None
+    ) -> tuple[Callable[..., Any], Any, jax.Array]:
         """The function that runs one layer, the stacked weights (and dropout keys) it takes, the first states."""
-        length, longest = tokens_NL.shape[1], self.config.max_positions
+        length, longest = max(tokens_NL.shape[1] for tokens_NL in groups), self.config.max_positions
         if length > longest:
             raise MelError(f"Rows of {length} tokens are too long: the encoder has {longest} positions.")
         deterministic = deterministic or self.config.dropout == 0
         keys = None if deterministic else jax.random.split(self.make_rng("dropout"), self.config.num_layers)
-        real_NL = tokens_NL != PAD_ID
+        real = [tokens_NL != PAD_ID for tokens_NL in groups]
         layer = Layer(self.config, self.compute, deterministic, parent=None)
 
         def run(weights_and_key, asked_PD, states_TD):
             weights, key = weights_and_key
             rngs = None if key is None else {"dropout": key}
-            return layer.apply({"params": weights}, asked_PD, states_TD, real_NL, rngs=rngs)
+            return layer.apply({"params": weights}, asked_PD, states_TD, real, rngs=rngs)
 
         run = jax.checkpoint(run, prevent_cse=False) if self.remat else run
-        return run, (self.layers, keys), self.embeddings(tokens_NL, deterministic, word_NLD)
+        looked_up = [None] * len(groups) if words is None else words
+        pairs = zip(groups, looked_up, strict=True)
+        first_TD = _joined([self.embeddings(tokens_NL, deterministic, word_NLD) for tokens_NL, word_NLD in pairs])
+        return run, (self.layers, keys), first_TD
 
-    def _rows(self, states_PD: jax.Array, tokens_NL: jax.Array) -> jax.Array:
-        return states_PD.reshape(tokens_NL.shape[0], -1, self.config.hidden_size)
-
-    def _pool(self, states_NQD: jax.Array, tokens_NL: jax.Array) -> jax.Array:
+    def _pool(self, states_NQD: jax.Array, tokens_NL: jax.Array | None = None) -> jax.Array:
+        """Of the states of all positions of a row, or of its first one; a mean needs the tokens too."""
         states_NQD = states_NQD.astype(jnp.float32)
         match self.config.pooling:
             case "pooler":
@@ -217,9 +232,27 @@ def init_params(config: EncoderConfig, seed: int) -> Params:
 def _init_layers(key: jax.Array, config: EncoderConfig) -> Params:
     def init(key):
         state_TD, real_NL = jnp.zeros((1, config.hidden_size)), jnp.ones((1, 1), bool)
-        return Layer(config, Compute(), True, parent=None).init(key, state_TD, state_TD, real_NL)["params"]
+        return Layer(config, Compute(), True, parent=None).init(key, state_TD, state_TD, [real_NL])["params"]
 
     return jax.vmap(init)(jax.random.split(key, config.num_layers))  # pyright: ignore[reportReturnType]
+
+
+def _listed(arrays: jax.Array | Sequence[jax.Array]) -> Sequence[jax.Array]:
+    return arrays if isinstance(arrays, (list, tuple)) else [arrays]  # pyright: ignore[reportReturnType]
+
+
+def _by_group(states: jax.Array, groups: Sequence[jax.Array]) -> Iterator[jax.Array]:
+    """The states of groups of N rows and L positions, one after the other, apart: [N, L, ...] each, or [N, 1, ...]
+    where there are those of one position a row."""
+    alone = len(states) == sum(len(group) for group in groups)
+    first = 0
+    for rows, width in ((len(group), 1 if alone else group.shape[1]) for group in groups):
+        yield states[first : first + rows * width].reshape(rows, width, *states.shape[1:])
+        first += rows * width
+
+
+def _joined(parts: Sequence[jax.Array]) -> jax.Array:
+    return parts[0] if len(parts) == 1 else jnp.concatenate(parts)
 
 
 def _plain_attention(query_NQHd, key_NLHd, value_NLHd, real_NL, drop: nn.Module) -> jax.Array:

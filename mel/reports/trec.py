@@ -46,13 +46,16 @@ def write_run(path: str | os.PathLike, mention_ids: Iterable[str], ranking: Rank
       ids: the id of each entity number.
       tag: the name of the run.
     """
-    tag, columns = _word(tag), (ranking.entities_QK, _strictly_falling(ranking.scores_QK))
+    found_QK, end = ranking.entities_QK != NIL, f" {_word(tag)}\n"
+    entities_d, places_n = np.unique(ranking.entities_QK[found_QK], return_inverse=True)
+    words = np.array([_word(ids[entity]) for entity in entities_d.tolist()], object)[places_n].tolist()
+    scores = _strictly_falling(ranking.scores_QK)[found_QK].tolist()
+    first = 0
     with _open(path) as file:
-        for name, entities_K, scores_K in zip(names_of(mention_ids), *columns, strict=True):
-            candidates = enumerate(zip(entities_K[entities_K != NIL].tolist(), scores_K.tolist(), strict=False), 1)
-            file.writelines(
-                f"{name} Q0 {_word(ids[entity])} {rank} {score:.9g} {tag}\n" for rank, (entity, score) in candidates
-            )
+        for name, count in zip(names_of(mention_ids), found_QK.sum(1).tolist(), strict=True):
+            candidates = enumerate(zip(words[first : first + count], scores[first : first + count], strict=True), 1)
+            file.write("".join([f"{name} Q0 {word} {rank} {score:.9g}{end}" for rank, (word, score) in candidates]))
+            first += count
 
 
 def write_qrels(path: str | os.PathLike, mention_ids: Iterable[str], golds: Iterable[EntityId]) -> None:

@@ -12,13 +12,12 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
-from mel.encoder.backend import Compute
+from mel.encoder.backend import MOST_LAYERS_KEPT, Compute
 from mel.encoder.config import EncoderConfig
 from mel.encoder.transformer import TOKEN_TABLE, BertEncoder, Params
 from mel.shards.batches import chunk_count
 
 AXIS = "data"
-MOST_LAYERS_KEPT = 4
 
 
 def make_encode(
@@ -26,17 +25,21 @@ def make_encode(
 ) -> Callable[..., jax.Array]:
     """`encode(params, tokens, key) -> embeddings_ND`, the groups of texts one after the other.
 
-    Each device encodes its share of every group, a chunk of texts at a time. The backward pass
-    computes again what was not kept: of a deep encoder a layer at a time, from the states between the
-    layers, as long as those of all chunks fit into `compute.kept_bytes`; otherwise a chunk at a time,
-    from its tokens, so that memory does not grow with the batch.
+    Each device encodes its share of every group. Where that is `chunk_tokens` or fewer, all groups go through the
+    encoder together, and the backward pass computes no more again than the layers of a deep encoder, one at a time.
+    Otherwise a chunk of texts is encoded at a time, and the backward pass computes again what was not kept: of a
+    deep encoder a layer at a time, from the states between the layers, as long as those of all chunks fit into
+    `compute.kept_bytes`; else a chunk at a time, from its tokens, so that memory does not grow with the batch.
     """
     chunks = _Chunks(config, chunk_tokens, compute)
 
     def encode_on_device(params, tokens, key):
         key = jax.random.fold_in(key, lax.axis_index(AXIS))
+        positions = sum(group.size for group in tokens)
+        if positions <= chunk_tokens:
+            return _encode_together(chunks, params, tokens, key)
         keys = [jax.random.fold_in(key, i) for i in range(len(tokens))]
-        states = sum(group.size for group in tokens) * config.num_layers * config.hidden_size
+        states = positions * config.num_layers * config.hidden_size
         if config.num_layers > MOST_LAYERS_KEPT and states * jnp.dtype(compute.dtype).itemsize <= compute.kept_bytes:
             return _encode_keeping(chunks, params, tokens, keys)
         # Each device adds up the gradients of its chunks; the devices' are added up once.
@@ -56,11 +59,12 @@ class _Chunks(NamedTuple):
     chunk_tokens: int
     compute: Compute
 
-    def encode(self, params: Params, tokens_nL: jax.Array, word_nLD: jax.Array, key: jax.Array, kept: bool) -> Any:
-        """The embeddings of one chunk; `kept` if the states between layers may stay until the backward pass."""
+    def encode(self, params: Params, tokens, words, key: jax.Array, kept: bool) -> Any:
+        """The embeddings of a chunk, or of groups of texts and their rows of the token table; `kept` if the states
+        between layers may stay until the backward pass."""
         # Even the layers of one chunk are too much to keep if they are many.
         model = BertEncoder(self.config, self.compute, remat=kept or self.config.num_layers > MOST_LAYERS_KEPT)
-        return model.apply({"params": params}, tokens_nL, not self.config.dropout, word_nLD, rngs={"dropout": key})
+        return model.apply({"params": params}, tokens, not self.config.dropout, words, rngs={"dropout": key})
 
     def cut(self, group_NL: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The texts of a group in chunks, [c, n, L], and a key for each."""
@@ -75,24 +79,37 @@ class _Chunks(NamedTuple):
         return lax.map(run, inputs).reshape(-1, self.config.hidden_size)
 
 
+def _encode_together(chunks: _Chunks, params: Params, tokens: Sequence[jax.Array], key) -> list[jax.Array]:
+    """The embeddings of each group; what a backward pass needs stays until then."""
+    filled = [group_NL for group_NL in tokens if len(group_NL)]
+    embedding_ND = chunks.encode(params, filled, _look_up(params, filled), key, kept=False)
+    return jnp.split(embedding_ND, np.cumsum([len(group_NL) for group_NL in tokens])[:-1])
+
+
 def _encode_keeping(chunks: _Chunks, params: Params, tokens: Sequence[jax.Array], keys) -> list[jax.Array]:
     """The embeddings of each group; the states between the layers of all of them stay until the backward pass."""
-    # One look-up for all groups: its gradient fills a whole table, which no chunk should have to do.
-    word_TD = _table(params)[jnp.concatenate([group.reshape(-1) for group in tokens])]
-    words = jnp.split(word_TD, np.cumsum([group.size for group in tokens])[:-1])
+    words = _look_up(params, tokens)
 
     def encode(inputs):
         tokens_nL, word_nLD, key = inputs
         return chunks.encode(params, tokens_nL, word_nLD, key, kept=True)
 
     embeddings = []
-    for group_NL, word_tD, key in zip(tokens, words, keys, strict=True):
+    for group_NL, word_NLD, key in zip(tokens, words, keys, strict=True):
         if not len(group_NL):
             embeddings.append(jnp.zeros((0, chunks.config.hidden_size)))
             continue
         tokens_cnL, keys_c = chunks.cut(group_NL, key)
-        embeddings.append(chunks.each(encode, tokens_cnL, word_tD.reshape(*tokens_cnL.shape, -1), keys_c))
+        embeddings.append(chunks.each(encode, tokens_cnL, word_NLD.reshape(*tokens_cnL.shape, -1), keys_c))
     return embeddings
+
+
+def _look_up(params: Params, tokens: Sequence[jax.Array]) -> list[jax.Array]:
+    """The rows of the token table of each group, [N, L, D]."""
+    # One look-up for all groups: its gradient fills a whole table, which no group should have to do.
+    word_TD = _table(params)[jnp.concatenate([group.reshape(-1) for group in tokens])]
+    words = jnp.split(word_TD, np.cumsum([group.size for group in tokens])[:-1])
+    return [word_tD.reshape(*group.shape, word_tD.shape[-1]) for word_tD, group in zip(words, tokens, strict=True)]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

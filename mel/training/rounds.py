@@ -18,7 +18,7 @@ from mel.artifacts import START, Artifact, Round, Workdir, exists, open_artifact
 from mel.config import REQUIRED, flag, group
 from mel.corpora.columns import fits_in_memory
 from mel.cost import record_cost
-from mel.encoder.backend import Compute, ComputeConfig, choose_compute, keep_compiled, most_widths, tokens_at_once
+from mel.encoder.backend import Compute, ComputeConfig, choose_compute, keep_compiled, most_widths
 from mel.encoder.config import EncoderConfig
 from mel.encoder.start import StartConfig, initial_encoder
 from mel.encoder.transformer import Params
@@ -197,17 +197,18 @@ def _train(config: RoundConfig, work: Workdir, inputs: dict[str, Artifact]) -> d
     require_trained_alike(before.artifact, dataclasses.replace(config, round=config.round - 1), is_last=False)
     encoder = dataclasses.replace(before.encoder_config, dropout=config.optimizer.dropout)
     state = before.train_state(_new_state(config, before.trained))
-    source = _batch_source(config, work, inputs, before.vocabulary)
+    compute = choose_compute(config.compute.precision, encoder)
+    source = _batch_source(config, work, inputs, before.vocabulary, compute.chunk_tokens)
     if source.negatives is not None:
         _require_negatives(config, this, source.order.asked(*config.steps), source.negatives)
     if config.watch.synthetic_data:
-        _, figures = _run(config, this, encoder, source, state, None)
+        _, figures = _run(config, this, encoder, compute, source, state, None)
         logging.info("That was one batch again and again: nothing is published.")
         return figures
     on_lead("settings", lambda: keep_settings(this, config))
     checkpoints = StepCheckpoints(this.training / "checkpoints")
     try:
-        state, figures = _run(config, this, encoder, source, state, checkpoints)
+        state, figures = _run(config, this, encoder, compute, source, state, checkpoints)
     finally:
         checkpoints.close()
     facts = {"settings": settings, "round": config.round}
@@ -220,12 +221,11 @@ def _train(config: RoundConfig, work: Workdir, inputs: dict[str, Artifact]) -> d
 
 
 def _run(
-    config: RoundConfig, this: Round, encoder: EncoderConfig, source: BatchSource, state: TrainState,
+    config: RoundConfig, this: Round, encoder: EncoderConfig, compute: Compute, source: BatchSource, state: TrainState,
     checkpoints: StepCheckpoints | None,
 ) -> tuple[TrainState, dict[str, int]]:  # fmt: skip
     """Steps to the end of the round; without `checkpoints`, on one batch again and again."""
     mesh, layouts = make_mesh(), source.plan(*config.steps, most_widths(MOST_WIDTHS))
-    compute = choose_compute(config.compute.precision, encoder.hidden_size // encoder.num_heads)
     logging.info("Batch layout: %s on %d device(s)", layouts[0], mesh.size)
     state = jax.device_put(jax.device_get(state), replicated(mesh))  # several hosts only take it from the host
     if checkpoints and checkpoints.latest_step is not None:
@@ -267,7 +267,7 @@ def _new_state(config: RoundConfig, params: Params) -> TrainState:
 
 
 def _batch_source(
-    config: RoundConfig, work: Workdir, inputs: dict[str, Artifact], vocabulary: Vocabulary
+    config: RoundConfig, work: Workdir, inputs: dict[str, Artifact], vocabulary: Vocabulary, chunk_tokens: int
 ) -> BatchSource:
     caches = [(inputs[name], work.cache(inputs[name])) for name in TOKENS]
     on_lead("cache", lambda: [open_rows(*cache) for cache in caches])
@@ -279,7 +279,7 @@ def _batch_source(
     chosen_n = usable_mentions(mentions, languages, config.train_languages, config.train_mentions, config.seed)
     from_disk = not fits_in_memory([mentions.rows.tokens_T, entities.rows.tokens_T])
     return BatchSource(
-        mentions, entities, negatives, config.batch_size, config.seed, tokens_at_once(), jax.device_count(),
+        mentions, entities, negatives, config.batch_size, config.seed, chunk_tokens, jax.device_count(),
         vocabulary.compact_id_V, config.loss.log_q_correction, chosen_n, open_twins(*twins), from_disk,
     )  # fmt: skip
 

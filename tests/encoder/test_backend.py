@@ -1,12 +1,16 @@
-"""Where compiled programs are kept: in the user's cache, apart for each kind of machine, or not at all."""
+"""Where compiled programs are kept: in the user's cache, apart for each kind of machine, or not at all; and what an
+accelerator does otherwise."""
 
+import dataclasses
 import pathlib
+from types import SimpleNamespace
 
 import jax
 import pytest
 
 from mel.encoder import backend
-from mel.encoder.backend import keep_compiled, machine_key
+from mel.encoder.backend import choose_compute, keep_compiled, machine_key
+from mel.encoder.config import EncoderConfig
 
 CPUINFO = "processor\t: 0\nmodel name\t: A\nflags\t\t: {}\nbugs\t\t: none\n\nprocessor\t: 1\nflags\t\t: {}\n"
 OPTIONS = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
@@ -106,3 +110,22 @@ def test_an_accelerator_compiles_few_widths(monkeypatch):
     assert backend.most_widths(6) == 6
     monkeypatch.setattr(backend.jax, "default_backend", lambda: "gpu")
     assert (backend.most_widths(6), backend.most_widths(2)) == (3, 2)
+
+
+def test_an_accelerator_encodes_as_much_at_once_as_its_memory_holds(monkeypatch):
+    def tokens(gigabytes, **sizes):
+        encoder = dataclasses.replace(EncoderConfig(1000, 384, 12, 12, 1536), **sizes)
+        memory = {"bytes_limit": int(gigabytes * 2**30)}
+        monkeypatch.setattr(backend.jax, "local_devices", lambda: [SimpleNamespace(memory_stats=lambda: memory)])
+        choose_compute.cache_clear()
+        return choose_compute("float32", encoder).chunk_tokens
+
+    monkeypatch.setattr(backend.jax, "default_backend", lambda: "cpu")
+    assert tokens(100) == 2048
+    monkeypatch.setattr(backend.jax, "default_backend", lambda: "gpu")
+    assert tokens(100) == 2**18
+    assert tokens(18) == 2 * tokens(9) == 2**15
+    assert tokens(18, hidden_size=768) == 2**14
+    assert tokens(18, num_layers=4) == 2**14  # whose layers all stay
+    assert tokens(0.01) == 2**14
+    choose_compute.cache_clear()

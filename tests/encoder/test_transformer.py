@@ -158,6 +158,16 @@ def test_attention_by_lengths_is_plain_attention(pooling):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), fused_gradients, plain_gradients)
 
 
+@pytest.mark.parametrize("attention", ["plain", "xla"])
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_groups_of_several_widths_are_what_each_is_alone(pooling, attention):
+    config = dataclasses.replace(CONFIG, pooling=pooling)
+    params, groups = rough_params(config), [rows_of([7, 3, 8], 8), rows_of([1], 1), rows_of([16, 2], 16)]
+    together_ND = run(BertEncoder(config, Compute(attention=attention)), params, groups)
+    alone_ND = np.concatenate([embed(config, params, tokens_NL) for tokens_NL in groups])
+    np.testing.assert_allclose(together_ND, alone_ND, atol=1e-5)
+
+
 def test_bfloat16_stays_close_and_answers_in_float32():
     params, tokens_NL = init_params(CONFIG, 0), rows_of([7, 3], 7)
     exact_ND, rough_ND = (
@@ -186,9 +196,9 @@ def test_dropout_only_when_asked_for():
 def test_token_rows_that_were_looked_up_before_are_used():
     params, tokens_NL = rough_params(CONFIG), rows_of([6, 4], 6)
     word_NLD = flax.traverse_util.flatten_dict(params)[TOKEN_TABLE][tokens_NL]
-    found_ND = run(BertEncoder(CONFIG), params, tokens_NL, word_NLD=word_NLD)
+    found_ND = run(BertEncoder(CONFIG), params, tokens_NL, words=word_NLD)
     np.testing.assert_allclose(found_ND, embed(CONFIG, params, tokens_NL), atol=1e-6)
-    other_ND = run(BertEncoder(CONFIG), params, tokens_NL, word_NLD=np.flip(word_NLD, 1))
+    other_ND = run(BertEncoder(CONFIG), params, tokens_NL, words=np.flip(word_NLD, 1))
     assert np.abs(other_ND - found_ND).max() > 0.1
 
 

@@ -46,7 +46,7 @@ def test_forward_pass_and_gradients_equal_those_of_the_full_table_bit_for_bit(pa
     def value_and_gradients(params, tokens_NL):
         def loss(params):
             word_NLD = params["embeddings"]["word"]["embedding"][tokens_NL]
-            embedding_ND = BertEncoder(CONFIG).apply({"params": params}, tokens_NL, word_NLD=word_NLD)
+            embedding_ND = BertEncoder(CONFIG).apply({"params": params}, tokens_NL, words=word_NLD)
             return jnp.sin(embedding_ND * jnp.arange(16)[None, :]).sum()
 
         return jax.value_and_grad(loss)(params)

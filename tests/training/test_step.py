@@ -11,6 +11,7 @@ import numpy as np
 import optax
 import pytest
 
+from mel.encoder.backend import Compute
 from mel.encoder.transformer import BertEncoder, init_params
 from mel.encoder.vocabulary import Vocabulary
 from mel.shards.datasets import RowSet
@@ -107,6 +108,31 @@ def test_training_the_rows_in_use_is_training_the_full_table(source, step):
     np.testing.assert_array_equal(unused, np.delete(vocabulary.table_VD, vocabulary.token_ids_v, axis=0))
 
 
+WAYS = {  # tokens encoded at once, bytes of states kept
+    "all texts at once": (1 << 20, 1 << 30),
+    "in chunks, states kept": (CHUNK_TOKENS, 1 << 30),
+    "in chunks, encoded again": (CHUNK_TOKENS, 0),
+}
+
+
+@pytest.mark.parametrize("layers, pooling", [(2, "mean"), (5, "mean"), (5, "cls")])
+def test_however_texts_are_cut_the_gradients_are_the_same(layers, pooling):
+    encoder = dataclasses.replace(ENCODER, num_layers=layers, pooling=pooling)
+    generator = np.random.default_rng(0)
+    groups = tuple(generator.integers(1, 64, shape, np.int32) for shape in ((8, 8), (0, 12), (12, 16)))
+    weight_ND = generator.standard_normal((20, ENCODER.hidden_size), np.float32)
+
+    def gradients(chunk_tokens, kept_bytes):
+        encode = make_encode(encoder, chunk_tokens, make_mesh(), Compute(kept_bytes=kept_bytes))
+        return jax.jit(jax.grad(lambda params: (encode(params, groups, jax.random.key(0)) * weight_ND).sum()))(
+            init_params(encoder, 0)
+        )
+
+    once, *others = (gradients(*way) for way in WAYS.values())
+    for other in others:
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4, rtol=1e-4), other, once)
+
+
 def test_dropout_follows_seed_and_step(source):
     encoder, batch = dataclasses.replace(ENCODER, num_layers=1, dropout=0.3), source.batch_at(0, source.plan())
 
@@ -165,13 +191,13 @@ def test_eight_devices_give_the_loss_and_gradients_of_one_and_each_drops_its_own
     assert float(eight["loss"]) == pytest.approx(float(one["loss"]), rel=1e-6)
     difference = np.linalg.norm(eight["gradients"] - one["gradients"])
     assert difference < 1e-5 * np.linalg.norm(one["gradients"])
-    one, eight = one["dropped"], eight["dropped"]  # device d drops by the key folded with d, then with the group
+    one, eight = one["dropped"], eight["dropped"]  # device d drops by the key folded with d, and it encodes all at once
     assert len({device.tobytes() for device in eight}) == 8
     np.testing.assert_allclose(one[0], eight[0], atol=1e-6)
     model, params = BertEncoder(DROPPING), new_state().params
     drop = jax.jit(lambda key: model.apply({"params": params}, SAME_ROWS, False, rngs={"dropout": key}))
     for device, embeddings_ND in enumerate(eight):
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(DROPOUT_KEY), device), 0)
+        key = jax.random.fold_in(jax.random.key(DROPOUT_KEY), device)
         np.testing.assert_allclose(embeddings_ND, drop(key), atol=1e-5)
 
 
