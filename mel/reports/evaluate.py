@@ -108,7 +108,8 @@ def evaluate(config: EvaluationConfig) -> str:
                 if config.without_context:
                     figures["scores_without_context"] = _scores_without_context(work, system, mentions)
             write = functools.partial(_write_page, work=work, evaluation=evaluation, others=others)
-            report = publish_report(path, figures, evaluation, config, write)
+            with record_cost(work.path, f"report {config.name}"):
+                report = publish_report(path, figures, evaluation, config, write)
         logging.info("Published %s", path)
         write_index(work)
     return "\n".join([markdown(report), *([compare([*others, read_compared(path, report)])] if others else [])])
@@ -188,7 +189,7 @@ def _figures(config: EvaluationConfig, work: Workdir, evaluation: Evaluation) ->
 
 def _scores_without_context(work: Workdir, system: System, mentions: EvaluationSet) -> dict[str, Any]:
     """How right the system is where it is shown nothing of a mention but its surface form."""
-    tokenizer = Tokenizer.load(open_artifact(work.tokenizer, "tokenizer").path)
+    tokenizer = _tokenizer(work)
     alone = [MarkedText(form, Span(0, len(form))) for form in mentions.surface_forms]
     rows = TokenRows.from_rows(tokenizer.rows(alone, Windows.of(work).max_tokens))
     ranking, _ = system.rank(dataclasses.replace(mentions, rows=rows))
@@ -223,7 +224,7 @@ def _trained_with(work: Workdir, number: int | None) -> dict[str, Any]:
 
 def _contexts(work: Workdir, evaluation: Evaluation, examples: Sequence[dict]) -> dict[str, tuple[str, str, str]]:
     """What the system was shown of each example, in whole words: left, surface form, right."""
-    longest, tokenizer = Windows.of(work).max_tokens, Tokenizer.load(work.tokenizer)
+    longest, tokenizer = Windows.of(work).max_tokens, _tokenizer(work)
     row_of = {name: row for row, name in enumerate(evaluation.mentions.ids)}
     rows = evaluation.mentions.rows.take(np.asarray([row_of[example["id"]] for example in examples], np.int64))
     windows = []
@@ -233,6 +234,17 @@ def _contexts(work: Workdir, evaluation: Evaluation, examples: Sequence[dict]) -
             left, right = whole_words(left, right)
         windows.append((left, focus, right))
     return dict(zip((example["id"] for example in examples), windows, strict=True))
+
+
+def _tokenizer(work: Workdir) -> Tokenizer:
+    found = open_artifact(work.tokenizer, "tokenizer")
+    return _load_tokenizer(found.path, found.digest)
+
+
+@functools.lru_cache(maxsize=1)
+def _load_tokenizer(path: pathlib.Path, digest: str) -> Tokenizer:
+    """Kept from one evaluation of a process to the next: a large vocabulary takes seconds to load."""
+    return Tokenizer.load(path)
 
 
 def _titles(kb: KnowledgeBase, examples: Sequence[dict]) -> dict[str, str]:
