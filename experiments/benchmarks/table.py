@@ -14,7 +14,7 @@ from typing import Any
 from experiments.benchmarks.harness import RESULTS
 from mel.reports.report import table
 
-HEADER = "measure", "ours", "the other", "ratio", "asked", "verdict", "vectors", "command"
+HEADER = "measure", "ours", "the other", "ratio", "asked", "verdict", "GPU or vectors", "command"
 
 
 def markdown(results: Sequence[Mapping[str, Any]]) -> str:
@@ -37,8 +37,9 @@ def _row(result: Mapping[str, Any]) -> list[str]:
     sign = "≥" if result["at_least"] else "≤"
     asked = " / ".join(f"{sign} {bound:g}" for bound in (result["passes"], result["stretch"]) if bound is not None)
     ratio, command = f"**{_number(result['ratio'])}**", f"`{result['command']}`"
-    vectors = result["machine"].get("vectors", "–")
-    return [result["measure"], ours, other, ratio, asked, result["verdict"], vectors, command]
+    machine = result["machine"]
+    kind = machine["gpus"][0] if machine["gpus"] else machine.get("vectors", "–")
+    return [result["measure"], ours, other, ratio, asked, result["verdict"], kind, command]
 
 
 def _number(value: float) -> str:
