@@ -66,9 +66,7 @@ def verify(folder: pathlib.Path) -> list[Finding]:
         size = 0 if artifact.removed else sum(entry["bytes"] for entry in artifact.files.values())
         amiss = (*_damage(artifact, digests), *wrong)
         advice = remedy(path, artifact.kind)
-        findings.append(
-            Finding(name, artifact.kind, artifact.digest, size, made_from, amiss, advice, artifact.removed)
-        )
+        findings.append(Finding(name, artifact.kind, artifact.digest, size, made_from, amiss, advice, artifact.removed))
     return findings
 
 

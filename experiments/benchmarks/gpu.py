@@ -222,7 +222,8 @@ def unit_vectors(count: int, dimension: int, seed: int) -> np.ndarray:
 
 def share_of_training(chosen: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Training's share of the seconds of all stages of the rounds."""
-    stages = [stage for stage in read_cost(chosen.rounds) if stage["stage"].split()[0] in ("train", "mine", "evaluate", "report")]
+    counted = "train", "mine", "evaluate", "report"
+    stages = [stage for stage in read_cost(chosen.rounds) if stage["stage"].split()[0] in counted]
     training = sum(stage["seconds"] for stage in stages if stage["stage"].startswith("train"))
     share = training / sum(stage["seconds"] for stage in stages)
     details = {stage["stage"]: stage["seconds"] for stage in stages}

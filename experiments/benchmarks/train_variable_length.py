@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 def training_flags(description: str | None, mentions: int = 256) -> argparse.ArgumentParser:
     """The flags of the benchmarks of whole training steps."""
     flags = workload.add_flags(parser(description), mentions)
-    flags.add_argument("--compact", action="store_true", help="mel trains only the token rows in use, as mel-train does")
+    flags.add_argument("--compact", action="store_true", help="mel trains the token rows in use, as mel-train does")
     return flags
 
 

@@ -21,7 +21,7 @@ from experiments.run_grid import parser_of_runs, runs_of
 from mel.reports.report import Report, table
 
 EXPERIMENT = pathlib.Path(__file__).resolve().parent
-ALL = "all"  # the setting that trains on every language
+MIXED = "all", "all-balanced"  # settings that train on every language, as it comes or as many mentions of each
 SCRIPTS = {
     "Latin": "ca cs da de en es fi fr hr hu id it nl no pl pt ro sk sl sv tr vi".split(),
     "Cyrillic": "be bg mk ru sr uk".split(),
@@ -92,7 +92,7 @@ def scripts(found: Mapping[str, Sequence[Finished]]) -> list[str]:
     r_at_1 = {
         (source, target): statistics.fmean(finished.last["by_language"][target]["r@1"] for finished in of_source)
         for source, of_source in found.items()
-        if source != ALL
+        if source not in MIXED
         for target in of_source[0].last["by_language"]
     }
     effect, error = script_effect(r_at_1)
@@ -103,7 +103,7 @@ def scripts(found: Mapping[str, Sequence[Finished]]) -> list[str]:
 
 def distance(source: str, target: str) -> str:
     """How a source stands to a target."""
-    if source == ALL:
+    if source in MIXED:
         return "all languages"
     if source == target:
         return "the same language"

@@ -36,9 +36,7 @@ def _graph() -> Graph:
     return graph
 
 
-def _add_text(
-    graph: Graph, context: URIRef, text: str, links: Sequence[Link], phrases: Sequence[URIRef] = ()
-) -> None:
+def _add_text(graph: Graph, context: URIRef, text: str, links: Sequence[Link], phrases: Sequence[URIRef] = ()) -> None:
     """Adds a context and its phrases; those that have no name yet are named after the context."""
 
     def add(node: URIRef, start: int, end: int, kind: URIRef, *facts: tuple[URIRef, Node]) -> None:

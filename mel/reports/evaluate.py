@@ -43,6 +43,7 @@ from mel.reports.report import (
 from mel.shards.blocks import Windows
 from mel.shards.datasets import open_rows, open_twins
 from mel.shards.rows import TokenRows
+from mel.shards.selection import read_mixture
 from mel.systems.system import WITH_SCORES, System, SystemConfig, open_system
 from mel.text.tokenizer import Tokenizer
 from mel.types import MarkedText, MelError, Span
@@ -97,7 +98,7 @@ def evaluate(config: EvaluationConfig) -> str:
             with record_cost(work.path, f"evaluate {config.name}", mentions=len(mentions)):
                 ranking, tuned = system.rank(mentions)
                 index_recall = system.index_recall(mentions)
-                trained_on = _trained_with(work, system.facts["round"]).get("train_languages", ())
+                trained_on = list(read_mixture(_trained_with(work, system.facts["round"]).get("train_languages", ())))
                 groups = group_mentions(mentions, table(), kb, trained_on)
                 evaluation = Evaluation(mentions, groups, ranking, kb)
                 # Embeddings that had been removed are made again by now, on another machine perhaps a little otherwise.

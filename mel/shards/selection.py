@@ -81,6 +81,23 @@ def require_mentions(tokens: Artifact) -> None:
         )
 
 
+def read_mixture(languages: Sequence[str]) -> dict[str, int]:
+    """How many mentions of each language are trained on, 0 for all, from "LANGUAGE" or "LANGUAGE:COUNT" of each.
+
+    Raises:
+      MelError: a count is no whole number above 0, or a language occurs twice.
+    """
+    mixture: dict[str, int] = {}
+    for value in languages:
+        language, colon, count = value.partition(":")
+        if colon and not (count.isdecimal() and int(count)):
+            raise MelError(f"--train_languages={value} asks for no number of mentions: write {language}:1000, say.")
+        if language in mixture:
+            raise MelError(f"--train_languages names {language} twice: once is enough.")
+        mixture[language] = int(count or 0)
+    return mixture
+
+
 def usable_mentions(
     mentions: RowSet, known: Sequence[str], languages: Sequence[str] = (), limit: int = 0, seed: int = 0
 ) -> np.ndarray:
@@ -89,25 +106,39 @@ def usable_mentions(
     Args:
       mentions: N training mentions.
       known: the languages that `mentions.languages_N` counts.
-      languages: those to train on, all if empty.
-      limit: how many mentions, drawn evenly from all of these languages together; 0 for all. What a
-        smaller limit chooses, a larger one chooses too.
+      languages: those to train on, all if empty, each with a count or without; see `read_mixture`.
+      limit: how many mentions, drawn evenly from all of these together; 0 for all. What a smaller limit or count
+        chooses, a larger one chooses too.
       seed: of the draw.
 
     Returns:
       rows of `mentions`, int64, ascending.
 
     Raises:
-      MelError: a language is not there, or there are fewer mentions than `limit`.
+      MelError: a language is not there, or there are fewer mentions of it than its count, or of all than `limit`.
     """
-    if missing := [language for language in languages if language not in known]:
+    mixture = read_mixture(languages)
+    if missing := [language for language in mixture if language not in known]:
         raise MelError(f"--train_languages={missing[0]} was not prepared: choose among {', '.join(known)}.")
     wanted_N = np.asarray(mentions.entity_rows_N) >= 0
-    if languages:
-        wanted_N &= np.isin(mentions.languages_N, [known.index(language) for language in languages])
+    if mixture:
+        wanted_N &= np.isin(mentions.languages_N, [known.index(language) for language in mixture])
+    for language, count in mixture.items():
+        if count:
+            of_language_n = np.flatnonzero(wanted_N & (np.asarray(mentions.languages_N) == known.index(language)))
+            if count > len(of_language_n):
+                raise MelError(
+                    f"--train_languages={language}:{count} is above the {len(of_language_n)} mentions that there are."
+                )
+            wanted_N[of_language_n] = False
+            wanted_N[_drawn(of_language_n, count, seed)] = True
     usable = np.flatnonzero(wanted_N)
     if not limit:
         return usable
     if not 0 < limit <= len(usable):
         raise MelError(f"--train_mentions={limit} is not between 0, for all, and the {len(usable)} that there are.")
-    return usable[np.sort(permuted(np.arange(limit), len(usable), seed, SELECTION))]
+    return np.sort(_drawn(usable, limit, seed))
+
+
+def _drawn(rows_n: np.ndarray, count: int, seed: int) -> np.ndarray:
+    return rows_n[permuted(np.arange(count), len(rows_n), seed, SELECTION)]

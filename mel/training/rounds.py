@@ -27,7 +27,7 @@ from mel.locks import claim
 from mel.shards.batches import MOST_WIDTHS, BatchSource, Layout
 from mel.shards.datasets import TOKEN_IDS, open_rows, open_twins, read_token_ids
 from mel.shards.negatives import Negatives, open_negatives
-from mel.shards.selection import require_mentions, usable_mentions
+from mel.shards.selection import read_mixture, require_mentions, usable_mentions
 from mel.training.checkpoint import StepCheckpoints, open_checkpoint, publish_checkpoint, publish_start
 from mel.training.ending import EndOnSignal
 from mel.training.hooks import Metrics, Profile, SaveEvery
@@ -85,7 +85,7 @@ class RoundConfig:
     )
     seed: int = flag(0, "Of random weights, of the order of the mentions and of dropout.")
     save_every: int = flag(500, "Steps from one checkpoint to the next.")
-    train_languages: tuple[str, ...] = flag((), "Languages whose mentions are trained on; all if empty.")
+    train_languages: tuple[str, ...] = flag((), "Languages to train on, all if empty; en:2000 takes 2,000 mentions.")
     train_mentions: int = flag(0, "Train on so many mentions, drawn with --seed; 0 for all.")
     start: StartConfig = group(StartConfig)
     optimizer: OptimizerConfig = group(OptimizerConfig)
@@ -97,6 +97,7 @@ class RoundConfig:
         for name in ("rounds", "steps_per_round", "batch_size", "save_every"):
             if not getattr(self, name) > 0:
                 raise MelError(f"--{name}={getattr(self, name)} must be above 0.")
+        read_mixture(self.train_languages)  # refuses what it cannot read
         for name in ("train_mentions", "seed"):
             if getattr(self, name) < 0:
                 raise MelError(f"--{name}={getattr(self, name)} must not be below 0.")

@@ -1,6 +1,5 @@
 """Columns of strings, in memory and on disk."""
 
-
 from mel.corpora import strings
 from mel.corpora.strings import Hashes, Strings, StringsWriter, hash_of
 

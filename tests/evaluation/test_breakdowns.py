@@ -18,7 +18,10 @@ def table(tmp_path) -> AliasTable:
 
 def test_every_heading_by_hand(table):
     mentions = mentions_of(
-        [1, 1, 7], surface_form=["mond", "Луна", "月"], frequency_bin=[0, 5, -1], in_references=[True, False, None],
+        [1, 1, 7],
+        surface_form=["mond", "Луна", "月"],
+        frequency_bin=[0, 5, -1],
+        in_references=[True, False, None],
         language=["de", "ru", "ja"],
     )
     kb = kb_of((1, "de", "Mond"), (7, "en", "Month"), (8, "ja", "月"))

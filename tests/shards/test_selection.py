@@ -24,6 +24,19 @@ def test_by_hand():
     np.testing.assert_array_equal(usable_mentions(mentions, KNOWN, ["fr", "en"], limit=3), [0, 2, 4])
 
 
+def test_so_many_of_a_language_and_all_of_another():
+    generator = np.random.default_rng(0)
+    languages_N = generator.integers(3, size=900)
+    mentions = mentions_of(languages_N, generator.integers(-1, 5, size=900))
+    before = usable_mentions(mentions, KNOWN, ["ja:20", "fr"], seed=3)
+    chosen = usable_mentions(mentions, KNOWN, ["ja:50", "fr"], seed=3)
+    assert np.count_nonzero(languages_N[chosen] == 1) == 50 and np.isin(before, chosen).all()
+    of_fr = usable_mentions(mentions, KNOWN, ["fr"])
+    np.testing.assert_array_equal(chosen[languages_N[chosen] != 1], of_fr)
+    half = usable_mentions(mentions, KNOWN, ["ja:50", "en:50"], 50, seed=3)
+    assert len(half) == 50 and set(languages_N[half]) == {0, 1}
+
+
 @pytest.mark.parametrize("languages", [(), ("ja",), ("en", "fr")])
 def test_a_smaller_limit_is_part_of_a_larger_one(languages):
     generator = np.random.default_rng(0)
@@ -53,6 +66,11 @@ def test_the_sample_is_even_and_depends_on_the_seed():
         (["ja", "xx"], 0, "--train_languages=xx was not prepared: choose among en, ja, fr."),
         (["ja"], 3, "--train_mentions=3 is not between 0, for all, and the 2 that there are."),
         ([], -1, "--train_mentions=-1 is not between"),
+        (["ja:3"], 0, "--train_languages=ja:3 is above the 2 mentions that there are."),
+        (["ja:0"], 0, "--train_languages=ja:0 asks for no number of mentions: write ja:1000, say."),
+        (["ja:"], 0, "--train_languages=ja: asks for no number"),
+        (["ja:many"], 0, "--train_languages=ja:many asks for no number"),
+        (["ja", "ja:1"], 0, "--train_languages names ja twice"),
     ],
 )
 def test_refuses_what_is_not_there(languages, limit, sentence):

@@ -24,7 +24,7 @@ from experiments.mdn_pretrained.transfer.similarity import PREFIX, ranks_by_sour
 from experiments.programs import launch
 from experiments.ranks import Ranks, shown, signed
 from experiments.run_grid import Run
-from experiments.transfer.matrix import ALL, SCRIPTS
+from experiments.transfer.matrix import MIXED, SCRIPTS
 from mel.artifacts import Workdir, exists, open_artifact
 from mel.corpora.kb import KnowledgeBase
 from mel.evaluation.intervals import interval, resampled_means
@@ -51,7 +51,7 @@ def keep(work: Workdir, runs: pathlib.Path) -> None:
             reports[f"{source}, seed {finished.run.seed}"] = Workdir(finished.run.path).report(last)
     FILE.unlink(missing_ok=True)
     kept = ranks.keep(FILE, reports)
-    drawn = {source: [drawn_by(done.run) for done in some] for source, some in found.items() if source != ALL}
+    drawn = {source: [drawn_by(done.run) for done in some] for source, some in found.items() if source not in MIXED}
     linked = {source: set[str]().union(*(linked_by(work, each_n) for each_n in some)) for source, some in drawn.items()}
     firsts = {source: some[0] for source, some in drawn.items()}
     kept = dataclasses.replace(kept, ranks={**kept.ranks, **dict(ranks_by_source(work, firsts))})
@@ -111,7 +111,7 @@ def matrix(kept: Ranks, hits: Mapping[str, np.ndarray]) -> list[str]:
 def against(kept: Ranks, hits: Mapping[str, np.ndarray], rivals: Sequence[str]) -> list[str]:
     """R@1 on the languages that a source is not, by whether its training links the gold, minus each rival's there."""
     rows = []
-    for source in (name for name in hits if name != ALL):
+    for source in (name for name in hits if name not in MIXED):
         other_Q = kept.columns["language"] != source
         links_Q = np.array([source in sources.split() for sources in kept.columns[SOURCES].tolist()])
         groups = {"": other_Q, ", gold linked": other_Q & links_Q, ", gold not linked": other_Q & ~links_Q}
@@ -132,7 +132,7 @@ def effects(kept: Ranks, hits: Mapping[str, np.ndarray], chosen_Q: np.ndarray) -
     those of the pages, drawn alike for all pairs.
     """
     language_q, page_q = kept.columns["language"][chosen_Q], kept.columns["page"][chosen_Q]
-    sources, targets = [name for name in hits if name != ALL], sorted(set(language_q.tolist()))
+    sources, targets = [name for name in hits if name not in MIXED], sorted(set(language_q.tolist()))
     design_PF, values_PR = [], []
     for number, source in enumerate(sources):
         hits_q = hits[source][chosen_Q]
@@ -161,7 +161,7 @@ def results(kept: Ranks) -> list[list[str]]:
     """The parts of the page."""
     hits, beside = by_source(kept), [name for name in BESIDE if name in kept.ranks]
     count_Q = np.array([len(sources.split()) for sources in kept.columns[SOURCES].tolist()])
-    chosen = {"all": count_Q >= 0, "gold linked by all sources": count_Q == len([s for s in hits if s != ALL]),
+    chosen = {"all": count_Q >= 0, "gold linked by all sources": count_Q == len([s for s in hits if s not in MIXED]),
               "gold linked by no source": count_Q == 0}  # fmt: skip
     rows = [
         [name, f"{chosen_Q.sum():,}", *(signed(*effect) for effect in effects(kept, hits, chosen_Q))]
