@@ -84,8 +84,8 @@ def _chunk_tokens(encoder: EncoderConfig, held_values: int) -> int:
     if jax.default_backend() == "cpu":
         return tokens_at_once()
     layers = 1 if encoder.num_layers > MOST_LAYERS_KEPT else encoder.num_layers
-    fitting = held_values // (STATES_A_POSITION * layers * encoder.hidden_size)
-    return min(max(1 << (fitting.bit_length() - 1), 1 << 14), 1 << 18) if fitting else 1 << 14
+    fitting = max(held_values // (STATES_A_POSITION * layers * encoder.hidden_size), 1 << 14)
+    return min(1 << fitting.bit_length() - 1, 1 << 18)
 
 
 def most_widths(usual: int) -> int:
