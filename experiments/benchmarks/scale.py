@@ -96,8 +96,12 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any] | None:
 
 
 def flat(found: Sequence[dict[str, Any]], chosen: argparse.Namespace) -> dict[str, Any]:
-    """Publishes how many times as much memory the largest archive took as the smallest."""
+    """Publishes how many times as much memory the largest archive took as the smallest; of thin ones, how much."""
     details = {"sizes": list(found), "workers": chosen.workers, "merge_memory": chosen.merge_memory}
+    if chosen.thin:
+        measure = f"preparing {found[-1]['rows']:,} thin records, most memory of all processes"
+        gigabytes = {"ours": [found[-1]["all_mb"] / 1024]}
+        return publish("scale_flat_thin", measure, THIN, gigabytes, "GiB", chosen.results, details)
     sizes = f"{found[0]['megabytes']:,.0f} and {found[-1]['megabytes']:,.0f} MB of xz (preset {chosen.preset})"
     measure = f"preparation, most memory of all processes, largest ÷ smallest archive: {sizes}"
     values = {"ours": [found[-1]["all_mb"] / found[0]["all_mb"]]}

@@ -183,6 +183,9 @@ def test_the_memory_of_two_sizes_is_compared_alone(tmp_path):
     result = scale.main(arguments)
     small, large = result["details"]["sizes"]
     assert result["sides"]["ours"]["median"] == large["all_mb"] / small["all_mb"] and large["rows"] > small["rows"]
+    thin = scale.main([*arguments, "--thin"])
+    assert thin["name"] == "scale_flat_thin" and thin["unit"] == "GiB"
+    assert thin["sides"]["ours"]["median"] == thin["details"]["sizes"][-1]["all_mb"] / 1024
 
 
 STAGES = "reading", "merging", "entity rows", "mentions"
