@@ -50,7 +50,7 @@ class Comparison:
         step, size = (SAMPLED * SAMPLE_EVERY, SAMPLED) if sampled else (ALIASES_AT_ONCE, ALIASES_AT_ONCE)
         for start in range(0, len(column), step):
             end = min(start + size, len(column))
-            self._compare(list(dict.fromkeys(column.some(start, end))))
+            self._compare(column.some(start, end))
             if done:
                 done(end - start)
 
@@ -63,9 +63,10 @@ class Comparison:
         return float(self._least_f[self._places[string.lower()]])
 
     def _compare(self, aliases: Sequence[str]) -> None:
-        pairs = sorted(((alias.lower(), alias) for alias in aliases), key=lambda pair: len(pair[0]))
-        lowered = [low for low, _ in pairs]
+        lowered = [alias.lower() for alias in aliases]
         lengths_n = np.fromiter(map(len, lowered), np.int64, len(lowered))
+        order_n = np.argsort(lengths_n, kind="stable")
+        lengths_n, lowered = lengths_n[order_n], np.array(lowered, object)[order_n].tolist()
         for group in self._groups():
             least = float(self._least_f[group].min()) - ROUNDING
             shortest, longest = len(self._ordered[group.start]), len(self._ordered[group.stop - 1])
@@ -77,18 +78,15 @@ class Comparison:
                     dtype=np.float32, workers=os.cpu_count() or 1,
                 )  # fmt: skip
                 for form, similarity_n in enumerate(similarity_fn, group.start):
-                    self._keep(form, similarity_n, first, pairs)
+                    self._keep(form, similarity_n, order_n[first:end], aliases)
 
-    def _keep(self, form: int, similarity_n: np.ndarray, first: int, pairs: Sequence[tuple[str, str]]) -> None:
-        """Adds what is as similar as the last of the best, of these and of those before."""
+    def _keep(self, form: int, similarity_n: np.ndarray, rows_n: np.ndarray, aliases: Sequence[str]) -> None:
+        """Adds what is as similar as the last of the best, of these and of those before; an alias may occur twice."""
         least, best = self._least_f[form], self._best[form]
         places = np.flatnonzero(similarity_n >= max(least - ROUNDING, self._above))
-        if len(places) > self._most:
-            bound = np.partition(similarity_n[places], -self._most)[-self._most]
-            places = places[similarity_n[places] >= bound]
         if not len(places):
             return
-        best |= {pairs[first + place][1]: float(similarity_n[place]) for place in places.tolist()}
+        best |= {aliases[row]: float(similarity_n[place]) for place, row in zip(places, rows_n[places], strict=True)}
         if len(best) >= self._most:
             self._least_f[form] = last = sorted(best.values())[-self._most]
             self._best[form] = {alias: value for alias, value in best.items() if value >= last}

@@ -19,7 +19,8 @@ from mel.corpora.columns import ColumnWriter, read_column
 CLASSES = 64
 SPREAD = np.uint32(0x9E3779B1)  # neighbours among code points fall into different classes
 STRINGS_AT_ONCE = 8192
-SHAPES_AT_ONCE = 1 << 15  # as many as a core's cache holds
+SHAPES_AT_ONCE = 1 << 16  # as many as a core's cache holds
+LONGEST = 1023  # of longer strings nothing is said where a long one is asked for; few names are
 ROUNDING = np.float32(1e-6)  # more than quotients of small whole numbers in float32 are off
 COLUMNS = {"once": np.uint64, "twice": np.uint64, "lengths": np.uint32}
 
@@ -58,17 +59,30 @@ class Shapes(NamedTuple):
         Similarity is 1 - distance / (sum of the lengths). Bounds fall.
         """
         (once,), (twice,), (length,) = _shapes([string])
-        levels_N = np.zeros(len(self.lengths_N), np.uint8)
+        level_lb = _levels(int(length), bounds)
+        longest, width = np.uint32(len(level_lb) - 1), np.uint32(level_lb.shape[1])
+        levels_N = np.empty(len(self.lengths_N), np.uint8)
         for start in range(0, len(levels_N), SHAPES_AT_ONCE):
             some = slice(start, start + SHAPES_AT_ONCE)
             bits_n = np.bitwise_count(self.once_N[some] ^ once) + np.bitwise_count(self.twice_N[some] ^ twice)
-            lengths_n = self.lengths_N[some].astype(np.float32)
-            least_n = np.maximum(np.abs(lengths_n - np.float32(length)), bits_n)
-            least_n /= np.maximum(lengths_n + np.float32(length), np.float32(1))
-            levels_n = levels_N[some]
-            for bound in bounds:
-                levels_n += least_n > np.float32(1 - bound) + ROUNDING
+            place_n = np.minimum(self.lengths_N[some], longest) * width + bits_n
+            level_lb.reshape(-1).take(place_n, out=levels_N[some], mode="clip")  # "clip" writes straight into `out`
         return levels_N
+
+
+def _levels(length: int, bounds: Sequence[float]) -> np.ndarray:
+    """The level of a string by its length and by how many bits differ; the last length stands for all greater ones."""
+    least = bounds[-1]
+    farthest = int(length * (2 - least) / least) + 2 if least > 0 else LONGEST + 1  # below all bounds by its length
+    length_l1 = np.arange(min(farthest, LONGEST) + 1, dtype=np.float32)[:, None]
+    apart_lb = np.maximum(np.abs(length_l1 - length), np.arange(2 * CLASSES + 1, dtype=np.float32))
+    apart_lb /= np.maximum(length_l1 + np.float32(length), np.float32(1))
+    level_lb = np.zeros(apart_lb.shape, np.uint8)
+    for bound in bounds:
+        level_lb += apart_lb > np.float32(1 - bound) + ROUNDING
+    if farthest > LONGEST:
+        level_lb[-1] = 0
+    return level_lb
 
 
 class ShapesWriter:

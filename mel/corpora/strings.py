@@ -62,11 +62,15 @@ class Strings:
 
     def some(self, first: int, end: int) -> list[str]:
         """Those of the rows `first` up to below `end`, at once, which is faster than one by one."""
+        if first >= end:
+            return []
         start = int(self._ends_N[first - 1]) if first else 0
-        ends = self._ends_N[first:end].tolist()
-        data = self._bytes_T[start : ends[-1] if ends else start].tobytes()
-        bounds = itertools.pairwise([start, *ends])
-        return [data[low - start : high - start].decode("utf-8") for low, high in bounds]
+        ends_n = self._ends_N[first:end] - start
+        bytes_t = self._bytes_T[start : start + int(ends_n[-1])]
+        text = bytes_t.tobytes().decode("utf-8")
+        if len(text) < len(bytes_t):  # where characters end: before the next byte that begins one
+            ends_n = np.concatenate([[0], np.cumsum((bytes_t & 0xC0) != 0x80)])[ends_n]
+        return [text[low:high] for low, high in itertools.pairwise([0, *ends_n.tolist()])]
 
     def __iter__(self) -> Iterator[str]:
         bounds = itertools.pairwise(itertools.chain([0], self._ends_N))

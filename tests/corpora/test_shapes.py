@@ -24,6 +24,11 @@ def test_shapes_by_hand():
     assert found.levels("x" * 70_000, (0.5, 0.0)).tolist() == [1, 1, 1, 1]
 
 
+def test_long_strings_are_not_called_far_from_longer_ones():
+    found = Shapes.of(["ab" * 400, "ab" * 700, "c"])
+    assert found.levels("ab" * 400, (0.9, 0.6)).tolist() == [0, 0, 2]
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_no_two_strings_are_more_similar_than_their_shapes_say(seed, monkeypatch):
     monkeypatch.setattr(shapes, "SHAPES_AT_ONCE", 13)

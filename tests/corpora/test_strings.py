@@ -1,5 +1,7 @@
 """Columns of strings, in memory and on disk."""
 
+import pytest
+
 from mel.corpora import strings
 from mel.corpora.strings import Hashes, Strings, StringsWriter, hash_of
 
@@ -9,6 +11,14 @@ TITLES = ["Paris", "", "パリ", "Pärís 🦊"]
 def test_every_string_stands_in_its_row():
     column = Strings.of(TITLES)
     assert [column[row] for row in range(4)] == list(column) == TITLES and len(column) == 4
+
+
+@pytest.mark.parametrize("strings", [["a", "", "bcd", ""], ["ä", "", "日本", "🦊x", "y", "e\u0301"]])
+def test_some_are_what_each_is(strings):
+    column = Strings.of(strings)
+    for first in range(len(strings) + 1):
+        for end in range(len(strings) + 1):
+            assert column.some(first, end) == strings[first:end]
 
 
 def test_strings_survive_the_disk(tmp_path):
