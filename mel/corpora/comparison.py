@@ -86,7 +86,8 @@ class Comparison:
         places = np.flatnonzero(similarity_n >= max(least - ROUNDING, self._above))
         if not len(places):
             return
-        best |= {aliases[row]: float(similarity_n[place]) for place, row in zip(places, rows_n[places], strict=True)}
+        found = zip(rows_n[places].tolist(), similarity_n[places].tolist(), strict=True)
+        best |= {aliases[row]: similarity for row, similarity in found}
         if len(best) >= self._most:
             self._least_f[form] = last = sorted(best.values())[-self._most]
             self._best[form] = {alias: value for alias, value in best.items() if value >= last}
