@@ -86,8 +86,8 @@ class Comparison:
         places = np.flatnonzero(similarity_n >= max(least - ROUNDING, self._above))
         if not len(places):
             return
-        found = zip(rows_n[places].tolist(), similarity_n[places].tolist(), strict=True)
-        best |= {aliases[row]: similarity for row, similarity in found}
+        found: list[int] = rows_n[places].tolist()
+        best |= zip([aliases[row] for row in found], similarity_n[places].tolist(), strict=True)
         if len(best) >= self._most:
             self._least_f[form] = last = sorted(best.values())[-self._most]
             self._best[form] = {alias: value for alias, value in best.items() if value >= last}
