@@ -304,10 +304,14 @@ def _chosen(environment: Mapping[str, str]) -> bool:
     return all(value in environment.get(name, "") for name, value in ISA_CHOICE.items())
 
 
+def device(machine: Mapping[str, Any]) -> str:
+    """The first GPU of a machine, or the vectors of its CPU; "–" where a result did not keep them."""
+    return machine["gpus"][0] if machine["gpus"] else machine.get("vectors", "–")
+
+
 def kind(machine: Mapping[str, Any]) -> str:
-    """The kind of machine as a part of a file's name: its first GPU, or the vectors of its CPU."""
-    named = machine["gpus"][0] if machine["gpus"] else machine["vectors"]
-    return re.sub(r"[^a-z0-9]+", "-", named.lower()).strip("-")
+    """The kind of machine as a part of a file's name."""
+    return re.sub(r"[^a-z0-9]+", "-", device(machine).lower()).strip("-")
 
 
 def gpus() -> list[str]:

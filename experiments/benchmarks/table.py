@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments.benchmarks.harness import RESULTS
+from experiments.benchmarks.harness import RESULTS, device
 from mel.reports.report import table
 
 HEADER = "measure", "ours", "the other", "ratio", "asked", "verdict", "GPU or vectors", "command"
@@ -37,9 +37,7 @@ def _row(result: Mapping[str, Any]) -> list[str]:
     sign = "≥" if result["at_least"] else "≤"
     asked = " / ".join(f"{sign} {bound:g}" for bound in (result["passes"], result["stretch"]) if bound is not None)
     ratio, command = f"**{_number(result['ratio'])}**", f"`{result['command']}`"
-    machine = result["machine"]
-    kind = machine["gpus"][0] if machine["gpus"] else machine.get("vectors", "–")
-    return [result["measure"], ours, other, ratio, asked, result["verdict"], kind, command]
+    return [result["measure"], ours, other, ratio, asked, result["verdict"], device(result["machine"]), command]
 
 
 def _number(value: float) -> str:

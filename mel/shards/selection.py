@@ -131,14 +131,14 @@ def usable_mentions(
                     f"--train_languages={language}:{count} is above the {len(of_language_n)} mentions that there are."
                 )
             wanted_N[of_language_n] = False
-            wanted_N[_drawn(of_language_n, count, seed)] = True
+            wanted_N[_sample(of_language_n, count, seed)] = True
     usable = np.flatnonzero(wanted_N)
     if not limit:
         return usable
     if not 0 < limit <= len(usable):
         raise MelError(f"--train_mentions={limit} is not between 0, for all, and the {len(usable)} that there are.")
-    return np.sort(_drawn(usable, limit, seed))
+    return np.sort(_sample(usable, limit, seed))
 
 
-def _drawn(rows_n: np.ndarray, count: int, seed: int) -> np.ndarray:
+def _sample(rows_n: np.ndarray, count: int, seed: int) -> np.ndarray:
     return rows_n[permuted(np.arange(count), len(rows_n), seed, SELECTION)]

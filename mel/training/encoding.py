@@ -59,11 +59,10 @@ class _Chunks(NamedTuple):
     chunk_tokens: int
     compute: Compute
 
-    def encode(self, params: Params, tokens, words, key: jax.Array, kept: bool) -> Any:
-        """The embeddings of a chunk, or of groups of texts and their rows of the token table; `kept` if the states
-        between layers may stay until the backward pass."""
+    def encode(self, params: Params, tokens, words, key: jax.Array) -> Any:
+        """The embeddings of a chunk, or of groups of texts and their rows of the token table."""
         # Even the layers of one chunk are too much to keep if they are many.
-        model = BertEncoder(self.config, self.compute, remat=kept or self.config.num_layers > MOST_LAYERS_KEPT)
+        model = BertEncoder(self.config, self.compute, remat=self.config.num_layers > MOST_LAYERS_KEPT)
         return model.apply({"params": params}, tokens, not self.config.dropout, words, rngs={"dropout": key})
 
     def cut(self, group_NL: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -82,7 +81,7 @@ class _Chunks(NamedTuple):
 def _encode_together(chunks: _Chunks, params: Params, tokens: Sequence[jax.Array], key) -> list[jax.Array]:
     """The embeddings of each group; what a backward pass needs stays until then."""
     filled = [group_NL for group_NL in tokens if len(group_NL)]
-    embedding_ND = chunks.encode(params, filled, _look_up(params, filled), key, kept=False)
+    embedding_ND = chunks.encode(params, filled, _look_up(params, filled), key)
     return jnp.split(embedding_ND, np.cumsum([len(group_NL) for group_NL in tokens])[:-1])
 
 
@@ -92,7 +91,7 @@ def _encode_keeping(chunks: _Chunks, params: Params, tokens: Sequence[jax.Array]
 
     def encode(inputs):
         tokens_nL, word_nLD, key = inputs
-        return chunks.encode(params, tokens_nL, word_nLD, key, kept=True)
+        return chunks.encode(params, tokens_nL, word_nLD, key)
 
     embeddings = []
     for group_NL, word_NLD, key in zip(tokens, words, keys, strict=True):
@@ -119,7 +118,7 @@ def _encode_again(chunks: _Chunks, params: Params, tokens: Sequence[jax.Array], 
 
     def encode(inputs):
         tokens_nL, key = inputs
-        return chunks.encode(others, tokens_nL, table_VD[tokens_nL], key, kept=False)
+        return chunks.encode(others, tokens_nL, table_VD[tokens_nL], key)
 
     def none(inputs):
         return lax.pcast(jnp.zeros((len(inputs[0]), chunks.config.hidden_size)), AXIS, to="varying")
@@ -142,8 +141,7 @@ def _backward(chunks, kept, slopes):
     def add_chunk(gradients, inputs):
         of_table_VD, of_others = gradients
         tokens_nL, key, slope_nD = inputs
-        _, pull = jax.vjp(lambda *both: chunks.encode(both[0], tokens_nL, both[1], key, kept=False),
-                          others, table_VD[tokens_nL])  # fmt: skip
+        _, pull = jax.vjp(lambda *both: chunks.encode(both[0], tokens_nL, both[1], key), others, table_VD[tokens_nL])
         more_of_others, of_word_nLD = pull(slope_nD)
         of_table_VD = of_table_VD.at[tokens_nL].add(of_word_nLD)
         return (of_table_VD, jax.tree.map(jnp.add, of_others, more_of_others)), None
