@@ -23,6 +23,7 @@ from mel.types import Batch, MelError
 MOST_WIDTHS = 6  # every width is compiled into the step
 SAMPLED_BATCHES = 64
 HEADROOM = 1.02  # over the largest need among the sampled batches
+KEPT_PADDING = 1.05  # of the best layout's tokens and candidates, for one that is compiled already
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +33,11 @@ class Layout:
     widths: tuple[int, ...]
     texts: tuple[int, ...]
     candidates: int
+
+    @property
+    def tokens(self) -> int:
+        """Of a batch, padding included."""
+        return sum(map(operator.mul, self.widths, self.texts))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -122,13 +128,17 @@ class BatchSource:
                 return self._fill(layout, mention_rows_B, entity_rows_c, slots)
         raise ValueError("the last layout must hold any batch")
 
-    def plan(self, first: int = 0, last: int | None = None, most_widths: int = MOST_WIDTHS) -> tuple[Layout, Layout]:
+    def plan(
+        self, first: int = 0, last: int | None = None, most_widths: int = MOST_WIDTHS, before: Layout | None = None
+    ) -> tuple[Layout, Layout]:
         """A layout for nearly every batch, measured on sampled ones, and one that holds any batch.
 
         Args:
           first, last: the batches that will be asked for are first .. last - 1. They are sampled where the mentions of
             others may have no negatives; else batches from 0 on are, whichever will be asked for.
           most_widths: of the texts; each is compiled into the step, and fewer mean more padding.
+          before: the layout of the round before. It stays, so that its compiled step does, where it holds the sampled
+            batches and is at most KEPT_PADDING times as large as the best one.
         """
         if self._all_drawn:
             first, last = 0, None
@@ -145,7 +155,21 @@ class BatchSource:
         columns = min(most, int(max(candidates) * HEADROOM) + 1)
         worst = [0] * (len(widths) - 1) + [self._round_up(self.batch_size + most, widths[-1])]
         by_devices = [-(-count // self.devices) * self.devices for count in (columns, most)]
-        return Layout(widths, self._texts(sampled, widths), by_devices[0]), Layout(widths, tuple(worst), by_devices[1])
+        best = Layout(widths, self._texts(sampled, widths), by_devices[0])
+        if before is not None and len(before.widths) <= most_widths and self._serves(before, best, sampled, candidates):
+            best, worst = before, [0] * (len(before.widths) - 1) + worst[-1:]
+        return best, Layout(best.widths, tuple(worst), by_devices[1])
+
+    def _serves(self, before: Layout, best: Layout, sampled: Sequence[np.ndarray], candidates: Sequence[int]) -> bool:
+        """Whether an earlier layout does for these batches, on these devices, nearly as well as the best one."""
+        rounded = tuple(map(self._round_up, before.texts, before.widths)), before.candidates % self.devices
+        return (
+            rounded == (before.texts, 0)
+            and before.widths[-1] == best.widths[-1]
+            and all(_slots(before, lengths) is not None for lengths in sampled)
+            and max(candidates) <= before.candidates <= best.candidates * KEPT_PADDING
+            and before.tokens <= best.tokens * KEPT_PADDING
+        )
 
     def _texts(self, sampled: Sequence[np.ndarray], widths: tuple[int, ...]) -> tuple[int, ...]:
         """How many texts of each width hold every sampled batch, with a little headroom.

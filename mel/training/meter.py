@@ -75,7 +75,7 @@ def step_flops(config: EncoderConfig, layout: Layout, mentions: int) -> float:
     neural language models", 2020, section 2.1). Of the last layer only what the pooling reads counts.
     """
     size, ffn = config.hidden_size, config.ffn_size
-    tokens = _tokens(layout)
+    tokens = layout.tokens
     forward = 2 * mentions * layout.candidates * size
     for layers, positions_a_text in _layers(config):
         asked = [rows * (positions_a_text or width) for width, rows in zip(layout.widths, layout.texts, strict=True)]
@@ -113,7 +113,7 @@ def step_bytes(
       forwards: how often the forward pass is computed; twice where a batch of any size is to fit.
       devices: each has all parameters.
     """
-    size, ffn, tokens = config.hidden_size, config.ffn_size, _tokens(layout)
+    size, ffn, tokens = config.hidden_size, config.ffn_size, layout.tokens
     values = tokens * size * (2 * forwards + 4)  # token rows: read and normalised; the gradients, and into the table
     for layers, positions_a_text in _layers(config):
         asked = sum(layout.texts) * positions_a_text or tokens
@@ -164,16 +164,12 @@ class Speed:
         rates = {"mentions_per_second": self.mentions * steps / seconds}
         if real_tokens:
             rates["tokens_per_second"] = real_tokens / seconds
-            rates["padding_share"] = 1 - real_tokens / (steps * _tokens(self.layout))
+            rates["padding_share"] = 1 - real_tokens / (steps * self.layout.tokens)
         if self.peak.tflops:
             rates["mfu"] = self.flops * steps / seconds / (self.devices * self.peak.tflops * 1e12)
         if self.peak.gbytes_per_s:
             rates["byte_roofline_share"] = self.bytes * steps / seconds / (self.devices * self.peak.gbytes_per_s * 1e9)
         return rates
-
-
-def _tokens(layout: Layout) -> int:
-    return sum(width * rows for width, rows in zip(layout.widths, layout.texts, strict=True))
 
 
 def _layers(config: EncoderConfig) -> tuple[tuple[int, int], tuple[int, int]]:

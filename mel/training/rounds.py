@@ -202,17 +202,18 @@ def _train(config: RoundConfig, work: Workdir, inputs: dict[str, Artifact]) -> d
     source = _batch_source(config, work, inputs, before.vocabulary, compute.chunk_tokens)
     if source.negatives is not None:
         _require_negatives(config, this, source.order.asked(*config.steps), source.negatives)
+    layouts = source.plan(*config.steps, most_widths(MOST_WIDTHS), _layout_of(before.artifact))
     if config.watch.synthetic_data:
-        _, figures = _run(config, this, encoder, compute, source, state, None)
+        _, figures = _run(config, this, encoder, compute, source, layouts, state, None)
         logging.info("That was one batch again and again: nothing is published.")
         return figures
     on_lead("settings", lambda: keep_settings(this, config))
     checkpoints = StepCheckpoints(this.training / "checkpoints")
     try:
-        state, figures = _run(config, this, encoder, compute, source, state, checkpoints)
+        state, figures = _run(config, this, encoder, compute, source, layouts, state, checkpoints)
     finally:
         checkpoints.close()
-    facts = {"settings": settings, "round": config.round}
+    facts = {"settings": settings, "round": config.round, "layout": dataclasses.asdict(layouts[0])}
     inputs = inputs | {"start": open_artifact(work.round(START).checkpoint, "checkpoint")}
     published = functools.partial(publish_checkpoint, this.checkpoint, state, encoder, facts, inputs, config)
     on_lead("checkpoint", lambda: published(this.metrics))
@@ -222,11 +223,11 @@ def _train(config: RoundConfig, work: Workdir, inputs: dict[str, Artifact]) -> d
 
 
 def _run(
-    config: RoundConfig, this: Round, encoder: EncoderConfig, compute: Compute, source: BatchSource, state: TrainState,
-    checkpoints: StepCheckpoints | None,
+    config: RoundConfig, this: Round, encoder: EncoderConfig, compute: Compute, source: BatchSource,
+    layouts: tuple[Layout, Layout], state: TrainState, checkpoints: StepCheckpoints | None,
 ) -> tuple[TrainState, dict[str, int]]:  # fmt: skip
     """Steps to the end of the round; without `checkpoints`, on one batch again and again."""
-    mesh, layouts = make_mesh(), source.plan(*config.steps, most_widths(MOST_WIDTHS))
+    mesh = make_mesh()
     logging.info("Batch layout: %s on %d device(s)", layouts[0], mesh.size)
     state = jax.device_put(jax.device_get(state), replicated(mesh))  # several hosts only take it from the host
     if checkpoints and checkpoints.latest_step is not None:
@@ -252,15 +253,20 @@ def _run(
         if checkpoints:
             ending = stack.enter_context(EndOnSignal(checkpoints, metrics))
             hooks += [SaveEvery(checkpoints, config.save_every, metrics), ending]
-        state = fit(_step(config, encoder, source, compute), state, batches, hooks)
+        decides = config.optimizer, config.total_steps, config.loss, encoder, source.chunk_tokens, config.seed, compute
+        state = fit(_step(*decides), state, batches, hooks)
     return state, metrics.totals
 
 
-def _step(config: RoundConfig, encoder: EncoderConfig, source: BatchSource, compute: Compute) -> Step:
-    optimizer = make_optimizer(config.optimizer, config.total_steps)
-    schedule = learning_rate_schedule(config.optimizer, config.total_steps)
-    loss = batch_loss(config.loss)
-    return make_step(encoder, loss, optimizer, schedule, source.chunk_tokens, make_mesh(), config.seed, compute)
+@functools.lru_cache(maxsize=1)
+def _step(
+    optimization: OptimizerConfig, total_steps: int, loss: LossConfig, encoder: EncoderConfig, chunk_tokens: int,
+    seed: int, compute: Compute,
+) -> Step:  # fmt: skip
+    """The step, kept with what is compiled of it for the next round of the same process."""
+    optimizer = make_optimizer(optimization, total_steps)
+    schedule = learning_rate_schedule(optimization, total_steps)
+    return make_step(encoder, batch_loss(loss), optimizer, schedule, chunk_tokens, make_mesh(), seed, compute)
 
 
 def _new_state(config: RoundConfig, params: Params) -> TrainState:
@@ -283,6 +289,13 @@ def _batch_source(
         mentions, entities, negatives, config.batch_size, config.seed, chunk_tokens, jax.device_count(),
         vocabulary.compact_id_V, config.loss.log_q_correction, chosen_n, open_twins(*twins), from_disk,
     )  # fmt: skip
+
+
+def _layout_of(checkpoint: Artifact) -> Layout | None:
+    """The shape of the batches that a round trained on; None before training, and where it is not stated."""
+    if stated := checkpoint.facts.get("layout"):
+        return Layout(tuple(stated["widths"]), tuple(stated["texts"]), stated["candidates"])
+    return None
 
 
 def _require_negatives(config: RoundConfig, this: Round, asked_n: np.ndarray, negatives: Negatives) -> None:

@@ -91,6 +91,25 @@ def test_a_layout_is_no_larger_than_the_largest_need_and_its_rounding(source):
     assert most <= sum(usual.texts) <= most * 1.02 + rounding
 
 
+def test_the_layout_of_the_round_before_stays_where_it_does(source):
+    best, widest = source.plan()
+    *narrower, last = best.texts
+    larger = dataclasses.replace(best, candidates=best.candidates + 1)
+    assert source.plan(before=larger) == (larger, widest)
+    one_width = Layout(best.widths[-1:], (sum(best.texts),), best.candidates)
+    too_few = dataclasses.replace(best, texts=(*narrower, last - 2))
+    too_many = dataclasses.replace(best, texts=(*narrower, last * 2))
+    unrounded = dataclasses.replace(best, texts=(*narrower, last + 1))
+    for other in (
+        one_width, too_few, too_many, unrounded, dataclasses.replace(best, candidates=best.candidates * 2),
+        dataclasses.replace(best, candidates=2), dataclasses.replace(best, widths=(*best.widths[:-1], 56)),
+    ):  # fmt: skip
+        assert source.plan(before=other) == (best, widest)
+    assert source.plan(most_widths=1, before=best) == source.plan(most_widths=1)
+    eight = dataclasses.replace(source, devices=8)
+    assert eight.plan(before=larger) == eight.plan()
+
+
 def test_widths_pad_as_little_as_their_number_allows():
     lengths = np.array([3, 8, 8, 15, 16, 17, 40])
     assert best_widths(lengths, 40, most=5) == (8, 16, 24, 40)

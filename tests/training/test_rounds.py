@@ -4,6 +4,7 @@ The step is a stand-in that computes nothing, so that what is around it shows, a
 """
 
 import dataclasses
+import functools
 import inspect
 import json
 import shutil
@@ -17,6 +18,8 @@ from mel.artifacts import START, Workdir, exists, open_artifact
 from mel.checks import CHECKS
 from mel.encoder.backend import ComputeConfig
 from mel.reports.page import read_curves
+from mel.shards.datasets import open_rows
+from mel.shards.negatives import Negatives, publish_negatives
 from mel.training import rounds
 from mel.training.loss import LossConfig
 from mel.training.rounds import RoundConfig, WatchConfig, train_round
@@ -43,15 +46,17 @@ class Steps:
 
     Attributes:
       asked: the arguments by name.
+      made: how many steps were asked for.
       batches: all that were stepped on.
       most: the step after so many is not made.
     """
 
     def __init__(self):
-        self.asked, self.batches, self.most = {}, [], 1000
+        self.asked, self.made, self.batches, self.most = {}, 0, [], 1000
 
     def __call__(self, *arguments, **named):
         self.asked = inspect.signature(make_step).bind(*arguments, **named).arguments
+        self.made += 1
         return self._step
 
     def _step(self, state, batch):
@@ -65,6 +70,7 @@ class Steps:
 def steps(monkeypatch):
     steps = Steps()
     monkeypatch.setattr(rounds, "make_step", steps)
+    monkeypatch.setattr(rounds, "_step", functools.lru_cache(maxsize=1)(rounds._step.__wrapped__))
     return steps
 
 
@@ -212,6 +218,25 @@ def test_the_second_round_needs_negatives(run, steps):
     run()
     with pytest.raises(MelError, match="There are no negatives at .*: run mel-mine-negatives --round=0 first"):
         run(round=1)
+
+
+def test_a_round_keeps_the_step_and_the_layout_of_the_one_before(run, steps):
+    work, generator = run(round=-1), np.random.default_rng(0)
+    paths = {"entity_tokens": work.entity_tokens, "mention_tokens": work.mention_tokens("train")}
+    tokens = {name: open_artifact(path, "tokens") for name, path in paths.items()}
+    entities, mentions = (len(open_rows(artifact, work.cache(artifact))) for artifact in tokens.values())
+    rows_NK = generator.integers(entities, size=(mentions, 2)).astype(np.int32)
+    for number in (0, 1):
+        publish_negatives(work.round(number).negatives, Negatives(rows_NK[:: 1 - 2 * number]), tokens, {})
+    run()
+    for made in (1, 2):  # in the same process, and in a new one
+        run(round=1)
+        layouts = [open_artifact(work.round(number).checkpoint, "checkpoint").facts["layout"] for number in (0, 1)]
+        assert layouts[0] == layouts[1] and steps.made == made
+        assert {tuple(map(len, batch.tokens)) for batch in steps.batches} == {tuple(layouts[0]["texts"])}
+        shutil.rmtree(work.round(1).path)
+        publish_negatives(work.round(1).negatives, Negatives(rows_NK[::-1]), tokens, {})
+        rounds._step.cache_clear()
 
 
 @pytest.mark.parametrize(
