@@ -1,5 +1,6 @@
 import dataclasses
 import functools
+import math
 
 import flax.traverse_util
 import jax
@@ -9,7 +10,7 @@ import pytest
 
 from mel.encoder.backend import Compute
 from mel.encoder.config import EncoderConfig
-from mel.encoder.transformer import TOKEN_TABLE, BertEncoder, init_params
+from mel.encoder.transformer import TOKEN_TABLE, BertEncoder, _gelu, init_params
 from mel.types import MelError
 
 CONFIG = EncoderConfig(vocab_size=50, hidden_size=12, num_layers=3, num_heads=3, ffn_size=20, max_positions=16)
@@ -244,3 +245,14 @@ def test_every_layer_drops_out_places_of_its_own():
     rngs = {"dropout": jax.random.key(0)}
     (row_D,) = BertEncoder(config).apply({"params": params}, np.ones((1, 1), np.int32), False, rngs=rngs)
     assert len(np.unique(np.round(row_D, 4))) > 2
+
+
+def test_gelu_and_its_slope_are_exact_to_a_millionth():
+    x = np.linspace(-12, 12, 4001, dtype=np.float32)
+    share = np.array([0.5 * math.erfc(-value / math.sqrt(2)) for value in x.tolist()])
+    density = np.exp(-(x.astype(np.float64) ** 2) / 2) / math.sqrt(2 * math.pi)
+    y, slope = jax.vmap(jax.value_and_grad(_gelu))(x)
+    np.testing.assert_allclose(y, x * share, rtol=2e-7, atol=1e-6)
+    np.testing.assert_allclose(slope, share + x * density, rtol=2e-7, atol=1e-6)
+    half = jnp.asarray(x, jnp.bfloat16)
+    np.testing.assert_array_equal(_gelu(half), _gelu(half.astype(jnp.float32)).astype(jnp.bfloat16))
