@@ -23,7 +23,8 @@ from mel.types import Batch, MelError
 MOST_WIDTHS = 6  # every width is compiled into the step
 SAMPLED_BATCHES = 64
 HEADROOM = 1.02  # over the largest need among the sampled batches
-KEPT_PADDING = 1.05  # of the best layout's tokens and candidates, for one that is compiled already
+KEPT_PADDING = 0.05  # more than the best layout, at most, for one that is compiled already
+STEPS_TO_COMPILE = 50  # what compiling one costs: from 15 steps on a CPU to 110 on a GPU
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,8 +139,9 @@ class BatchSource:
             others may have no negatives; else batches from 0 on are, whichever will be asked for.
           most_widths: of the texts; each is compiled into the step, and fewer mean more padding.
           before: the layout of the round before. It stays, so that its compiled step does, where it holds the sampled
-            batches and is at most KEPT_PADDING times as large as the best one.
+            batches and pads little more than the best one, and all batches to come less than compiling that would cost.
         """
+        kept_padding = min(KEPT_PADDING, STEPS_TO_COMPILE / (last - first)) if last is not None else KEPT_PADDING
         if self._all_drawn:
             first, last = 0, None
         sampled, candidates = [], []
@@ -156,19 +158,22 @@ class BatchSource:
         worst = [0] * (len(widths) - 1) + [self._round_up(self.batch_size + most, widths[-1])]
         by_devices = [-(-count // self.devices) * self.devices for count in (columns, most)]
         best = Layout(widths, self._texts(sampled, widths), by_devices[0])
-        if before is not None and len(before.widths) <= most_widths and self._serves(before, best, sampled, candidates):
+        fits = before is not None and len(before.widths) <= most_widths
+        if fits and self._serves(before, best, 1 + kept_padding, sampled, candidates):
             best, worst = before, [0] * (len(before.widths) - 1) + worst[-1:]
         return best, Layout(best.widths, tuple(worst), by_devices[1])
 
-    def _serves(self, before: Layout, best: Layout, sampled: Sequence[np.ndarray], candidates: Sequence[int]) -> bool:
-        """Whether an earlier layout does for these batches, on these devices, nearly as well as the best one."""
+    def _serves(
+        self, before: Layout, best: Layout, most: float, sampled: Sequence[np.ndarray], candidates: Sequence[int]
+    ) -> bool:
+        """Whether an earlier layout holds these batches, on these devices, and is at most so many times the best one."""
         rounded = tuple(map(self._round_up, before.texts, before.widths)), before.candidates % self.devices
         return (
             rounded == (before.texts, 0)
             and before.widths[-1] == best.widths[-1]
             and all(_slots(before, lengths) is not None for lengths in sampled)
-            and max(candidates) <= before.candidates <= best.candidates * KEPT_PADDING
-            and before.tokens <= best.tokens * KEPT_PADDING
+            and max(candidates) <= before.candidates <= best.candidates * most
+            and before.tokens <= best.tokens * most
         )
 
     def _texts(self, sampled: Sequence[np.ndarray], widths: tuple[int, ...]) -> tuple[int, ...]:

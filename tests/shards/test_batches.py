@@ -106,6 +106,8 @@ def test_the_layout_of_the_round_before_stays_where_it_does(source):
     ):  # fmt: skip
         assert source.plan(before=other) == (best, widest)
     assert source.plan(most_widths=1, before=best) == source.plan(most_widths=1)
+    assert source.plan(0, 1000, before=larger) == (larger, widest)
+    assert source.plan(0, 2000, before=larger) == (best, widest)  # so many steps pay for compiling the best one
     eight = dataclasses.replace(source, devices=8)
     assert eight.plan(before=larger) == eight.plan()
 
