@@ -51,7 +51,7 @@ def plain_side(turn: Callable[..., None], spec: Spec, folder: str) -> None:
     from mel.encoder.transformer import BertEncoder
 
     encoder, params = pretrained.load(folder)
-    model = BertEncoder(encoder, remat=False)
+    model = BertEncoder(encoder, kept="all")
     optimizer = optax.chain(optax.clip_by_global_norm(CLIP_NORM), optax.adamw(LEARNING_RATE, weight_decay=0.0))
     source = workload.source_of(workload.make_work(spec), spec, CHUNK_TOKENS)
     layouts = source.plan()

@@ -167,6 +167,7 @@ def least_work(turn: Callable[..., None], spec: Spec) -> None:
     import jax
 
     from mel.encoder.backend import choose_compute
+    from mel.training.encoding import what_is_kept
     from mel.training.meter import Peak, Speed, device_peak
 
     work = workload.make_work(spec)
@@ -176,9 +177,10 @@ def least_work(turn: Callable[..., None], spec: Spec) -> None:
     kind = jax.devices()[0].device_kind
     peak = device_peak(kind, dtype)
     peak = peak if peak.tflops else Peak(1.0, 1.0)  # of a device that nobody knows, so that shares are numbers
-    speed = Speed(work.encoder, layout, spec.batch_size, dtype, peak)
+    kept = what_is_kept(work.encoder, layout.tokens, compute)
+    speed = Speed(work.encoder, layout, spec.batch_size, dtype, peak, kept=kept)
     turn({
-        "device": kind, "dtype": dtype, "bytes": speed.bytes, "flops": speed.flops,
+        "kept": kept, "device": kind, "dtype": dtype, "bytes": speed.bytes, "flops": speed.flops,
         "TFLOP/s": peak.tflops, "GB/s": peak.gbytes_per_s,
     })  # fmt: skip
 

@@ -47,29 +47,35 @@ class Compute:
       dtype: of the dense layers and of attention. Parameters, LayerNorm, softmax and the final
         normalisation are float32 always.
       attention: "plain" scores every pair of positions; "cudnn" is the fused kernel of NVIDIA GPUs,
-        which skips the padding; "xla" is the same call without the kernel, to test it anywhere.
+        which skips the padding, for rows that are long enough for it; "xla" is the same call without the
+        kernel, to test it anywhere.
       kept_bytes: how many bytes of states between its layers a training step may keep on a device,
         rather than run the encoder once more.
       chunk_tokens: the most tokens, padding included, that a training step encodes at once on a device.
+      product_bytes: how many bytes of what dense layers gave a training step may keep on a device besides, where it
+        encodes all texts at once, rather than compute them once more.
     """
 
     dtype: Literal["float32", "bfloat16"] = "float32"
     attention: Literal["plain", "xla", "cudnn"] = "plain"
     kept_bytes: int = 1 << 30
     chunk_tokens: int = 2048
+    product_bytes: int = 0
 
 
 @functools.cache
 def choose_compute(precision: Precision, encoder: EncoderConfig) -> Compute:
     """The fastest way to compute here: bfloat16 on accelerators, where half precision is fast, fused attention where
-    the backend compiles it, and all texts of a batch at once where a quarter of the memory holds a layer of them. On
-    CPUs float32 is faster, and plain attention, and few texts at once."""
+    the backend compiles it, and all texts of a batch at once where a quarter of the memory holds a layer of them;
+    another quarter may keep what their dense layers give. On CPUs float32 is faster, and plain attention, and few texts
+    at once, of which little is kept."""
     dtype = precision if precision != "auto" else "float32" if jax.default_backend() == "cpu" else "bfloat16"
     fused = jax.default_backend() == "gpu" and dtype == "bfloat16" and _has_fused_attention(encoder.head_size)
     memory = jax.local_devices()[0].memory_stats() or {}
     kept_bytes = memory.get("bytes_limit", 4 << 30) // 4
     chunk_tokens = _chunk_tokens(encoder, kept_bytes // jnp.dtype(dtype).itemsize)
-    compute = Compute(dtype, "cudnn" if fused else "plain", kept_bytes, chunk_tokens)
+    product_bytes = 0 if jax.default_backend() == "cpu" else kept_bytes
+    compute = Compute(dtype, "cudnn" if fused else "plain", kept_bytes, chunk_tokens, product_bytes)
     logging.info("Computing in %s with %s attention on %s", compute.dtype, compute.attention, jax.default_backend())
     return compute
 

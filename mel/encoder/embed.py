@@ -76,7 +76,7 @@ class Encoder:
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _embed(config: EncoderConfig, compute: Compute, params: Params, tokens_nL: np.ndarray) -> Any:
-    return BertEncoder(config, compute, remat=False).apply({"params": params}, tokens_nL)
+    return BertEncoder(config, compute, kept="all").apply({"params": params}, tokens_nL)
 
 
 def _store(row_ids_n: np.ndarray, on_device_nD: jax.Array, out_ND: np.ndarray, progress: Progress | None) -> None:

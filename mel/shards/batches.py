@@ -166,7 +166,7 @@ class BatchSource:
     def _serves(
         self, before: Layout, best: Layout, most: float, sampled: Sequence[np.ndarray], candidates: Sequence[int]
     ) -> bool:
-        """Whether an earlier layout holds these batches, on these devices, and is at most so many times the best one."""
+        """Whether an earlier layout holds these batches, on these devices, and is no more than `most` times the best."""
         rounded = tuple(map(self._round_up, before.texts, before.widths)), before.candidates % self.devices
         return (
             rounded == (before.texts, 0)

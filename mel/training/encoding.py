@@ -14,7 +14,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from mel.encoder.backend import MOST_LAYERS_KEPT, Compute
 from mel.encoder.config import EncoderConfig
-from mel.encoder.transformer import TOKEN_TABLE, BertEncoder, Params
+from mel.encoder.transformer import TOKEN_TABLE, BertEncoder, Kept, Params
 from mel.shards.batches import chunk_count
 
 AXIS = "data"
@@ -26,10 +26,10 @@ def make_encode(
     """`encode(params, tokens, key) -> embeddings_ND`, the groups of texts one after the other.
 
     Each device encodes its share of every group. Where that is `chunk_tokens` or fewer, all groups go through the
-    encoder together, and the backward pass computes no more again than the layers of a deep encoder, one at a time.
-    Otherwise a chunk of texts is encoded at a time, and the backward pass computes again what was not kept: of a
-    deep encoder a layer at a time, from the states between the layers, as long as those of all chunks fit into
-    `compute.kept_bytes`; else a chunk at a time, from its tokens, so that memory does not grow with the batch.
+    encoder together. Otherwise a chunk of texts is encoded at a time, and the backward pass begins from the states
+    between the layers, as long as those of all chunks of a deep encoder fit into `compute.kept_bytes`; else it encodes
+    a chunk at a time once more, from its tokens, so that memory does not grow with the batch. Within the layers it
+    computes again what was not kept (`what_is_kept`), a layer at a time.
     """
     chunks = _Chunks(config, chunk_tokens, compute)
 
@@ -52,6 +52,17 @@ def make_encode(
     return lambda params, tokens, key: jnp.concatenate(on_devices(params, tokens, key))
 
 
+def what_is_kept(config: EncoderConfig, positions: int, compute: Compute) -> Kept:
+    """How much stays until the backward pass of layers that so many positions of a device have gone through by then.
+
+    All of shallow ones; of deep ones what their dense layers gave, if `compute.product_bytes` hold that.
+    """
+    if config.num_layers <= MOST_LAYERS_KEPT:
+        return "all"
+    products = positions * config.num_layers * (5 * config.hidden_size + config.ffn_size)
+    return "products" if products * jnp.dtype(compute.dtype).itemsize <= compute.product_bytes else "states"
+
+
 class _Chunks(NamedTuple):
     """How texts are encoded, and how many at a time."""
 
@@ -59,10 +70,11 @@ class _Chunks(NamedTuple):
     chunk_tokens: int
     compute: Compute
 
-    def encode(self, params: Params, tokens, words, key: jax.Array) -> Any:
-        """The embeddings of a chunk, or of groups of texts and their rows of the token table."""
-        # Even the layers of one chunk are too much to keep if they are many.
-        model = BertEncoder(self.config, self.compute, remat=self.config.num_layers > MOST_LAYERS_KEPT)
+    def encode(self, params: Params, tokens, words, key: jax.Array, held: int) -> Any:
+        """The embeddings of a chunk, or of groups of texts and their rows of the token table.
+
+        `held` positions have gone through the layers when the backward pass begins."""
+        model = BertEncoder(self.config, self.compute, what_is_kept(self.config, held, self.compute))
         return model.apply({"params": params}, tokens, not self.config.dropout, words, rngs={"dropout": key})
 
     def cut(self, group_NL: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -81,17 +93,18 @@ class _Chunks(NamedTuple):
 def _encode_together(chunks: _Chunks, params: Params, tokens: Sequence[jax.Array], key) -> list[jax.Array]:
     """The embeddings of each group; what a backward pass needs stays until then."""
     filled = [group_NL for group_NL in tokens if len(group_NL)]
-    embedding_ND = chunks.encode(params, filled, _look_up(params, filled), key)
+    held = sum(group_NL.size for group_NL in filled)
+    embedding_ND = chunks.encode(params, filled, _look_up(params, filled), key, held)
     return jnp.split(embedding_ND, np.cumsum([len(group_NL) for group_NL in tokens])[:-1])
 
 
 def _encode_keeping(chunks: _Chunks, params: Params, tokens: Sequence[jax.Array], keys) -> list[jax.Array]:
     """The embeddings of each group; the states between the layers of all of them stay until the backward pass."""
-    words = _look_up(params, tokens)
+    words, held = _look_up(params, tokens), sum(group_NL.size for group_NL in tokens)
 
     def encode(inputs):
         tokens_nL, word_nLD, key = inputs
-        return chunks.encode(params, tokens_nL, word_nLD, key)
+        return chunks.encode(params, tokens_nL, word_nLD, key, held)
 
     embeddings = []
     for group_NL, word_NLD, key in zip(tokens, words, keys, strict=True):
@@ -118,7 +131,7 @@ def _encode_again(chunks: _Chunks, params: Params, tokens: Sequence[jax.Array], 
 
     def encode(inputs):
         tokens_nL, key = inputs
-        return chunks.encode(others, tokens_nL, table_VD[tokens_nL], key)
+        return chunks.encode(others, tokens_nL, table_VD[tokens_nL], key, tokens_nL.size)
 
     def none(inputs):
         return lax.pcast(jnp.zeros((len(inputs[0]), chunks.config.hidden_size)), AXIS, to="varying")
@@ -141,7 +154,9 @@ def _backward(chunks, kept, slopes):
     def add_chunk(gradients, inputs):
         of_table_VD, of_others = gradients
         tokens_nL, key, slope_nD = inputs
-        _, pull = jax.vjp(lambda *both: chunks.encode(both[0], tokens_nL, both[1], key), others, table_VD[tokens_nL])
+        _, pull = jax.vjp(
+            lambda *both: chunks.encode(both[0], tokens_nL, both[1], key, tokens_nL.size), others, table_VD[tokens_nL]
+        )
         more_of_others, of_word_nLD = pull(slope_nD)
         of_table_VD = of_table_VD.at[tokens_nL].add(of_word_nLD)
         return (of_table_VD, jax.tree.map(jnp.add, of_others, more_of_others)), None

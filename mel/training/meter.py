@@ -13,7 +13,7 @@ import re
 import jax
 
 from mel.encoder.config import EncoderConfig
-from mel.encoder.transformer import parameter_shapes
+from mel.encoder.transformer import Kept, parameter_shapes
 from mel.shards.batches import Layout
 from mel.types import MelError
 
@@ -89,7 +89,7 @@ def step_flops(config: EncoderConfig, layout: Layout, mentions: int) -> float:
 
 
 def step_bytes(
-    config: EncoderConfig, layout: Layout, mentions: int, dtype: str, forwards: int = 2, devices: int = 1
+    config: EncoderConfig, layout: Layout, mentions: int, dtype: str, kept: Kept = "states", devices: int = 1
 ) -> float:
     """Bytes that one step has to move to and from the memory of all devices at the least.
 
@@ -102,24 +102,28 @@ def step_bytes(
       backward  keys and values 6 D + attention 4 D
                 query 2 D + attention 4 D + output 4 D + norms 8 D + up 2 D + 2 F + gelu 3 F + down 2 D + 2 F
 
-    where the first lines count all tokens and the second ones those positions that are asked for. A
-    float32 parameter, its gradient and its two moments are read and written once each, on every device.
+    where the first lines count all tokens and the second ones those positions that are asked for. What is not
+    kept is moved once more before the backward pass: all of forward, or where products are kept attention, gelu
+    and the norms. A float32 parameter, its gradient and its two moments are read and written once each, on every
+    device.
 
     Args:
       config: the encoder; `vocab_size` is the number of rows trained.
       layout: the texts and candidates of a batch.
       mentions: how many of them.
       dtype: of the activations, "float32" or "bfloat16".
-      forwards: how often the forward pass is computed; twice where a batch of any size is to fit.
+      kept: what a backward pass need not compute again.
       devices: each has all parameters.
     """
     size, ffn, tokens = config.hidden_size, config.ffn_size, layout.tokens
-    values = tokens * size * (2 * forwards + 4)  # token rows: read and normalised; the gradients, and into the table
+    # Token rows: read and normalised, again where only states are kept; the gradients, and into the table.
+    values = tokens * size * (2 + 4 + (2 if kept == "states" else 0))
     for layers, positions_a_text in _layers(config):
         asked = sum(layout.texts) * positions_a_text or tokens
         forward = tokens * 5 * size + asked * (13 * size + 4 * ffn)
+        between = tokens * 2 * size + asked * (8 * size + 2 * ffn)
         backward = tokens * 10 * size + asked * (22 * size + 7 * ffn)
-        values += layers * (forwards * forward + backward)
+        values += layers * (forward + {"all": 0, "products": between, "states": forward}[kept] + backward)
     parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(parameter_shapes(config)))
     logits = 6 * mentions * layout.candidates  # written, read; read, their gradient written, read twice
     return float(BYTES[dtype] * values + 4 * logits + devices * 8 * 4 * parameters)
@@ -136,6 +140,7 @@ class Speed:
       dtype: what the encoder computes in, "float32" or "bfloat16".
       peak: of one device.
       devices: how many.
+      kept: what the backward pass need not compute again.
     """
 
     config: EncoderConfig
@@ -144,6 +149,7 @@ class Speed:
     dtype: str
     peak: Peak = Peak()
     devices: int = 1
+    kept: Kept = "states"
 
     @functools.cached_property
     def flops(self) -> float:
@@ -151,7 +157,7 @@ class Speed:
 
     @functools.cached_property
     def bytes(self) -> float:
-        return step_bytes(self.config, self.layout, self.mentions, self.dtype, devices=self.devices)
+        return step_bytes(self.config, self.layout, self.mentions, self.dtype, self.kept, self.devices)
 
     def rates(self, steps: int, seconds: float, real_tokens: float) -> dict[str, float]:
         """What so many steps in so many seconds come to, by name; without what nobody can know.

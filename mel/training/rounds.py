@@ -29,6 +29,7 @@ from mel.shards.datasets import TOKEN_IDS, open_rows, open_twins, read_token_ids
 from mel.shards.negatives import Negatives, open_negatives
 from mel.shards.selection import read_mixture, require_mentions, usable_mentions
 from mel.training.checkpoint import StepCheckpoints, open_checkpoint, publish_checkpoint, publish_start
+from mel.training.encoding import what_is_kept
 from mel.training.ending import EndOnSignal
 from mel.training.hooks import Metrics, Profile, SaveEvery
 from mel.training.hosts import is_lead, join_hosts, on_lead
@@ -318,4 +319,5 @@ def _speed(config: RoundConfig, encoder: EncoderConfig, params: Params, layout: 
     trained = dataclasses.replace(encoder, vocab_size=len(params["embeddings"]["word"]["embedding"]))
     kind, watch = jax.devices()[0].device_kind, config.watch
     peak = device_peak(kind, compute.dtype, watch.peak_tflops, watch.peak_gbytes)
-    return Speed(trained, layout, config.batch_size, compute.dtype, peak, jax.device_count())
+    kept = what_is_kept(encoder, layout.tokens // jax.device_count(), compute)
+    return Speed(trained, layout, config.batch_size, compute.dtype, peak, jax.device_count(), kept)

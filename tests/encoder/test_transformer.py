@@ -10,7 +10,7 @@ import pytest
 
 from mel.encoder.backend import Compute
 from mel.encoder.config import EncoderConfig
-from mel.encoder.transformer import TOKEN_TABLE, BertEncoder, _gelu, init_params
+from mel.encoder.transformer import SHORT_ROW, TOKEN_TABLE, BertEncoder, _gelu, init_params
 from mel.types import MelError
 
 CONFIG = EncoderConfig(vocab_size=50, hidden_size=12, num_layers=3, num_heads=3, ffn_size=20, max_positions=16)
@@ -130,16 +130,16 @@ def test_rematerialisation_and_checkpointed_chunks_give_the_same_gradients():
     params, tokens_NL = rough_params(CONFIG), rows_of([6, 3, 2, 5], 6)
     weight_ND = np.random.default_rng(1).standard_normal((4, CONFIG.hidden_size), np.float32)
 
-    def plain(params, remat):
-        return (BertEncoder(CONFIG, remat=remat).apply({"params": params}, tokens_NL) * weight_ND).sum()
+    def plain(params, kept):
+        return (BertEncoder(CONFIG, kept=kept).apply({"params": params}, tokens_NL) * weight_ND).sum()
 
-    def chunked(params, remat):
-        chunk = jax.checkpoint(lambda tokens_nL: BertEncoder(CONFIG, remat=remat).apply({"params": params}, tokens_nL))
+    def chunked(params, kept):
+        chunk = jax.checkpoint(lambda tokens_nL: BertEncoder(CONFIG, kept=kept).apply({"params": params}, tokens_nL))
         return (jax.lax.map(chunk, tokens_NL.reshape(2, 2, 6)).reshape(4, -1) * weight_ND).sum()
 
-    expected = jax.jit(jax.grad(plain), static_argnums=1)(params, False)
-    for other, remat in [(plain, True), (chunked, False)]:
-        found = jax.jit(jax.grad(other), static_argnums=1)(params, remat)
+    expected = jax.jit(jax.grad(plain), static_argnums=1)(params, "all")
+    for other, kept in [(plain, "states"), (plain, "products"), (chunked, "all")]:
+        found = jax.jit(jax.grad(other), static_argnums=1)(params, kept)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), found, expected)
 
 
@@ -167,6 +167,22 @@ def test_groups_of_several_widths_are_what_each_is_alone(pooling, attention):
     together_ND = run(BertEncoder(config, Compute(attention=attention)), params, groups)
     alone_ND = np.concatenate([embed(config, params, tokens_NL) for tokens_NL in groups])
     np.testing.assert_allclose(together_ND, alone_ND, atol=1e-5)
+
+
+def test_rows_too_short_for_the_kernel_are_attended_without_it(monkeypatch):
+    widths, attend = [], jax.nn.dot_product_attention
+
+    def kernel(query_NQHd, *others, implementation, **lengths):
+        assert implementation == "cudnn"
+        widths.append(query_NQHd.shape[1])
+        return attend(query_NQHd, *others, **lengths)
+
+    monkeypatch.setattr(jax.nn, "dot_product_attention", kernel)
+    config = dataclasses.replace(CONFIG, max_positions=2 * SHORT_ROW, pooling="mean")
+    params, groups = init_params(config, 0), [rows_of([SHORT_ROW, 3], SHORT_ROW), rows_of([70], SHORT_ROW + 8)]
+    found_ND = run(BertEncoder(config, Compute("float32", "cudnn")), params, groups)
+    assert set(widths) == {SHORT_ROW + 8}
+    np.testing.assert_allclose(found_ND, run(BertEncoder(config), params, groups), atol=1e-6)
 
 
 def test_bfloat16_stays_close_and_answers_in_float32():

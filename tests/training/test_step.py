@@ -16,6 +16,7 @@ from mel.encoder.transformer import BertEncoder, init_params
 from mel.encoder.vocabulary import Vocabulary
 from mel.shards.datasets import RowSet
 from mel.shards.rows import TokenRows
+from mel.training.encoding import what_is_kept
 from mel.training.loss import LossConfig, batch_loss, softmax_loss
 from mel.training.state import create_state, learning_rate_schedule, make_optimizer
 from mel.training.step import make_encode, make_mesh, put_batch
@@ -115,16 +116,31 @@ def test_however_texts_are_cut_the_gradients_are_the_same(layers, pooling):
     groups = tuple(generator.integers(1, 64, shape, np.int32) for shape in ((8, 8), (0, 12), (12, 16)))
     weight_ND = generator.standard_normal((20, ENCODER.hidden_size), np.float32)
 
-    def gradients(chunk_tokens, kept_bytes):
-        encode = make_encode(encoder, chunk_tokens, make_mesh(), Compute(kept_bytes=kept_bytes))
+    def gradients(chunk_tokens, kept_bytes, product_bytes=0):
+        compute = Compute(kept_bytes=kept_bytes, product_bytes=product_bytes)
+        encode = make_encode(encoder, chunk_tokens, make_mesh(), compute)
         return jax.jit(jax.grad(lambda params: (encode(params, groups, jax.random.key(0)) * weight_ND).sum()))(
             init_params(encoder, 0)
         )
 
     at_once = gradients(1 << 20, 1 << 30)
-    for kept_bytes in (1 << 30, 0):  # of a deep encoder: in chunks with states kept, or encoded again
-        in_chunks = gradients(CHUNK_TOKENS, kept_bytes)
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4, rtol=1e-4), in_chunks, at_once)
+    # Of a deep encoder with what its dense layers gave; and in chunks with states kept, or encoded again.
+    for otherwise in (
+        (1 << 20, 1 << 30, 1 << 30),
+        (CHUNK_TOKENS, 1 << 30),
+        (CHUNK_TOKENS, 0),
+        (CHUNK_TOKENS, 0, 1 << 30),
+    ):
+        found = gradients(*otherwise)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4, rtol=1e-4), found, at_once)
+
+
+def test_products_are_kept_where_there_is_room_for_those_of_all_positions():
+    deep = dataclasses.replace(ENCODER, num_layers=24, hidden_size=128, ffn_size=512)
+    needed = 1000 * 24 * (5 * 128 + 512) * 2
+    kept = [what_is_kept(deep, 1000, Compute("bfloat16", product_bytes=room)) for room in (needed, needed - 1, 0)]
+    assert kept == ["products", "states", "states"]
+    assert what_is_kept(dataclasses.replace(deep, num_layers=4), 1000, Compute()) == "all"
 
 
 def test_dropout_follows_seed_and_step(source):
