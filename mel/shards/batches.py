@@ -158,15 +158,18 @@ class BatchSource:
         worst = [0] * (len(widths) - 1) + [self._round_up(self.batch_size + most, widths[-1])]
         by_devices = [-(-count // self.devices) * self.devices for count in (columns, most)]
         best = Layout(widths, self._texts(sampled, widths), by_devices[0])
-        fits = before is not None and len(before.widths) <= most_widths
-        if fits and self._serves(before, best, 1 + kept_padding, sampled, candidates):
+        if (
+            before is not None
+            and len(before.widths) <= most_widths
+            and self._serves(before, best, 1 + kept_padding, sampled, candidates)
+        ):
             best, worst = before, [0] * (len(before.widths) - 1) + worst[-1:]
         return best, Layout(best.widths, tuple(worst), by_devices[1])
 
     def _serves(
         self, before: Layout, best: Layout, most: float, sampled: Sequence[np.ndarray], candidates: Sequence[int]
     ) -> bool:
-        """Whether an earlier layout holds these batches, on these devices, and is no more than `most` times the best."""
+        """Whether an earlier layout holds these batches on these devices, and is no more than `most` times the best."""
         rounded = tuple(map(self._round_up, before.texts, before.widths)), before.candidates % self.devices
         return (
             rounded == (before.texts, 0)
