@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     spec = workload.spec_of(chosen)
     with workload.initial_weights(spec) as folder:
         sides = {
-            "chunked": (workload.our_side, spec, folder, Ours(keep_states=False)),
+            "chunked": (workload.our_side, spec, folder, Ours(compute=(("kept_bytes", 0),))),
             "one chunk a width": (workload.our_side, spec, folder, Ours(chunk_tokens=WHOLE_GROUPS)),
             "plain": (plain_side, spec, folder),
         }

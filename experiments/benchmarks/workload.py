@@ -71,14 +71,14 @@ class Ours:
       chunk_tokens: tokens encoded at once; None for mel's own choice, WHOLE_GROUPS for one chunk a width.
       tile_rows: of the loss.
       keep_gradients: whether the optimiser state is the gradients, and nothing is clipped.
-      keep_states: whether the states between layers are kept where they fit.
+      compute: names and values of what is to be otherwise than `choose_compute` chooses.
     """
 
     compact: bool = False
     chunk_tokens: int | None = None
     tile_rows: int = 0
     keep_gradients: bool = False
-    keep_states: bool = True
+    compute: tuple[tuple[str, Any], ...] = ()
 
 
 class Work(NamedTuple):
@@ -256,7 +256,7 @@ def our_step(work: Work, spec: Spec, folder: str, ours: Ours):
         encoder = dataclasses.replace(encoder, vocab_size=len(vocabulary.token_ids_v))
         params, more["compact_id_V"] = vocabulary.compact(params), vocabulary.compact_id_V
     compute = choose_compute("auto", encoder)
-    compute = compute if ours.keep_states else dataclasses.replace(compute, kept_bytes=0)
+    compute = dataclasses.replace(compute, **dict(ours.compute))
     chunk_tokens = compute.chunk_tokens if ours.chunk_tokens is None else ours.chunk_tokens or ALL_TOKENS
     source = source_of(work, spec, chunk_tokens, **more)
     layouts = source.plan(most_widths=spec.widths)

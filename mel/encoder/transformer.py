@@ -25,9 +25,6 @@ TOKEN_TABLE: tuple[str, ...] = ("embeddings", "word", "embedding")
 
 PAD_ID = 0
 TABLE_STD = 0.02
-# Positions of a row that NVIDIA's kernel does not pay for: over rows of 32, 48 and 64 a step of 12 layers of 384 took
-# 174 ms of an H200 with it, and 137 with plain attention.
-SHORT_ROW = 64
 
 Params = dict[str, Any]
 Kept = Literal["all", "products", "states"]
@@ -95,10 +92,10 @@ class Layer(nn.Module):
 
     def _attend(self, query_NQHd, key_NLHd, value_NLHd, real_NL: jax.Array, drop: nn.Module) -> jax.Array:
         """The values of a row mixed as each of its asked positions attends to them, [N, Q, H, d]."""
-        # A kernel knows no dropout, and nothing is to be gained where one position asks.
+        # The kernel knows no dropout, and nothing is to be gained where one position asks.
         dropping = not self.deterministic and self.config.dropout > 0
-        short = self.compute.attention == "cudnn" and key_NLHd.shape[1] <= SHORT_ROW
-        if self.compute.attention == "plain" or dropping or short or query_NQHd.shape[1] == 1:
+        short = query_NQHd.shape[1] == 1 or key_NLHd.shape[1] <= self.compute.plain_up_to
+        if self.compute.attention == "plain" or dropping or short:
             return _plain_attention(query_NQHd, key_NLHd, value_NLHd, real_NL, drop)
         lengths_N = jnp.maximum(real_NL.sum(1, dtype=jnp.int32), 1)
         return jax.nn.dot_product_attention(

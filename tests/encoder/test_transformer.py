@@ -10,7 +10,7 @@ import pytest
 
 from mel.encoder.backend import Compute
 from mel.encoder.config import EncoderConfig
-from mel.encoder.transformer import SHORT_ROW, TOKEN_TABLE, BertEncoder, _gelu, init_params
+from mel.encoder.transformer import TOKEN_TABLE, BertEncoder, _gelu, init_params
 from mel.types import MelError
 
 CONFIG = EncoderConfig(vocab_size=50, hidden_size=12, num_layers=3, num_heads=3, ffn_size=20, max_positions=16)
@@ -169,19 +169,18 @@ def test_groups_of_several_widths_are_what_each_is_alone(pooling, attention):
     np.testing.assert_allclose(together_ND, alone_ND, atol=1e-5)
 
 
-def test_rows_too_short_for_the_kernel_are_attended_without_it(monkeypatch):
+def test_rows_too_short_for_the_kernel_are_attended_to_without_it(monkeypatch):
     widths, attend = [], jax.nn.dot_product_attention
 
-    def kernel(query_NQHd, *others, implementation, **lengths):
-        assert implementation == "cudnn"
+    def kernel(query_NQHd, *others, **options):
         widths.append(query_NQHd.shape[1])
-        return attend(query_NQHd, *others, **lengths)
+        return attend(query_NQHd, *others, **options)
 
     monkeypatch.setattr(jax.nn, "dot_product_attention", kernel)
-    config = dataclasses.replace(CONFIG, max_positions=2 * SHORT_ROW, pooling="mean")
-    params, groups = init_params(config, 0), [rows_of([SHORT_ROW, 3], SHORT_ROW), rows_of([70], SHORT_ROW + 8)]
-    found_ND = run(BertEncoder(config, Compute("float32", "cudnn")), params, groups)
-    assert set(widths) == {SHORT_ROW + 8}
+    config = dataclasses.replace(CONFIG, pooling="mean")
+    params, groups = init_params(config, 0), [rows_of([8, 3], 8), rows_of([9], 12)]
+    found_ND = run(BertEncoder(config, Compute(attention="xla", plain_up_to=8)), params, groups)
+    assert set(widths) == {12}
     np.testing.assert_allclose(found_ND, run(BertEncoder(config), params, groups), atol=1e-6)
 
 

@@ -1,6 +1,7 @@
 """The arithmetic of the benchmarks, and what their workload promises; no rival is started."""
 
 import contextlib
+import gzip
 import importlib
 import json
 import os
@@ -16,6 +17,7 @@ from experiments.benchmarks import (
     large_tables,
     random_reads,
     step_memory,
+    step_profile,
     table,
     training_rivals,
     workload,
@@ -26,7 +28,7 @@ from mel.types import Batch
 
 SCRIPTS = (
     "train_variable_length", "train_fixed_length", "pytorch_loop", "chunking", "memory", "gradients", "vocabulary",
-    "exact_search", "step_memory", "gpu", "scale",
+    "exact_search", "step_memory", "step_profile", "gpu", "scale",
 )  # fmt: skip
 TINY = workload.Spec(batch_size=16, tiny=True)
 
@@ -273,6 +275,34 @@ def test_the_memory_of_a_step_is_told_with_states_kept_and_without(capsys):
     small, large = (result["details"][f"MB at {size}"] for size in (4, 8))
     assert result["ratio"] == pytest.approx((large - small) / (large + small)) and result["ratio"] > 0
     assert capsys.readouterr().out.count("MB beside the gradients") == 4
+
+
+def test_the_kernels_of_a_trace_are_told_by_their_time(tmp_path):
+    names = [
+        {"name": "process_name", "pid": 1, "args": {"name": "/device:GPU:0"}},
+        {"name": "process_name", "pid": 2, "args": {"name": "/host:CPU"}},
+        {"name": "thread_name", "pid": 1, "tid": 7, "args": {"name": "Stream #7(Compute)"}},
+        {"name": "thread_name", "pid": 1, "tid": 8, "args": {"name": "XLA Ops"}},
+    ]
+    ran = [("gemm", 1, 7, 3000), ("norm", 1, 7, 500), ("gemm", 1, 7, 1000), ("gemm", 1, 8, 9000), ("norm", 2, 7, 9000)]
+    events = [{"ph": "X", "name": name, "pid": pid, "tid": tid, "dur": dur} for name, pid, tid, dur in ran]
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "host.trace.json.gz").write_bytes(
+        gzip.compress(json.dumps({"traceEvents": names + events}).encode())
+    )
+    kernels = step_profile.kernels_of(tmp_path)
+    assert kernels == {"gemm": [4.0, 2], "norm": [0.5, 1]}
+    assert [line.split() for line in step_profile.listed(kernels, 1)] == [
+        ["4.5", "ms", "in", "3", "kernels:"], ["4.00", "ms", "2", "×", "gemm"],
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_ways_to_compute_a_step_are_compared_and_one_that_fails_is_left_out(capsys):
+    result = step_profile.main(["--quick", "--ways", "products kept", "short rows to the kernel, too"])
+    assert set(result["details"]) == {step_profile.CHOSEN, "products kept", "short rows to the kernel, too"}
+    assert result["ratio"] >= 1
+    assert capsys.readouterr().out.count("ms a step") == 3
 
 
 @contextlib.contextmanager
