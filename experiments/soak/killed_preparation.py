@@ -4,8 +4,8 @@
     python -m experiments.soak.killed_preparation --archive=ARCHIVE --workdir=DIR --kills=12
 
 Each kill takes the command and its workers at once, after a time that is drawn so that all kills together meet every
-stage of one run. A unit (of one part) that stands before a kill has to be the same file after the next start; what a
-kill costs are the units that were being made, which are told by their drafts.
+stage of one run. A unit (of one part) that stands before a kill has to be the same file after the next start, unless all
+is published that is made from units; what a kill costs are the units that were being made, which are told by their drafts.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from mel.types import MelError
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "killed_preparation.json"
 STARTS_S = 2.0  # until a command reads its first part
+Units = dict[str, tuple[int, int]]
 
 
 def main() -> None:
@@ -49,7 +50,8 @@ def main() -> None:
     start, kills = time.perf_counter(), []
     generator = np.random.default_rng(options.seed)
     while len(kills) < options.kills and not (kills and kills[-1]["ended"]):
-        kills.append(kill_one(options, killed, STARTS_S + 1.2 * seconds * generator.random() / options.kills))
+        after = STARTS_S + 1.2 * seconds * generator.random() / options.kills
+        kills.append(kill_one(options, killed, after, set(digests(whole))))
         print(f"kill {len(kills)}: {kills[-1]}", flush=True)
     finish(options, killed)
     same = digests(whole) == digests(killed)
@@ -82,8 +84,13 @@ def finish(options: argparse.Namespace, workdir: pathlib.Path) -> None:
             raise MelError(f"The command failed: read {options.workdir / 'log.txt'}.")
 
 
-def kill_one(options: argparse.Namespace, workdir: pathlib.Path, seconds: float) -> dict[str, object]:
-    """Starts the command, and kills all of it after so long; says what stood before and after, and what was in work."""
+def kill_one(
+    options: argparse.Namespace, workdir: pathlib.Path, seconds: float, artefacts: set[str]
+) -> dict[str, object]:
+    """Starts the command, and kills all of it after so long; says what stood before and after, and what was in work.
+
+    `artefacts` are all that the command publishes; it deletes the units once they are there.
+    """
     before = units(workdir)
     with open(options.workdir / "log.txt", "ab") as log:
         process = subprocess.Popen(command(options, workdir), stdout=log, stderr=log, start_new_session=True)
@@ -95,18 +102,24 @@ def kill_one(options: argparse.Namespace, workdir: pathlib.Path, seconds: float)
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
     after = units(workdir)
-    anew = [name for name, made in before.items() if not ended and after.get(name) != made]
-    published = sorted(path.parent.name for path in workdir.glob("*/manifest.json"))
+    published = artefacts & set(digests(workdir))
+    anew = made_anew(before, after, all_published=published == artefacts)
     return {
         "after_s": round(seconds, 1), "ended": ended, "units": len(after), "made anew": len(anew),
-        "lost": len(drafts(workdir)), "published": published,
+        "lost": len(drafts(workdir)), "published": len(published),
     }  # fmt: skip
 
 
-def units(workdir: pathlib.Path) -> dict[str, tuple[int, int]]:
+def units(workdir: pathlib.Path) -> Units:
     """Each unit that is whole, and which file its manifest is."""
     manifests = (path for path in workdir.glob("units/*/*/manifest.json") if not path.parent.name.startswith("."))
     return {str(path.parent.relative_to(workdir)): (path.stat().st_ino, path.stat().st_mtime_ns) for path in manifests}
+
+
+def made_anew(before: Units, after: Units, all_published: bool) -> set[str]:
+    """The units that stood and are another file now, or gone before everything was made from them."""
+    gone = set() if all_published else before.keys() - after.keys()
+    return {name for name, made in after.items() if before.get(name, made) != made} | gone
 
 
 def drafts(workdir: pathlib.Path) -> list[pathlib.Path]:

@@ -26,7 +26,11 @@ def test_units_are_told_from_drafts_and_by_the_file_that_they_are(tmp_path):
     assert list(before) == ["units/es/one"] and len(killed_preparation.drafts(tmp_path)) == 1
     (tmp_path / "again.json").write_text('{"digest": "0"}')
     (tmp_path / "again.json").rename(tmp_path / "units" / "es" / "one" / "manifest.json")
-    assert killed_preparation.units(tmp_path) != before
+    after = killed_preparation.units(tmp_path)
+    assert killed_preparation.made_anew(before, before, all_published=False) == set()
+    assert killed_preparation.made_anew(before, after, all_published=True) == {"units/es/one"}
+    assert killed_preparation.made_anew(before, {}, all_published=False) == {"units/es/one"}
+    assert killed_preparation.made_anew(before, {}, all_published=True) == set()
 
 
 def soak(folder, *flags):
