@@ -4,8 +4,9 @@
     python -m experiments.soak.killed_preparation --archive=ARCHIVE --workdir=DIR --kills=12
 
 Each kill takes the command and its workers at once, after a time that is drawn so that all kills together meet every
-stage of one run. A unit (of one part) that stands before a kill has to be the same file after the next start, unless all
-is published that is made from units; what a kill costs are the units that were being made, which are told by their drafts.
+stage of one run. A unit (of one part) that stands before a kill has to be the same file after the next start, unless
+all is published that is made from units; what a kill costs are the units that were being made, which are told by their
+drafts.
 """
 
 from __future__ import annotations
