@@ -54,8 +54,8 @@ class Compute:
       kept_bytes: how many bytes of states between its layers a training step may keep on a device,
         rather than run the encoder once more.
       chunk_tokens: the most tokens, padding included, that a training step encodes at once on a device.
-      product_bytes: how many bytes of what dense layers gave a training step may keep on a device besides, where it
-        encodes all texts at once, rather than compute them once more.
+      product_bytes: how many bytes of what dense layers gave a training step may keep on a device besides,
+        rather than compute them once more.
       plain_up_to: rows of so many positions or fewer are attended to in the plain way whatever `attention` says.
     """
 

@@ -73,7 +73,8 @@ class _Chunks(NamedTuple):
     def encode(self, params: Params, tokens, words, key: jax.Array, held: int) -> Any:
         """The embeddings of a chunk, or of groups of texts and their rows of the token table.
 
-        `held` positions have gone through the layers when the backward pass begins."""
+        `held` positions have gone through the layers when the backward pass begins.
+        """
         model = BertEncoder(self.config, self.compute, what_is_kept(self.config, held, self.compute))
         return model.apply({"params": params}, tokens, not self.config.dropout, words, rngs={"dropout": key})
 
