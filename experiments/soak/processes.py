@@ -91,8 +91,8 @@ class Process:
                 (os.killpg if group else os.kill)(self.pid, number)
 
     def workers(self) -> list[int]:
-        """The processes that it has started and that live."""
-        return [pid for pid in _session(self.pid) if pid != self.pid]
+        """The processes that it has started and that live, without Python's own that cleans up after them."""
+        return [pid for pid in _session(self.pid) if pid != self.pid and not _is_tracker(pid)]
 
     def left(self) -> list[int]:
         """What still lives of its session after it has ended, and some grace; that is killed."""
@@ -177,3 +177,10 @@ def _session(leader: int) -> list[int]:
             if int(session) == leader and state not in "ZX":
                 found.append(int(name))
     return found
+
+
+def _is_tracker(pid: int) -> bool:
+    try:
+        return b"multiprocessing.resource_tracker" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:  # it has ended
+        return False

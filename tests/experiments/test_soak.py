@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import random
+import signal
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ import pytest
 from experiments.soak import killed_preparation
 from experiments.soak.faults import cut, flip
 from experiments.soak.loop import kind_of
+from experiments.soak.processes import Process
 from experiments.soak.run import matrix
 from experiments.soak.soak import Event
 
@@ -31,6 +33,24 @@ def test_units_are_told_from_drafts_and_by_the_file_that_they_are(tmp_path):
     assert killed_preparation.made_anew(before, after, all_published=True) == {"units/es/one"}
     assert killed_preparation.made_anew(before, {}, all_published=False) == {"units/es/one"}
     assert killed_preparation.made_anew(before, {}, all_published=True) == set()
+
+
+def test_the_workers_of_a_command_are_not_what_python_starts_beside_them(tmp_path):
+    script = """
+import multiprocessing, time
+multiprocessing.set_start_method("spawn")
+if __name__ == "__main__":
+    worker = multiprocessing.Process(target=time.sleep, args=(60,))
+    worker.start()
+    print(worker.pid, flush=True)
+    worker.join()
+"""
+    (tmp_path / "command.py").write_text(script)
+    command = [sys.executable, str(tmp_path / "command.py")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as started:
+        worker = int(started.stdout.readline())
+        assert Process(started.pid, tmp_path / "log").workers() == [worker]
+        os.killpg(started.pid, signal.SIGKILL)
 
 
 def soak(folder, *flags):
