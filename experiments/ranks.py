@@ -160,8 +160,8 @@ def ranks_of(ranking: Ranking, gold_Q: np.ndarray) -> np.ndarray:
 def in_order(kept: Ranks) -> list[str]:
     """The names of the systems: rounds last, recipe by recipe as they were kept."""
     recipe_of = {name: name.rpartition("round-")[:2] for name in kept.ranks}
-    places = {recipe: place for place, recipe in reversed(list(enumerate(recipe_of.values())))}
-    return sorted(kept.ranks, key=lambda name: (bool(recipe_of[name][1]), places[recipe_of[name]]))
+    recipes = list(dict.fromkeys(recipe_of.values()))
+    return sorted(kept.ranks, key=lambda name: (bool(recipe_of[name][1]), recipes.index(recipe_of[name])))
 
 
 def round_before(system: str) -> str:

@@ -50,16 +50,17 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
             ours = Ours(compact=True, compute=WAYS[way])
             try:
                 with child(traced_side, spec, folder, ours, way == CHOSEN, environment=AS_NEEDED) as run:
-                    run()
+                    kernels = run().value
                     turns = [run() for _ in range(chosen.repeats)]
-                    found = run().value
             except RuntimeError as error:  # a choice that this device does not know, or has no room for
+                if way == CHOSEN:
+                    raise
                 print(f"Left out, {way}: {error}", flush=True)
                 continue
             milliseconds[way] = [1e3 * turn.seconds / spec.steps_a_turn for turn in turns]
             print(f"{way}: {statistics.median(milliseconds[way]):.1f} ms a step", flush=True)
-            if way == CHOSEN and found:
-                print("\n".join(listed(found, chosen.kernels)), flush=True)
+            if kernels:
+                print("\n".join(listed(kernels, chosen.kernels)), flush=True)
     fastest = min(milliseconds, key=lambda way: statistics.median(milliseconds[way]))
     runs = {CHOSEN: milliseconds[CHOSEN], f"fastest, {fastest}": milliseconds[fastest]}
     details = {way: statistics.median(values) for way, values in milliseconds.items()}
@@ -72,19 +73,20 @@ def traced_side(turn: Callable[..., None], spec: Spec, folder: str, ours: Ours, 
     import jax
 
     state, step, batches = workload.our_step(workload.make_work(spec), spec, folder, ours)
-    traced = traced and jax.default_backend() != "cpu"
     kernels: dict[str, list[float]] = {}
     for number, batch in enumerate(batches, start=1):
         state, metrics = step(state, batch)
-        if number % spec.steps_a_turn == 0:
-            jax.block_until_ready(metrics)
-            turn(kernels)
-        if traced and number == 2 * spec.steps_a_turn:
+        if number % spec.steps_a_turn:
+            continue
+        jax.block_until_ready(metrics)
+        # In the first turn, which is not timed.
+        if traced and number == spec.steps_a_turn and jax.default_backend() != "cpu":
             with tempfile.TemporaryDirectory() as trace:
                 with jax.profiler.trace(trace):
                     state, metrics = step(state, batch)
                     jax.block_until_ready(metrics)
-                kernels |= kernels_of(pathlib.Path(trace))
+                kernels = kernels_of(pathlib.Path(trace))
+        turn(kernels)
 
 
 def kernels_of(trace: pathlib.Path) -> dict[str, list[float]]:

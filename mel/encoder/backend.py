@@ -27,8 +27,8 @@ Precision = Literal["auto", "float32", "bfloat16"]
 MOST_LAYERS_KEPT = 4  # whose insides a backward pass may find as they were; of more it computes each again
 # What a layer holds of a position while its backward pass runs, in vectors of the hidden size: about 40, and room.
 STATES_A_POSITION = 64
-# Positions of a row that NVIDIA's kernel does not pay for: over rows of 32, 48 and 64 a step of 12 layers of 384 took
-# 174 ms of an H200 with it, and 137 with plain attention.
+# Positions of a row that NVIDIA's kernel does not pay for: over rows of 32, 48 and 64 a step of the encoder alone, 12
+# layers of 384, took 174 ms of an H200 with it and 137 without; experiments/benchmarks/step_profile.py asks again.
 SHORT_ROW = 64
 
 

@@ -1,5 +1,6 @@
 """Ranks that are kept, and the figures made from them, by hand."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -63,6 +64,8 @@ def test_rounds_stand_last_in_order_each_beside_the_one_before(kept):
     named = {"a-round-0": found.ranks["one"], "b": found.ranks["one"], "a-round-1": found.ranks["two"]}
     found = ranks.Ranks(found.mentions, found.columns, named)
     assert ranks.in_order(found) == ["b", "a-round-0", "a-round-1"]
+    as_kept = {f"{layers}-layers-round-{number}": None for layers in (2, 12) for number in (0, 1)}
+    assert ranks.in_order(dataclasses.replace(found, ranks=as_kept)) == list(as_kept)
     header, _, *rows = ranks.figures(found, ranks.in_order(found))
     assert header.endswith("| R@100 | R@1 minus the round before |")
     assert [row.rsplit("|", 2)[1].strip() for row in rows] == ["–", "–", "+0.2500 [+0.0000, +0.5000]"]
