@@ -89,16 +89,29 @@ def named(rows: int) -> Iterator[str]:
 
 
 def make(folder: pathlib.Path, rows: int) -> None:
-    """Writes an alias table whose names are as many, with links for every tenth, and a knowledge base."""
+    """Writes an alias table, a knowledge base, and embeddings that take no room."""
+    write_alias_table(folder, rows)
+    write_kb(folder, rows)
+    # holes that read as zeros
+    np.lib.format.open_memmap(folder / "embeddings.npy", "w+", np.float32, (rows, DIMENSION))
+    (folder / MADE).touch()
+
+
+def write_alias_table(folder: pathlib.Path, rows: int) -> None:
+    """Writes an alias table of so many names, with links for every tenth."""
     writer = AliasTableWriter(folder)
     numbers = range(1, rows + 1)
     writer.write("links", ((name, "en", n, 1 + n % 7) for n, name in zip(numbers, named(rows)) if n % 10 == 0))
     writer.write("lemmas", ())
     writer.write("names", ((name, LANGUAGES[n % 3], n, 1) for n, name in zip(numbers, named(rows))))
     writer.close()
+
+
+def write_kb(folder: pathlib.Path, rows: int) -> None:
+    """Writes the columns of a knowledge base."""
     titles, shapes, ids = StringsWriter(folder, "titles"), ShapesWriter(folder, "title"), StringsWriter(folder, "ids")
     ids.add("NIL")
-    for n, name in zip(numbers, named(rows)):
+    for n, name in enumerate(named(rows), start=1):
         ids.add(f"Q{n}")
         titles.add(title := " ".join(reversed(name.split())).title())
         shapes.add(title)
@@ -111,10 +124,6 @@ def make(folder: pathlib.Path, rows: int) -> None:
     keys = np.arange(1, rows + 1, dtype=np.int64) * len(LANGUAGES) + np.arange(rows) % len(LANGUAGES)
     np.save(folder / "row_keys.npy", keys)
     np.save(folder / "row_order.npy", np.arange(rows, dtype=np.int32))
-    np.lib.format.open_memmap(
-        folder / "embeddings.npy", "w+", np.float32, (rows, DIMENSION)
-    )  # holes that read as zeros
-    (folder / MADE).touch()
 
 
 def evaluate(turn: Callable[[dict[str, Took]], None], folder: pathlib.Path, rows: int) -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import mmap
-import os
 import pathlib
 import statistics
 import tempfile
@@ -22,7 +21,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from experiments.benchmarks.harness import Target, interleave, options, parser, publish
+from experiments.benchmarks.harness import Target, forget, interleave, options, parser, publish
 from experiments.programs import launch
 from mel.corpora.columns import ColumnWriter, read_column
 from mel.shards.batches import BatchSource, Layout
@@ -115,7 +114,7 @@ def batches(
         read, busy, clock = 0, 0.0, 0.0
         for n in range(count):
             if not kept:
-                forget(source, folder)
+                forget_tokens(source, folder)
             started = bytes_read(), time.process_time(), time.perf_counter()
             source.batch_at(n, layouts)
             read, busy = read + bytes_read() - started[0], busy + time.process_time() - started[1]
@@ -127,17 +126,14 @@ def batches(
     return found
 
 
-def forget(source: BatchSource, folder: pathlib.Path) -> None:
+def forget_tokens(source: BatchSource, folder: pathlib.Path) -> None:
     """Has the system drop the tokens that it has in memory."""
     for row_set in (source.mentions, source.entities):
         owner = row_set.rows.tokens_T
         while isinstance(owner, np.ndarray):
             owner = owner.base
         owner.madvise(mmap.MADV_DONTNEED)
-    for file in folder.glob("*_tokens.npy"):
-        with open(file, "rb") as opened:
-            os.fsync(opened.fileno())
-            os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    forget(folder.glob("*_tokens.npy"))
 
 
 def bytes_read() -> int:

@@ -20,27 +20,20 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from experiments.benchmarks import made_bundles
 from experiments.benchmarks.harness import Target, options, parser, publish
 from experiments.programs import launch
-from mel.artifacts import allocate, open_artifact
+from mel.artifacts import open_artifact
 from mel.artifacts import publish as publish_artifact
 from mel.corpora import alias_table
 from mel.corpora.kb import KnowledgeBase
 from mel.corpora.malformed import Malformed
-from mel.encoder.config import EncoderConfig
-from mel.encoder.embed import Encoder
-from mel.encoder.transformer import init_params
-from mel.linking.bundle import ALIAS_TABLE, KIND, write_encoder, write_entity_columns
+from mel.linking.bundle import ALIAS_TABLE, KIND, write_entity_columns
 from mel.linking.rewriting import compact_bundle
 from mel.linking.update import embed, update_bundle
-from mel.retrieval import embeddings
-from mel.text.foreign import read_tokenizer
-from mel.text.tokenizer import MARKER
 from mel.types import Entity
 
 TARGET = Target(passes=0.2, stretch=0.1, at_least=False)
-ROWS_AT_ONCE = 65_536
-TOKENS = 64
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -78,28 +71,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def make_bundle(folder: pathlib.Path, rows: int) -> None:
     """A bundle of made-up rows with one alias each, and what it is made of, in `folder`."""
-    letters = string.ascii_lowercase + string.digits
-    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters)]
-    (folder / "tokenizer").mkdir()
-    (folder / "tokenizer" / "vocab.txt").write_text("\n".join(pieces) + "\n")
-    tokenizer = read_tokenizer(folder / "tokenizer")
-    config = EncoderConfig(tokenizer.vocab_size, 128, 2, 2, 512)
     ids = [f"X:{number:07d}" for number in range(rows)]
     kb = KnowledgeBase.of([(name, 0) for name in ids], map(title, range(rows)), ["en"])
-    with publish_artifact(folder / "embeddings", embeddings.KIND) as draft:
-        vectors_ND = allocate(draft / embeddings.EMBEDDINGS, (rows, config.hidden_size), np.float32)
-        for start in range(0, rows, ROWS_AT_ONCE):
-            block_nD = np.random.default_rng(start).standard_normal(vectors_ND[start : start + ROWS_AT_ONCE].shape)
-            vectors_ND[start : start + ROWS_AT_ONCE] = block_nD / np.linalg.norm(block_nD, axis=1, keepdims=True)
-        vectors_ND.flush()
+    vectors = made_bundles.publish_vectors(folder, rows)
     with publish_artifact(folder / "bundle", KIND) as draft:
-        draft.facts = {
-            "round": -1, "step": 0, "encoder": config.to_json(), "marker": MARKER, "max_tokens": TOKENS,
-            "title_in_window": False, "entity_tokens": TOKENS, "index": "exact", "languages": ["en"],
-            "context_weight": 0.0, "logit_scale": 20.0, "fusion_weight": 0.01, "settings": {},
-        }  # fmt: skip
-        write_encoder(draft.path, tokenizer, Encoder(config, init_params(config, 0)), TOKENS)
-        vectors = open_artifact(folder / "embeddings", embeddings.KIND)
+        made_bundles.begin(draft, folder, ["en"])
         write_entity_columns(draft.path, kb, map(description, range(rows)), "exact", vectors)
         names = Counter({(f"alias {title(number)}", "en", name): 1 for number, name in enumerate(ids)})
         (draft / ALIAS_TABLE).mkdir()

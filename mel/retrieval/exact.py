@@ -17,9 +17,9 @@ from mel.retrieval.vectors import as_queries, check_finite
 
 # On two CPU cores scores of 4 MB at most were fastest: they stay in a core's cache until the best are picked. Each tile
 # is filled up to one of these sizes. No score depends on the tile or the block that it is in, which a test watches.
-QUERIES_A_TILE = (8, 64, 256)
+QUERIES_A_TILE = (8, 16, 64, 256)
 ROWS_A_BLOCK, ROWS_A_RUN = 4096, 32
-BLOCKS_OF_FEW = 8  # where all queries fill a smallest tile, a block is larger: calls cost more than products then
+BLOCKS_OF_FEW = 8  # where one of the smaller tiles holds all queries: calls cost more than products then
 ROWS_AT_ONCE = 2**16  # that all queries are compared with before the next ones are read
 
 
@@ -56,7 +56,7 @@ class ExactIndex:
     def _search(self, queries_QD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         tiles = list(_tiles(queries_QD))
         best = [Best(count, k) for _, count in tiles]
-        rows_a_block = ROWS_A_BLOCK * (BLOCKS_OF_FEW if len(queries_QD) <= QUERIES_A_TILE[0] else 1)
+        rows_a_block = ROWS_A_BLOCK * (BLOCKS_OF_FEW if len(queries_QD) <= QUERIES_A_TILE[-2] else 1)
         with concurrent.futures.ThreadPoolExecutor(min(len(tiles), os.cpu_count() or 1)) as workers:
             for start in range(0, len(self._embeddings_ND), ROWS_AT_ONCE):
                 blocks = list(_blocks(self._embeddings_ND[start : start + ROWS_AT_ONCE], start, rows_a_block))
@@ -71,7 +71,7 @@ def _tiles(queries_QD: np.ndarray) -> Iterator[tuple[jax.Array, int]]:
     while start < len(queries_QD):
         size = next((size for size in QUERIES_A_TILE if size >= len(queries_QD) - start), QUERIES_A_TILE[-1])
         some_qD = queries_QD[start : start + size]
-        yield jnp.asarray(np.pad(some_qD, [(0, size - len(some_qD)), (0, 0)])), len(some_qD)
+        yield jax.device_put(np.pad(some_qD, [(0, size - len(some_qD)), (0, 0)])), len(some_qD)
         start += size
 
 
@@ -82,7 +82,7 @@ def _blocks(rows_nD: np.ndarray, first_row: int, rows_a_block: int) -> Iterator[
         real = len(block_nD)
         if real < rows_a_block:
             block_nD = np.pad(block_nD, [(0, rows_a_block - real), (0, 0)])
-        yield first_row + start, jnp.asarray(block_nD), real
+        yield first_row + start, jax.device_put(block_nD), real  # jnp.asarray would copy what is mapped
 
 
 def _compare(queries_qD: jax.Array, blocks: list[tuple[int, jax.Array, int]], best: Best) -> None:

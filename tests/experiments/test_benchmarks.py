@@ -3,6 +3,7 @@
 import contextlib
 import gzip
 import importlib
+import itertools
 import json
 import os
 
@@ -13,8 +14,10 @@ from experiments.benchmarks import (
     gpu,
     gradients,
     harness,
+    large_linking,
     large_search,
     large_tables,
+    mining_of_many,
     random_reads,
     step_memory,
     step_profile,
@@ -22,13 +25,14 @@ from experiments.benchmarks import (
     training_rivals,
     workload,
 )
-from mel.shards.datasets import RowSet
+from mel.artifacts import Workdir, open_artifact
+from mel.shards.datasets import RowSet, open_rows
 from mel.shards.rows import TokenRows
 from mel.types import Batch
 
 SCRIPTS = (
     "train_variable_length", "train_fixed_length", "pytorch_loop", "chunking", "memory", "gradients", "vocabulary",
-    "exact_search", "step_memory", "step_profile", "gpu", "scale",
+    "exact_search", "step_memory", "step_profile", "gpu", "scale", "large_linking", "mining_of_many",
 )  # fmt: skip
 TINY = workload.Spec(batch_size=16, tiny=True)
 
@@ -266,6 +270,37 @@ def test_a_large_search_is_made_once_and_each_side_measured(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"embeddings", "index"}  # of a smoke test nothing is written
     vectors_ND, queries_QD = large_search.opened(tmp_path)
     assert (vectors_ND.shape, queries_QD.shape) == ((3_000, 128), (large_search.QUERIES, 128))
+
+
+@pytest.mark.slow
+def test_a_large_bundle_links_and_is_made_once(tmp_path):
+    for _ in range(2):
+        result = large_linking.main(["--quick", f"--folder={tmp_path}"])
+        assert result["details"]["anonymous memory, MB"] > 0
+    assert {path.name for path in tmp_path.iterdir()} == {"bundle", "tokenizer", "text.jsonl", "links.jsonl"}
+    (line,) = (tmp_path / "links.jsonl").read_text().splitlines()
+    names = itertools.islice(large_tables.named(3_000), 8)
+    assert [link["surface_form"] for link in json.loads(line)["links"]] == list(names)
+
+
+def test_a_corpus_is_made_larger_by_its_own_rows(untrained, tmp_path):
+    few, many = Workdir(tmp_path / "few"), Workdir(tmp_path / "many")
+    tokens = open_artifact(untrained.mention_tokens("train"), "tokens")
+    count = tokens.facts["rows"]
+    for work, wanted in ((few, count - 3), (many, 2 * count + 5)):
+        assert mining_of_many.make(untrained, work, wanted) > 0
+        made = open_artifact(work.mention_tokens("train"), "tokens", {"kb": open_artifact(work.kb, "kb")})
+        rows = open_rows(made, work.cache(made))
+        assert len(rows) == made.facts["rows"] == wanted
+        whole = open_rows(tokens, tmp_path / "whole")
+        np.testing.assert_array_equal(rows.entities_N, np.resize(whole.entities_N, wanted))
+        assert rows.rows.tokens_T[-1] == whole.rows.take([(wanted - 1) % count]).tokens_T[-1]
+
+
+@pytest.mark.slow
+def test_mining_of_more_than_a_round_trains_on_is_measured(untrained):
+    result = mining_of_many.main(["--quick", f"--workdir={untrained.path}"])
+    assert list(result["sides"]) == ["of 5,000", "of 1,024"] and result["ratio"] > 0
 
 
 @pytest.mark.slow

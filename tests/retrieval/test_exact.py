@@ -52,7 +52,7 @@ def test_not_a_bit_depends_on_the_other_queries_or_on_blocks(make_index, dimensi
     embeddings_ND, queries_QD = unit_vectors(900, dimension), unit_vectors(300, dimension, seed=1)
     index = make_index(embeddings_ND)
     rows, scores = index.search(queries_QD, 5)
-    for part in (slice(0, 1), slice(1, 70), slice(70, 300)):
+    for part in (slice(0, 1), slice(1, 13), slice(13, 70), slice(70, 300)):
         np.testing.assert_array_equal(index.search(queries_QD[part], 5)[1], scores[part])
     monkeypatch.undo()
     whole = make_index(embeddings_ND).search(queries_QD, 5)
@@ -75,6 +75,15 @@ def test_mapped_vectors_are_read_where_they_are(make_index, tmp_path):
     assert index._embeddings_ND is mapped_ND
     queries_QD = unit_vectors(20, 8, seed=1)
     np.testing.assert_array_equal(index.search(queries_QD, 3)[0], brute_force(queries_QD, mapped_ND, 3)[0])
+
+
+def test_a_block_of_mapped_vectors_is_no_copy(tmp_path):
+    np.save(tmp_path / "vectors.npy", unit_vectors(300, 16))
+    mapped_ND = np.load(tmp_path / "vectors.npy", mmap_mode="r")
+    blocks = list(exact._blocks(mapped_ND, 0, 128))
+    assert [(first, real) for first, _, real in blocks] == [(0, 128), (128, 128), (256, 44)]
+    for first, block_nD, _ in blocks[:2]:
+        assert block_nD.unsafe_buffer_pointer() == mapped_ND[first:].ctypes.data
 
 
 def test_the_device_keeps_no_more_blocks_than_it_may(monkeypatch):
