@@ -135,6 +135,7 @@ def stages(results: Mapping[str, Mapping[str, Any]]) -> Iterator[Stage]:
                 GPU_PAGE)  # fmt: skip
     yield from searching(results)
     yield evaluating(results)
+    yield starting(results)
 
 
 def together(name: str, some: Sequence[Stage]) -> Stage:
@@ -196,6 +197,18 @@ def evaluating(results: Mapping[str, Mapping[str, Any]]) -> Stage:
     rows, seconds = found["details"]["rows"], found["ratio"]
     law = f"{seconds:.2g} s and {found['details']['anonymous memory, MB']:.3g} MB at {rows:,} rows"
     return Stage(name, law, lambda corpus: seconds / rows * corpus.records / 3600, None, None, by)
+
+
+def starting(results: Mapping[str, Mapping[str, Any]]) -> Stage:
+    """The first mel-link with a bundle that nobody has read yet; what it reads is mostly embeddings."""
+    name, by = "starting to link, exactly, with nothing in memory", "`large_linking`"
+    if not (found := results.get("large_linking")):
+        return Stage(name, UNKNOWN, None, None, None, by)
+    rows, wider, memory_mb = found["details"]["rows"], DIMENSION / 128, found["details"]["anonymous memory, MB"]
+    law = f"{found['ratio']:.2g} s and {memory_mb:.3g} MB at {rows:,} rows of 128"
+    return Stage(name, law, lambda corpus: wider * found["ratio"] / rows * corpus.records / 3600,
+                 lambda corpus: memory_mb / 1e3,
+                 lambda corpus: wider * found["details"]["GB of the bundle"] / rows * corpus.records, by)  # fmt: skip
 
 
 def searching(results: Mapping[str, Mapping[str, Any]]) -> Iterator[Stage]:

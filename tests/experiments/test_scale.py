@@ -227,6 +227,14 @@ def test_asking_scann_takes_the_seconds_and_the_memory_of_its_rows():
     assert stage.hours(corpus) == pytest.approx(3 * 40 / 3600) and stage.memory(corpus) == pytest.approx(60)
 
 
+def test_starting_to_link_takes_the_seconds_and_the_disk_of_its_rows_and_no_more_memory():
+    details = {"rows": 2 * 10**7, "anonymous memory, MB": 200.0, "GB of the bundle": 15.0}
+    stage = day.starting({"large_linking": {"details": details, "ratio": 10.0}})
+    corpus = day.CORPORA[0]._replace(records=40e6)
+    assert stage.hours(corpus) == pytest.approx(3 * 20 / 3600) and stage.memory(corpus) == pytest.approx(0.2)
+    assert stage.disk(corpus) == pytest.approx(90)
+
+
 def test_entities_are_encoded_once_and_mentions_of_a_round():
     corpus = day.CORPORA[0]._replace(records=71_000 * 3600.0)
     assert day.encoding_hours(corpus) == pytest.approx(1 + 2_688 * 10_000 / 63_000 / 3600)
