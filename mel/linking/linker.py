@@ -47,6 +47,13 @@ class Text(NamedTuple):
     title: str = ""
 
 
+class Nearest(NamedTuple):
+    """What encoder and index say of Q mentions: their embeddings, and their best candidates."""
+
+    queries_QD: np.ndarray
+    ranking: Ranking
+
+
 class Linker:
     """Links spans of texts to the entities of a bundle.
 
@@ -137,24 +144,28 @@ class Linker:
         """What the encoder reads of mentions; those of one text stand one after the other, so that it is read once."""
         return self._rows([self._marked(mention) for mention in mentions], self.bundle.max_tokens)
 
-    def rank(self, mentions: Sequence[Mention], rows: TokenRows | None = None, top_k: int = DEPTH) -> Ranking:
+    def rank(self, mentions: Sequence[Mention], top_k: int = DEPTH) -> Ranking:
         """The best candidates of each mention by all that the bundle knows; their golds are not looked at.
 
         Args:
           mentions: those of one text one after the other.
-          rows: theirs, where somebody has made them already.
           top_k: how many are wanted; others are ranked where the answer depends on them.
         """
-        evidence = self.bundle.evidence
-        rows = self.rows(mentions) if rows is None else rows
+        return self.fused(mentions, self.nearest(self.rows(mentions), top_k))
+
+    def nearest(self, rows: TokenRows, top_k: int = DEPTH) -> Nearest:
+        """What the encoder and the index say of mentions, the first half of `rank`: one caller at a time is heard."""
         with self._on_device:
             queries_QD = self.bundle.encoder.embed(rows)
-            ranking = evidence.ranking(queries_QD, depth=self._depth(top_k))
-        if evidence.table is None or not self.bundle.fusion_weight:
-            return ranking
+            return Nearest(queries_QD, self.bundle.evidence.ranking(queries_QD, depth=self._depth(top_k)))
+
+    def fused(self, mentions: Sequence[Mention], nearest: Nearest) -> Ranking:
+        """The other half, what was known before: it may run beside the first half of other mentions."""
+        evidence, weight = self.bundle.evidence, self.bundle.fusion_weight
+        if evidence.table is None or not weight:
+            return nearest.ranking
         lookups = [(mention.surface_form, mention.language, mention.lemma) for mention in mentions]
-        pool = evidence.pool(queries_QD, ranking, lookups)
-        return fuse(pool, np.full(len(mentions), self.bundle.fusion_weight))
+        return fuse(evidence.pool(nearest.queries_QD, nearest.ranking, lookups), np.full(len(mentions), weight))
 
     def links(self, mentions: Sequence[Mention], ranking: Ranking, top_k: int, threshold: float) -> list[Link]:
         """The links of mentions, given their ranking.

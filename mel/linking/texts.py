@@ -17,12 +17,11 @@ from mel.checks import CHECKS
 from mel.corpora.lines import open_file, read_lines
 from mel.corpora.malformed import MAX_SHARE, Malformed
 from mel.corpora.names import shown
-from mel.evaluation.ranking import Ranking
 from mel.linking import formats
 from mel.linking.blocks import Block, NamedText, Piece, blocks
 from mel.linking.detection import surest
 from mel.linking.formats import LinkedText
-from mel.linking.linker import NO_DETECTOR, Linker, Text, check_top_k
+from mel.linking.linker import NO_DETECTOR, Linker, Nearest, Text, check_top_k
 from mel.linking.stages import ahead, behind, short_turns
 from mel.locks import claim
 from mel.progress import Progress
@@ -78,9 +77,10 @@ def link_file(
     texts = read_texts(source, malformed, keep_places, detects)
     linked = 0
 
-    def linked_pieces(ranked: Iterable[tuple[Block, Ranking]]) -> Iterator[tuple[Piece, list[Link]]]:
+    def linked_pieces(searched: Iterable[tuple[Block, Nearest]]) -> Iterator[tuple[Piece, list[Link]]]:
         nonlocal linked
-        for block, ranking in ranked:
+        for block, nearest in searched:
+            ranking = linker.fused(block.mentions, nearest)
             links = iter(linker.links(block.mentions, ranking, answers.top_k, threshold))
             for piece in block.pieces:
                 kept = surest(list(itertools.islice(links, len(piece.mentions))), piece.surely)
@@ -90,15 +90,16 @@ def link_file(
 
     with _whole_file(target) as file, short_turns():
 
-        def write(ranked: Iterable[tuple[Block, Ranking]]) -> None:
-            pieces = linked_pieces(ranked)
+        def write(searched: Iterable[tuple[Block, Nearest]]) -> None:
+            pieces = linked_pieces(searched)
             lines = _json(pieces) if file_format == "jsonl" else formats.write(_whole_texts(pieces), file_format)
             file.writelines(lines)
 
-        # While this thread encodes and searches, one reads and tokenises what comes next, and one writes what is done.
+        # While this thread encodes and searches, one reads and tokenises what comes next, and one joins what was known
+        # before and writes.
         with ahead(blocks(linker, texts, answers.detection_precision)) as made, behind(write) as give:
             for block in made:
-                give((block, linker.rank(block.mentions, block.rows, answers.top_k)))
+                give((block, linker.nearest(block.rows, answers.top_k)))
     progress.close()
     return linked, malformed
 

@@ -176,7 +176,7 @@ def fail(error, after=1):
     return failing
 
 
-STAGES = {"tokenising": "rows", "encoding": "rank", "writing": "links"}
+STAGES = {"tokenising": "rows", "encoding": "nearest", "joining": "fused", "writing": "links"}
 ERRORS = {"a sentence": MelError("no way"), "Ctrl-C": KeyboardInterrupt(), "the disk": OSError(errno.ENOSPC, "full")}
 
 
