@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from mel.artifacts import Artifact, Draft, allocate, discard, exists, open_artifact, publish, readable
-from mel.corpora.columns import read_column
+from mel.artifacts import Artifact, Draft, discard, exists, open_artifact, publish, readable
+from mel.corpora.columns import ColumnWriter, read_column
 from mel.locks import claim
+from mel.progress import Progress
 from mel.shards.rows import TokenRows
 from mel.types import MelError
 
@@ -177,25 +178,20 @@ def _is_sound(tokens: Artifact, cache: pathlib.Path, kind: str) -> bool:
 
 
 def _decode(tokens: Artifact, folder: pathlib.Path) -> None:
-    """Two passes would decode twice, so tokens are appended raw and given their header at the end."""
-    lengths, columns = [np.zeros(0, np.int64)], {name: [np.zeros(0, dtype)] for name, dtype in COLUMNS.items()}
-    with open(folder / "tokens.raw", "wb") as raw:
-        for block in read_rows(tokens.path):
-            raw.write(np.ascontiguousarray(block.rows.tokens_T, np.int32).tobytes())
-            lengths.append(block.rows.lengths_N)
-            for name, values in block.columns().items():
-                columns[name].append(values)
-    offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths), dtype=np.int64)])
-    np.save(folder / "offsets.npy", offsets)
-    for name, values in columns.items():
-        np.save(folder / f"{name}.npy", np.concatenate(values))
-    if offsets[-1]:
-        out = allocate(folder / "tokens.npy", (int(offsets[-1]),), np.int32)
-        out[:] = np.memmap(folder / "tokens.raw", np.int32, mode="r")
-        out.flush()
-    else:
-        np.save(folder / "tokens.npy", np.zeros(0, np.int32))
-    (folder / "tokens.raw").unlink()
+    """Writes the rows as columns, a block at a time."""
+    dtypes = {"tokens": np.int32, "offsets": np.int64, **COLUMNS}
+    writers = {name: ColumnWriter(folder / f"{name}.npy", dtype) for name, dtype in dtypes.items()}
+    writers["offsets"].add(0)
+    progress = Progress(f"decoding {tokens.path.name}", tokens.facts.get("rows", 0), "rows")
+    for block in read_rows(tokens.path):
+        writers["offsets"].extend(writers["tokens"].length + block.rows.offsets_N1[1:])
+        writers["tokens"].extend(block.rows.tokens_T)
+        for name, values in block.columns().items():
+            writers[name].extend(values)
+        progress.add(len(block))
+    for writer in writers.values():
+        writer.close()
+    progress.close()
 
 
 def _cut_into_blocks(row_sets: Iterable[RowSet]) -> Iterator[RowSet]:
