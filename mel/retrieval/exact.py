@@ -13,7 +13,7 @@ import numpy as np
 
 from mel.retrieval.best import Best
 from mel.retrieval.streamed import Streamed
-from mel.retrieval.vectors import as_queries, check_finite
+from mel.retrieval.vectors import as_queries
 
 # On two CPU cores scores of 4 MB at most were fastest: they stay in a core's cache until the best are picked. Each tile
 # is filled up to one of these sizes. No score depends on the tile or the block that it is in, which a test watches.
@@ -29,11 +29,13 @@ class ExactIndex:
     It copies no vectors, and may be larger than memory where they are mapped. A search holds, beside what it returns,
     the scores of a tile and a block for each core, and `ROWS_AT_ONCE` vectors where they are not aligned; for an
     accelerator see `mel.retrieval.streamed`.
+
+    Args:
+      embeddings_ND: finite, as all are that an encoder gives and that are published: looking again would read all of
+        them before the first search does. They must not be changed afterwards.
     """
 
     def __init__(self, embeddings_ND: np.ndarray):
-        """Raises MelError where an embedding is not finite; the embeddings must not be changed afterwards."""
-        check_finite(embeddings_ND, "embeddings")
         self._embeddings_ND = embeddings_ND
 
     def search(self, queries_QD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -117,11 +117,12 @@ class TestEveryIndex:
         rows, scores = make_index(spread_vectors()).search(np.zeros((0, 4), np.float32), 3)
         assert rows.shape == scores.shape == (0, 3)
 
-    def test_refuses_embeddings_that_are_not_finite(self, make_index):
+    @pytest.mark.parametrize("settings", [ScannSettings(), SMALL_TREE], ids=["brute force", "tree"])
+    def test_scann_is_given_no_embeddings_that_are_not_finite(self, settings):
         embeddings_ND = spread_vectors()
         embeddings_ND[7, 2] = np.nan
         with pytest.raises(MelError, match="embeddings: row 7 of 20 is not finite"):
-            make_index(embeddings_ND)
+            build(embeddings_ND, settings)
 
     def test_refuses_queries_that_are_not_finite(self, make_index):
         with pytest.raises(MelError, match="queries: row 1 of 2 is not finite"):
@@ -154,10 +155,17 @@ class TestPublished:
             open_index(tmp_path / "index", second)
 
     def test_leaves_nothing_of_refused_embeddings(self, kind_and_settings, publish_vectors, tmp_path):
-        embeddings = publish_vectors(np.full((40, 8), np.nan))
-        with pytest.raises(MelError, match="row 0 of 40 is not finite"):
+        vectors_ND = unit_vectors(40, 8)
+        vectors_ND[7, 2] = np.nan
+        embeddings = publish_vectors(vectors_ND)
+        with pytest.raises(MelError, match="row 7 of 40 is not finite"):
             publish_index(tmp_path / "index", kind_and_settings[0], embeddings, kind_and_settings[1])
         assert sorted(path.name for path in tmp_path.iterdir()) == ["embeddings"]
+
+    def test_an_exact_index_is_opened_without_being_read(self, publish_vectors, tmp_path, monkeypatch):
+        index = publish_index(tmp_path / "index", "exact", publish_vectors(unit_vectors(40, 8)))
+        monkeypatch.setattr(np, "isfinite", None)
+        assert isinstance(open_index(index.path), ExactIndex)
 
     def test_refuses_no_embeddings(self, publish_vectors, tmp_path):
         with pytest.raises(MelError, match="is empty"):
