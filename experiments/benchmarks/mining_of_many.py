@@ -12,7 +12,6 @@ the memory of each side that is no mapped file.
 from __future__ import annotations
 
 import itertools
-import os
 import pathlib
 import shutil
 import subprocess
@@ -61,12 +60,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 def make(prepared: Workdir, work: Workdir, count: int) -> float:
-    """Puts a working directory with so many training mentions beside the prepared one; returns how long decoding took.
-
-    What does not differ is linked.
-    """
+    """Puts a working directory with so many training mentions beside the prepared one; returns how long decoding took."""
     for source in (prepared.kb, prepared.tokenizer, prepared.entity_tokens):
-        shutil.copytree(source, work.path / source.relative_to(prepared.path), copy_function=os.link)
+        shutil.copytree(source, work.path / source.relative_to(prepared.path))
     tokens = open_artifact(prepared.mention_tokens("train"), "tokens")
     with publish_artifact(work.mention_tokens("train"), "tokens") as draft:
         draft.facts, draft.inputs = {**tokens.facts, "rows": count}, dict(tokens.inputs)
