@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 def make(prepared: Workdir, work: Workdir, count: int) -> float:
-    """Puts a working directory with so many training mentions beside the prepared one; returns how long decoding took."""
+    """Puts a working directory with so many mentions beside the prepared one; returns how long decoding took."""
     for source in (prepared.kb, prepared.tokenizer, prepared.entity_tokens):
         shutil.copytree(source, work.path / source.relative_to(prepared.path))
     tokens = open_artifact(prepared.mention_tokens("train"), "tokens")

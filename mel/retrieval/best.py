@@ -28,13 +28,13 @@ class Best:
         return len(self._keys_qk)
 
     def offer(self, first_row: int, scores_qn: np.ndarray, most_qb: np.ndarray, real: int) -> None:
-        """Takes what is among the best of the rows from `first_row` on, all of them greater than those before.
+        """Takes what is among the best of the rows from `first_row` on, none of which was offered before.
 
         Args:
           first_row: the row of the first column.
-          scores_qn: a multiple of b columns, -inf where there is no row.
+          scores_qn: a multiple of b columns, -inf where there is no row to be taken.
           most_qb: the greatest score of each of b runs of columns.
-          real: how many columns are rows.
+          real: how many columns are rows to be taken.
         """
         bound_q, k = self._bound_q, self._keys_qk.shape[1]
         columns_a_run = scores_qn.shape[1] // most_qb.shape[1]

@@ -6,6 +6,7 @@ import concurrent.futures
 import functools
 import os
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -58,10 +59,11 @@ class ExactIndex:
     def _search(self, queries_QD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         tiles = list(_tiles(queries_QD))
         best = [Best(count, k) for _, count in tiles]
-        rows_a_block = ROWS_A_BLOCK * (BLOCKS_OF_FEW if len(queries_QD) <= QUERIES_A_TILE[-2] else 1)
+        most = BLOCKS_OF_FEW if len(queries_QD) <= QUERIES_A_TILE[-2] else 1
+        rows_a_block = ROWS_A_BLOCK * min(most, -(-len(self._embeddings_ND) // ROWS_A_BLOCK))
         with concurrent.futures.ThreadPoolExecutor(min(len(tiles), os.cpu_count() or 1)) as workers:
             for start in range(0, len(self._embeddings_ND), ROWS_AT_ONCE):
-                blocks = list(_blocks(self._embeddings_ND[start : start + ROWS_AT_ONCE], start, rows_a_block))
+                blocks = list(_blocks(self._embeddings_ND, start, start + ROWS_AT_ONCE, rows_a_block))
                 list(workers.map(lambda tile, best, blocks=blocks: _compare(tile[0], blocks, best), tiles, best))
         found = [each.sorted() for each in best]
         return np.concatenate([rows for rows, _ in found]), np.concatenate([scores for _, scores in found])
@@ -77,27 +79,47 @@ def _tiles(queries_QD: np.ndarray) -> Iterator[tuple[jax.Array, int]]:
         start += size
 
 
-def _blocks(rows_nD: np.ndarray, first_row: int, rows_a_block: int) -> Iterator[tuple[int, jax.Array, int]]:
-    """The rows in blocks of one size, the last one filled up: each with its first row and how many are in it."""
-    for start in range(0, len(rows_nD), rows_a_block):
-        block_nD = np.asarray(rows_nD[start : start + rows_a_block], np.float32)
-        real = len(block_nD)
-        if real < rows_a_block:
-            block_nD = np.pad(block_nD, [(0, rows_a_block - real), (0, 0)])
-        yield first_row + start, jax.device_put(block_nD), real  # jnp.asarray would copy what is mapped
+class _Block(NamedTuple):
+    """Rows that follow one another.
+
+    Attributes:
+      first_row: of the block.
+      rows_nD: always as many; they are filled up with zeros where there are no more in all.
+      new: the places of those that are in no block before.
+    """
+
+    first_row: int
+    rows_nD: jax.Array
+    new: slice
 
 
-def _compare(queries_qD: jax.Array, blocks: list[tuple[int, jax.Array, int]], best: Best) -> None:
-    for first_row, block_nD, real in blocks:
-        found = _scores(queries_qD, block_nD, None if real == len(block_nD) else real, ROWS_A_RUN)
+def _blocks(embeddings_ND: np.ndarray, start: int, end: int, rows_a_block: int) -> Iterator[_Block]:
+    """The rows from `start` to `end` in blocks of one size, the last of which reaches back where rows are missing."""
+    end = min(end, len(embeddings_ND))
+    for position in range(start, end, rows_a_block):
+        first_row = min(position, max(len(embeddings_ND) - rows_a_block, 0))
+        block_nD = np.asarray(embeddings_ND[first_row : first_row + rows_a_block], np.float32)
+        new = slice(position - first_row, min(position + rows_a_block, end) - first_row)
+        if len(block_nD) < rows_a_block:
+            block_nD = np.pad(block_nD, [(0, rows_a_block - len(block_nD)), (0, 0)])
+        yield _Block(first_row, jax.device_put(block_nD), new)  # jnp.asarray would copy what is mapped
+
+
+def _compare(queries_qD: jax.Array, blocks: list[_Block], best: Best) -> None:
+    for first_row, block_nD, new in blocks:
+        whole = new == slice(0, len(block_nD))
+        found = _scores(queries_qD, block_nD, None if whole else (new.start, new.stop), ROWS_A_RUN)
         scores_qn, most_qb = (np.asarray(values)[: len(best)] for values in found)
-        best.offer(first_row, scores_qn, most_qb, real)
+        best.offer(first_row, scores_qn, most_qb, new.stop - new.start)
 
 
 @functools.partial(jax.jit, static_argnames="run")
-def _scores(queries_qD: jax.Array, block_nD: jax.Array, real: int | None, run: int) -> tuple[jax.Array, jax.Array]:
-    """All scores, -inf from column `real` on, and the greatest of each run of columns."""
+def _scores(
+    queries_qD: jax.Array, block_nD: jax.Array, new: tuple[int, int] | None, run: int
+) -> tuple[jax.Array, jax.Array]:
+    """All scores, -inf in columns that are not `new`, and the greatest of each run of columns."""
     scores_qn = jnp.matmul(queries_qD, block_nD.T, precision=jax.lax.Precision.HIGHEST)
-    if real is not None:
-        scores_qn = jnp.where(jnp.arange(len(block_nD)) < real, scores_qn, -jnp.inf)
+    if new is not None:
+        column_n = jnp.arange(len(block_nD))
+        scores_qn = jnp.where((new[0] <= column_n) & (column_n < new[1]), scores_qn, -jnp.inf)
     return scores_qn, scores_qn.reshape(len(queries_qD), -1, run).max(axis=2)

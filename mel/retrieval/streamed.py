@@ -54,7 +54,9 @@ class Streamed:
         block_nD = np.asarray(self._embeddings_ND[first_row : first_row + ROWS_A_BLOCK], np.float32)
         # Fewer rows make a smaller block where they are all: few vectors are not worth a large product.
         rows = min(ROWS_A_BLOCK, -(-len(self._embeddings_ND) // BINS[0]) * BINS[0])
-        sent_nD = jax.device_put(np.pad(block_nD, [(0, rows - len(block_nD)), (0, 0)]))
+        if len(block_nD) < rows:
+            block_nD = np.pad(block_nD, [(0, rows - len(block_nD)), (0, 0)])
+        sent_nD = jax.device_put(block_nD)
         if len(self._kept) < self._most_kept:
             self._kept[first_row] = sent_nD
         return sent_nD

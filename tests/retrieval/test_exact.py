@@ -1,5 +1,7 @@
 """Exact search as it runs on CPUs and on accelerators, the latter on a CPU, too."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -77,13 +79,22 @@ def test_mapped_vectors_are_read_where_they_are(make_index, tmp_path):
     np.testing.assert_array_equal(index.search(queries_QD, 3)[0], brute_force(queries_QD, mapped_ND, 3)[0])
 
 
-def test_a_block_of_mapped_vectors_is_no_copy(tmp_path):
-    np.save(tmp_path / "vectors.npy", unit_vectors(300, 16))
+@pytest.mark.parametrize("rows", [300, 256, 128])
+def test_a_block_of_mapped_vectors_is_no_copy(tmp_path, rows):
+    np.save(tmp_path / "vectors.npy", unit_vectors(rows, 16))
     mapped_ND = np.load(tmp_path / "vectors.npy", mmap_mode="r")
-    blocks = list(exact._blocks(mapped_ND, 0, 128))
-    assert [(first, real) for first, _, real in blocks] == [(0, 128), (128, 128), (256, 44)]
-    for first, block_nD, _ in blocks[:2]:
-        assert block_nD.unsafe_buffer_pointer() == mapped_ND[first:].ctypes.data
+    seen = []
+    for block in itertools.chain(exact._blocks(mapped_ND, 0, 192, 128), exact._blocks(mapped_ND, 192, 1_000, 128)):
+        assert block.rows_nD.unsafe_buffer_pointer() == mapped_ND[block.first_row :].ctypes.data
+        assert block.rows_nD.shape == (128, 16)
+        seen += range(block.first_row + block.new.start, block.first_row + block.new.stop)
+    assert seen == list(range(rows))
+
+
+def test_fewer_vectors_than_a_block_are_filled_up():
+    [block] = exact._blocks(unit_vectors(100, 16), 0, 1_000, 128)
+    assert (block.first_row, block.new) == (0, slice(0, 100))
+    np.testing.assert_array_equal(block.rows_nD, np.pad(unit_vectors(100, 16), [(0, 28), (0, 0)]))
 
 
 def test_the_device_keeps_no_more_blocks_than_it_may(monkeypatch):
