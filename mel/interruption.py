@@ -40,7 +40,7 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, number: int, how: str = ""):
         """`how` the program ended in order, as a sentence begun; "" where it did not."""
         name = signal.Signals(number).name
-        super().__init__(f"ended by {name}{how}; the same command goes on from what is saved.")
+        super().__init__(f"ended by {name}{how}; the same command goes on from whatever is saved.")
         self.number = number
 
     @property

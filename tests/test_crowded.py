@@ -39,6 +39,11 @@ def mining(workdir):
     return "mine_negatives", f"--workdir={workdir}", "--round=-1", "--negatives_per_mention=2", "--pool=4"
 
 
+def training(workdir):
+    flags = {"encoder": "random:1x32x2", "steps_per_round": 2, "batch_size": 8, "rounds": 1, "round": 0}
+    return "train", f"--workdir={workdir}", *(f"--{name}={value}" for name, value in flags.items())
+
+
 def digests(work):
     return {finding.path: finding.digest for finding in verify(work.path)}
 
@@ -74,6 +79,15 @@ def test_two_that_mine_publish_sound_embeddings_and_negatives(untrained, tmp_pat
     assert not [path for path in work.path.rglob(".*") if path.name.startswith((".draft-", ".lock-"))]
 
 
+def test_two_that_train_share_the_encoder_before_training_and_one_trains(untrained, tmp_path):
+    work = Workdir(shutil.copytree(untrained.path, tmp_path / "run"))
+    shutil.rmtree(work.path / "rounds")
+    two_at_once(training(work.path))
+    assert not [finding for finding in verify(work.path) if finding.amiss]
+    assert read_manifest(work.round(0).checkpoint, "checkpoint")
+    assert not [path for path in work.path.rglob(".*") if path.name.startswith((".draft-", ".lock-"))]
+
+
 def wait_until(condition):
     until = time.monotonic() + SECONDS
     while not condition():
@@ -102,7 +116,7 @@ def test_preparing_that_ends_by_a_signal_leaves_no_process_and_no_draft_for_long
     assert process.returncode == (143 if number == signal.SIGTERM else -signal.SIGKILL)
     wait_until(lambda: not any(pathlib.Path(f"/proc/{pid}").exists() for pid in workers))
     if number == signal.SIGTERM:
-        assert log.splitlines()[-1].endswith("ended by SIGTERM; the same command goes on from what is saved.")
+        assert log.splitlines()[-1].endswith("ended by SIGTERM; the same command goes on from whatever is saved.")
         assert not (tmp_path / ".draft-kb").exists()
     again = start(binary, *flags)
     log = again.communicate(timeout=SECONDS)[1]
@@ -119,7 +133,7 @@ def test_mining_that_is_told_to_end_ends_and_goes_on(untrained, tmp_path):
         process.send_signal(signal.SIGCONT)
         log = process.communicate(timeout=SECONDS)[1]
     assert process.returncode == 143
-    assert log.splitlines()[-1].endswith("ended by SIGTERM; the same command goes on from what is saved.")
+    assert log.splitlines()[-1].endswith("ended by SIGTERM; the same command goes on from whatever is saved.")
     assert "Traceback" not in log
     again = start(binary, *flags)
     log = again.communicate(timeout=SECONDS)[1]

@@ -20,7 +20,7 @@ def come(number=signal.SIGTERM):
 def in_a_library(seconds):  # which does not return to Python, but lets other threads run
     ctypes.CDLL(None).usleep(int(seconds * 1e6))
 """
-LATER = "the same command goes on from what is saved."
+LATER = "the same command goes on from whatever is saved."
 
 
 def run(program, **arguments):

@@ -80,7 +80,7 @@ def _one_sentence(names: Collection[str]) -> Iterator[None]:
     except Interrupted as error:
         _stop(str(error), error.status)
     except KeyboardInterrupt:
-        _stop("interrupted; the same command goes on from what is saved.", 130)
+        _stop("interrupted; the same command goes on from whatever is saved.", 130)
     except Exception as error:
         _stop_if_interrupted(error)
         sentence = _sentence(error, names)
@@ -92,7 +92,7 @@ def _one_sentence(names: Collection[str]) -> Iterator[None]:
 def _sentence(error: Exception, names: Collection[str]) -> str | None:
     """What happened and what helps; None if it is the program's fault."""
     if fault := sentence_of(error):
-        return f"{fault}, and run the same command again: it goes on from what is saved."
+        return f"{fault}, and run the same command again: it goes on from whatever is saved."
     try:
         CHECKS.settle()  # a library that was given a damaged file says anything
     except MelError as damaged:

@@ -38,6 +38,7 @@ import pathlib
 
 from absl import logging
 
+from mel.artifacts import MANIFEST
 from mel.bin.launch import launch
 from mel.config import REQUIRED, flag, group
 from mel.corpora.malformed import MAX_SHARE
@@ -61,7 +62,7 @@ class Config:
         0.0, "Share of detected mentions to be linked on pages like those held out; 0 for the best F1 there."
     )
     max_malformed: int = flag(1000, "Most malformed lines and spans to skip before stopping.")
-    max_malformed_share: float = flag(MAX_SHARE, "The same as a share of all lines and spans.")
+    max_malformed_share: float = flag(MAX_SHARE, "The same as a share of all lines and spans, if ten or more.")
     compute: ComputeConfig = group(ComputeConfig)
 
 
@@ -71,13 +72,16 @@ def main(config: Config) -> None:
     if not 1 <= config.top_k <= DEPTH:
         raise MelError(f"--top_k={config.top_k} is not possible: 1 to {DEPTH} candidates can be given.")
     if not source.is_file():
-        raise MelError(f"--input={source} is not there, or no file.")
+        wrong = "a folder" if source.is_dir() else "a device or pipe" if source.exists() else "not there"
+        raise MelError(f"--input={source} is {wrong}: name a file of JSON lines.")
     if target.is_dir():
         raise MelError(f"--output={target} is a folder: name a file.")
     if not target.parent.is_dir():
         raise MelError(f"--output={target} is in a folder that is not there: make it first.")
     if source.resolve() == target.resolve():
         raise MelError(f"--output={target} is the input itself: choose another file.")
+    if published := [folder for folder in target.resolve().parents if (folder / MANIFEST).is_file()]:
+        raise MelError(f"--output={target} is in {published[0]}, whose files are as published: name another folder.")
     keep_compiled(config.compute.compilation_cache)
     linker = Linker.load(config.bundle, config.compute.precision)
     linker.threshold(config.nil_precision, config.min_probability)  # refused before anything is read

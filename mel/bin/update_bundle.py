@@ -8,8 +8,10 @@ Writes  --output, a bundle: the files of the old one, by links where the file sy
         came later. Only entities that are added are embedded; cosine and prior of any other one stay the same, bit for
         bit. The new bundle appears whole; the old one is not changed, and may be deleted.
 
---compact writes a bundle and what came later as one again. --kb=FILE makes a bundle of the same encoder with these
-entities instead of all others; it has no calibration and no contexts, which belong to the old ones.
+--compact writes a bundle and what came later as one again, and counts all names and links together: priors and so
+scores are others then, as of a bundle that is exported anew, while probabilities are as they were fitted before.
+--kb=FILE makes a bundle of the same encoder with these entities instead of all others; it has no calibration and no
+contexts, which belong to the old ones.
 A detector of plain texts finds the names of entities that were added, too, and those of --kb instead of all others, but
 none that only removed entities had. A surface form that the pages held keeps the share of them that link it; any other
 name counts as linked as often as names were that no training page held.
@@ -42,7 +44,7 @@ class Config:
     kb: tuple[str, ...] = flag((), "Files of entities that take the place of all that there are.")
     compact: bool = flag(False, "Write the bundle and what came later as one.")
     max_malformed: int = flag(1000, "Most malformed records to skip before stopping.")
-    max_malformed_share: float = flag(MAX_SHARE, "The same as a share of what each file holds.")
+    max_malformed_share: float = flag(MAX_SHARE, "The same as a share of what each file holds, if ten or more.")
     compute: ComputeConfig = group(ComputeConfig)
 
 

@@ -49,6 +49,11 @@ class Malformed:
     """
 
     def __init__(self, limit: int, share: float = MAX_SHARE, log: bool = True):
+        """Raises MelError where a bound is none."""
+        if limit < 0:
+            raise MelError(f"--max_malformed={limit} must not be below 0.")
+        if not 0 <= share <= 1:
+            raise MelError(f"--max_malformed_share={share:g} is not a share: give 0 to 1.")
         self.limit = limit
         self.share = share
         self.log = log

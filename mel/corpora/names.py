@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Sequence
 
 from mel.types import MelError
 
@@ -44,6 +46,12 @@ def check_language(language: str) -> str:
     if len(language) > MAX_NAME_BYTES or not _LANGUAGE.fullmatch(language):
         raise MelError(f"{shown(language)} is not a language: letters and digits are expected, as in 'en'.")
     return language
+
+
+def check_distinct(flag: str, names: Sequence[str]) -> None:
+    """Refuses a flag's list that has a name twice."""
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise MelError(f"--{flag} names {twice[0]} twice: once is enough.")
 
 
 def shown(text: str) -> str:

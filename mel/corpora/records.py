@@ -7,6 +7,7 @@ empty field is as if it were not there. Columns that nobody reads are named once
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import pathlib
@@ -52,27 +53,37 @@ def read_records(
     """
     read = _read_csv if format_of(path) == ".csv" else _read_json_lines
     unread: dict[str, None] = {}
-    try:
-        with open_file(path) as file:
-            data = compression.decompressed(cast(io.BufferedReader, file), _compression(path))
-            for line, values in read(data, path, required, malformed):
-                unread.update(dict.fromkeys(name for name in values if name not in columns))
-                try:
-                    record = {name: _value(name, kind, values.get(name)) for name, kind in columns.items()}
-                    if missing := [name for name in required if _is_blank(record[name])]:
-                        raise ValueError(f"it has no {missing[0]}")
-                except ValueError as error:
-                    malformed.add(str(path), line, str(error))
-                else:
-                    yield line, {name: columns[name]() if each is None else each for name, each in record.items()}
-    except EOFError:
-        raise MelError(f"{path} is truncated: write it again.") from None
-    except compression.ERRORS as error:
-        raise MelError(f"{path} cannot be read ({error}): write it again.") from error
+    with open_decompressed(path) as data:
+        for line, values in read(data, path, required, malformed):
+            unread.update(dict.fromkeys(name for name in values if name not in columns))
+            try:
+                record = {name: _value(name, kind, values.get(name)) for name, kind in columns.items()}
+                if missing := [name for name in required if _is_blank(record[name])]:
+                    raise ValueError(f"it has no {missing[0]}")
+            except ValueError as error:
+                malformed.add(str(path), line, str(error))
+            else:
+                yield line, {name: columns[name]() if each is None else each for name, each in record.items()}
     if unread:
         names = ", ".join(shown(name) for name in list(unread)[:_NAMED])
         more = f" and {len(unread) - _NAMED} more" if len(unread) > _NAMED else ""
         logging.warning("%s: not read: %s%s. What is read: %s.", path, names, more, ", ".join(columns))
+
+
+@contextlib.contextmanager
+def open_decompressed(path: pathlib.Path) -> Iterator[BinaryIO]:
+    """What a file holds, decompressed where its name says that it is compressed.
+
+    Raises:
+      MelError: it is no file, or cannot be read to the end, also in the block.
+    """
+    try:
+        with open_file(path) as file:
+            yield compression.decompressed(cast(io.BufferedReader, file), _compression(path))
+    except EOFError:
+        raise MelError(f"{path} is truncated: write it again.") from None
+    except compression.ERRORS as error:
+        raise MelError(f"{path} cannot be read ({error}): write it again.") from error
 
 
 def format_of(path: pathlib.Path) -> str:

@@ -67,9 +67,11 @@ class Calibration:
         """
         answered_Q = np.isfinite(scores_QK[:, 0])
         scores_QK = _padded(scores_QK[answered_Q], self.depth)
-        weights = np.array([self.score_weight, self.margin_weight, self.bias])
+        weights = self.score_weight, self.margin_weight, self.bias
         probability_Q = np.zeros(len(answered_Q))
-        log_odds_Q = _softmax_log_odds(scores_QK, self.temperature) + _features(scores_QK) @ weights
+        log_odds_Q = _softmax_log_odds(scores_QK, self.temperature)
+        for weight, feature_Q in zip(weights, _features(scores_QK).T, strict=True):  # no bit depends on other mentions
+            log_odds_Q = log_odds_Q + weight * feature_Q
         probability_Q[answered_Q] = _expit(log_odds_Q)
         return probability_Q
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import numbers
 import operator
 import os
 import threading
@@ -137,8 +138,8 @@ class Linker:
 
     def mentions(self, text: Text) -> list[Mention]:
         """The mentions of a text whose spans are given; raises MelError where one is none, or leaves the text."""
-        language = text.language or ""
-        return [Mention("", language, text.text, _span(span), NIL_ID, title=text.title) for span in text.spans or ()]
+        language, spans = text.language or "", () if text.spans is None else text.spans
+        return [Mention("", language, text.text, _span(span), NIL_ID, title=text.title) for span in spans]
 
     def rows(self, mentions: Sequence[Mention]) -> TokenRows:
         """What the encoder reads of mentions; those of one text stand one after the other, so that it is read once."""
@@ -225,7 +226,7 @@ class Linker:
         """
         asked = {"nil_precision": nil_precision or 0.0, "min_probability": min_probability or 0.0}
         for name, value in asked.items():
-            if not 0 <= value <= 1:
+            if not isinstance(value, numbers.Real) or not 0 <= value <= 1:
                 raise MelError(f"{name} {value} is no share: choose one from 0 to 1.")
             if value and self.bundle.calibration is None:
                 raise MelError(
@@ -281,7 +282,7 @@ class Linker:
 
 def check_top_k(top_k: int) -> None:
     """Refuses more candidates than are ranked, or none."""
-    if not 1 <= top_k <= DEPTH:
+    if not isinstance(top_k, numbers.Integral) or not 1 <= top_k <= DEPTH:
         raise MelError(f"A top_k of {top_k} is not possible: 1 to {DEPTH} candidates can be given.")
 
 
@@ -289,6 +290,9 @@ def check_text(text: Text) -> None:
     """Refuses what is no text, or no spans."""
     if not isinstance(text.text, str):
         raise MelError(f"A text of the type {type(text.text).__name__} cannot be linked: give a str.")
+    for name, value in (("title", text.title), ("language", text.language or "")):
+        if not isinstance(value, str):
+            raise MelError(f"A {name} of the type {type(value).__name__} is none: give a str.")
     if not (text.spans is None or isinstance(text.spans, Iterable)):
         raise MelError(f"Spans {text.spans!r} are no sequence: give pairs of start and end.")
     try:

@@ -14,9 +14,10 @@ from typing import Any, BinaryIO, Literal
 import orjson
 
 from mel.checks import CHECKS
-from mel.corpora.lines import open_file, read_lines
+from mel.corpora.lines import read_lines
 from mel.corpora.malformed import MAX_SHARE, Malformed
 from mel.corpora.names import shown
+from mel.corpora.records import open_decompressed
 from mel.linking import formats
 from mel.linking.blocks import Block, NamedText, Piece, blocks
 from mel.linking.detection import surest
@@ -120,7 +121,7 @@ def read_texts(
       MelError: it cannot be read, or too many of its lines and spans are malformed.
     """
     place, nothing = str(path), [NamedText("", Text("", ()))] if keep_places else []
-    with open_file(path) as file:
+    with open_decompressed(path) as file:
         for number, line in read_lines(file, place, lambda line, reason: malformed.add(place, line, reason)):
             if not line.strip():
                 yield from nothing
@@ -208,7 +209,13 @@ def _named(link: Link | NamedCandidate) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _whole_file(path: pathlib.Path) -> Iterator[BinaryIO]:
-    """A draft beside `path` that takes its place when the block ends without error."""
+    """A draft beside `path` that takes its place when the block ends without error.
+
+    What a link leads to is replaced, and not the link; a device or pipe is refused, of which nothing would be left.
+    """
+    path = path.resolve()
+    if path.exists() and not path.is_file():
+        raise MelError(f"--output={path} is a device or pipe, which a file would replace: name a file.")
     draft = path.with_name(f".draft-{path.name}")
     try:
         with claim(path):

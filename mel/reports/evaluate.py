@@ -16,7 +16,8 @@ from absl import logging
 from mel.artifacts import Artifact, Workdir, digest_of, exists, open_artifact, write_text
 from mel.config import REQUIRED, flag, group
 from mel.corpora.kb import KnowledgeBase
-from mel.corpora.malformed import MAX_SHARE
+from mel.corpora.malformed import MAX_SHARE, Malformed
+from mel.corpora.names import check_distinct
 from mel.corpora.redirects import Redirects
 from mel.cost import read_cost, record_cost
 from mel.encoder.backend import ComputeConfig, keep_compiled
@@ -68,8 +69,16 @@ class EvaluationConfig:
     without_context: bool = flag(False, "Ask an encoder once more, with surface forms alone, beside the full figures.")
     limit: int = flag(0, "Evaluate only the first so many mentions of each language; 0 for all.")
     max_malformed: int = flag(1000, "Most malformed records of --mewsli to skip before stopping.")
-    max_malformed_share: float = flag(MAX_SHARE, "The same as a share of what each of its files holds.")
+    max_malformed_share: float = flag(MAX_SHARE, "The same as a share of what each of its files holds, if ten or more.")
     redirects: str = flag("", "JSON file {old QID: new QID}, followed to the end for the golds of --mewsli.")
+
+    def __post_init__(self):
+        if self.limit < 0:
+            raise MelError(f"--limit={self.limit} must not be below 0.")
+        if self.redirects and not self.mewsli:
+            raise MelError(f"--redirects={self.redirects} is for --mewsli: golds that are prepared follow theirs.")
+        Malformed(self.max_malformed, self.max_malformed_share)  # refuses bounds that are none
+        check_distinct("languages", self.languages)
 
 
 def evaluate(config: EvaluationConfig) -> str:

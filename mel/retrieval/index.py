@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from mel.artifacts import Artifact, exists, open_artifact, publish
+from mel.artifacts import Artifact, exists, open_artifact, publish, readable
 from mel.locks import claim
 from mel.retrieval.approximate import ScannIndex, ScannSettings
 from mel.retrieval.embeddings import EMBEDDINGS
@@ -73,7 +73,8 @@ def publish_index(
     settings = (settings or ScannSettings()) if kind == "scann" else None
     with claim(path), publish(path, KIND, settings) as draft:
         draft.reads("embeddings", embeddings)
-        check_finite(embeddings_ND, "embeddings")
+        with readable(embeddings):
+            check_finite(embeddings_ND, "embeddings")
         facts = {}
         if settings is None:
             np.save(draft / EMBEDDINGS, embeddings_ND)

@@ -100,6 +100,7 @@ def mine(
     """
     if pool < negatives_per_mention:
         raise MelError(f"A pool of {pool} is too small to draw {negatives_per_mention} negatives from: widen it.")
+    pool = min(pool, max(len(entities_E), negatives_per_mention))
     rows_QK = np.empty((len(queries_QD), negatives_per_mention), np.int32)
     numbers_Q = np.arange(len(queries_QD)) if mentions_Q is None else mentions_Q
     for start in range(0, len(queries_QD), block):

@@ -10,7 +10,7 @@ from mel.config import flag
 from mel.corpora.archives import Part, find_archive, list_parts
 from mel.corpora.kb_merging import KbRows
 from mel.corpora.malformed import MAX_SHARE, Malformed
-from mel.corpora.names import check_language
+from mel.corpora.names import check_distinct, check_language
 from mel.corpora.own import OwnConfig
 from mel.corpora.redirects import Redirects
 from mel.corpora.sources import Source, Sources
@@ -41,7 +41,9 @@ class ArchivesConfig:
     redirects: str = flag("", "JSON file {old QID: new QID}, followed to the end for entities and golds.")
     limit: int = flag(0, "Read only so many parts of each archive; 0 for all.")
     max_malformed: int = flag(1000, "Most malformed records to skip before stopping.")
-    max_malformed_share: float = flag(MAX_SHARE, "The same as a share of what each language or file holds.")
+    max_malformed_share: float = flag(
+        MAX_SHARE, "The same as a share of what each language or file holds, if ten or more."
+    )
     workers: int = flag(0, "Processes that read archives; 0 for one a core.")
     merge_memory: float = flag(
         2.0, "GiB of memory that merging what was read may take; the rest goes through the disk."
@@ -50,13 +52,13 @@ class ArchivesConfig:
     def __post_init__(self):
         if not 0 <= self.held_out < 1:
             raise MelError(f"--held_out={self.held_out} is not a share: 0 <= held_out < 1.")
-        if not 0 <= self.max_malformed_share <= 1:
-            raise MelError(f"--max_malformed_share={self.max_malformed_share:g} is not a share: give 0 to 1.")
         if not self.merge_memory > 0:
             raise MelError(f"--merge_memory={self.merge_memory:g} is nothing: give the GiB that merging may take.")
-        for name in ("limit", "max_malformed", "workers"):
+        for name in ("limit", "workers"):
             if getattr(self, name) < 0:
                 raise MelError(f"--{name}={getattr(self, name)} must not be below 0.")
+        self.malformed()  # refuses bounds that are none
+        check_distinct("languages", self.languages)
 
     @property
     def memory_bytes(self) -> int:

@@ -152,7 +152,7 @@ def train_round(config: RoundConfig) -> None:
     keep_compiled(config.compute.compilation_cache)
     inputs = _inputs(work, config.round)
     if config.round == START:
-        on_lead("start", lambda: _publish_start(config, work, inputs))
+        on_lead("start", lambda: _start_where_missing(config, work, inputs))
         return
     stage = f"train round {config.round}{' on synthetic data' if config.watch.synthetic_data else ''}"
     device = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
@@ -176,6 +176,16 @@ def _inputs(work: Workdir, number: int) -> dict[str, Artifact]:
     if number > 0:
         raise MelError(f"There are no negatives at {negatives}: run mel-mine-negatives --round={number - 1} first.")
     return tokens
+
+
+def _start_where_missing(config: RoundConfig, work: Workdir, inputs: dict[str, Artifact]) -> None:
+    """Publishes the encoder before training, unless another process does, for which it waits."""
+    path = work.round(START).checkpoint
+    with claim(path, wait=True):
+        if exists(path):
+            require_trained_alike(open_artifact(path, "checkpoint"), config, is_last=False)
+        else:
+            _publish_start(config, work, inputs)
 
 
 def _publish_start(config: RoundConfig, work: Workdir, inputs: dict[str, Artifact]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Literal
 
 import jax
@@ -33,6 +34,8 @@ class OptimizerConfig:
             raise MelError(f"--learning_rate={self.learning_rate} must be above 0.")
         if self.warmup_steps < 0:
             raise MelError(f"--warmup_steps={self.warmup_steps} must not be below 0.")
+        if not 0 <= self.weight_decay < math.inf:
+            raise MelError(f"--weight_decay={self.weight_decay} must not be below 0.")
         if not 0 <= self.dropout < 1:
             raise MelError(f"--dropout={self.dropout} is not a probability below 1.")
 

@@ -232,6 +232,17 @@ def test_malformed_rows_of_a_tree_are_reported_as_dropped(work, tiny_world, tmp_
         evaluated(work, "strict", model="alias_table", mewsli=str(tree), max_malformed=0)
 
 
+def test_settings_that_make_no_sense_are_refused(work):
+    def refuse(message, **changes):
+        with pytest.raises(MelError, match=message):
+            evaluated(work, "refused", model="alias_table", **changes)
+
+    refuse("--limit=-1 must not be below 0", limit=-1)
+    refuse("--max_malformed_share=2 is not a share", max_malformed_share=2.0)
+    refuse("--redirects=nowhere is for --mewsli", redirects="nowhere")
+    refuse("--languages names en twice: once is enough", languages=("en", "ru", "en"))
+
+
 def test_a_calibration_and_a_fitted_weight_put_translations_of_a_page_into_one_half(work, tmp_path, monkeypatch):
     kb = KnowledgeBase.read(work.kb, open_artifact(work.kb, "kb").facts["languages"])
     documents, asked = read_prepared(work, "mewsli", kb).documents, {}

@@ -31,7 +31,7 @@ sys.argv[0] = "mel-try"
 launch(main, Config)
 """
 LONG = "x" * 300
-AGAIN = "and run the same command again: it goes on from what is saved."
+AGAIN = "and run the same command again: it goes on from whatever is saved."
 
 
 def run(body, *arguments, **environment):
@@ -72,7 +72,7 @@ def last_line(ended):
             "there is too little memory (Unable to allocate 8.00 PiB for an array with shape (1099511627776, 1024) and "
             "data type float64): lower --batch_size, or use a machine that has more, and run it again.",
         ),
-        ("raise KeyboardInterrupt", "interrupted; the same command goes on from what is saved."),
+        ("raise KeyboardInterrupt", "interrupted; the same command goes on from whatever is saved."),
     ],
 )  # fmt: skip
 def test_faults_are_one_line(tmp_path, body, said):
@@ -96,7 +96,7 @@ def test_signals_are_one_line_and_drafts_are_removed(tmp_path, name, status):
         "    time.sleep(60)",
         f"--workdir={tmp_path}",
     )
-    assert last_line(ended) == f"mel-try: ended by {name}; the same command goes on from what is saved."
+    assert last_line(ended) == f"mel-try: ended by {name}; the same command goes on from whatever is saved."
     assert ended.returncode == status
     assert list(tmp_path.iterdir()) == []
 
@@ -146,7 +146,7 @@ def test_a_signal_that_a_library_makes_an_error_of_is_still_one(wrapped):
         body = f"try:\n{indented}except ImportError as error:\n    raise MelError('install it') from error"
     ended = run(body)
     assert ended.returncode == 143
-    assert ended.stderr.decode() == "mel-try: ended by SIGTERM; the same command goes on from what is saved.\n"
+    assert ended.stderr.decode() == "mel-try: ended by SIGTERM; the same command goes on from whatever is saved.\n"
 
 
 @pytest.mark.parametrize("locale", LOCALES)

@@ -252,6 +252,7 @@ def test_refusals(config, tmp_path):
 
     refuse("has no damuel_.*_xx.tar; languages there: ", languages=("en", "xx"))
     refuse("is not a folder", damuel=str(tmp_path / "nowhere"))
+    refuse("--languages names en twice: once is enough", languages=("en", "en"))
     refuse("'../x' is not a language", languages=("../x",))
     refuse("--max_malformed_share=20 is not a share", max_malformed_share=20.0)
     refuse("--download_from=nowhere is no address", download=Download(download=True, download_from="nowhere"))

@@ -55,6 +55,15 @@ def test_weights_by_hand():
     assert probability(Calibration(1.0, 1.0, 2.0, -1.0), 2, 1) == pytest.approx(1 / (1 + np.exp(-(1 + 2 + 2 - 1))))
 
 
+def test_no_bit_of_a_probability_depends_on_other_mentions():
+    scores_QK = -np.sort(-np.random.default_rng(0).normal(0.5, 0.2, (500, 12)).astype(np.float32), axis=1)
+    calibration = Calibration(0.07, score_weight=2.1, margin_weight=-3.3, bias=0.7)
+    together_Q = calibration.probability(scores_QK)
+    for part in (slice(0, 1), slice(1, 8), slice(8, 500)):
+        np.testing.assert_array_equal(calibration.probability(scores_QK[part]), together_Q[part])
+    np.testing.assert_array_equal([calibration.probability(scores_K[None])[0] for scores_K in scores_QK], together_Q)
+
+
 def test_a_candidate_without_rivals_is_sure_and_no_candidate_is_not():
     assert probability(Calibration(1.0), 3, NOTHING) > 0.9999
     assert probability(Calibration(1.0), 3) > 0.9999

@@ -152,6 +152,10 @@ REFUSALS = {
     "no candidates": ({"top_k": 0}, "A top_k of 0 is not possible: 1 to 100"),
     "too many": ({"top_k": 101}, "A top_k of 101 is not possible"),
     "above 1": ({"nil_precision": 95}, "nil_precision 95 is no share"),
+    "half a candidate": ({"top_k": 1.5}, "A top_k of 1.5 is not possible"),
+    "a share in letters": ({"nil_precision": "a"}, "nil_precision a is no share"),
+    "no title": ({"title": None}, "A title of the type NoneType is none: give a str"),
+    "no language": ({"language": 3}, "A language of the type int is none: give a str"),
     "not calibrated": ({"min_probability": 0.5}, "min_probability 0.5 needs a calibrated bundle"),
 }
 
@@ -160,6 +164,11 @@ REFUSALS = {
 def test_refusals(linker, options, message):
     with pytest.raises(MelError, match=message):
         linker.link(**{"text": TEXT, "spans": [(4, 12)]} | options)
+
+
+def test_spans_may_be_an_array(linker):
+    assert linker.link(TEXT, np.array([[4, 12], [31, 37]])) == linker.link(TEXT, [(4, 12), (31, 37)])
+    assert linker.link(TEXT, np.zeros((0, 2), int)) == []
 
 
 def test_one_text_is_no_batch_of_its_characters(linker):

@@ -1,7 +1,11 @@
 """Linking a file: the answers of the linker, order, and what is skipped or refused."""
 
+import bz2
 import errno
+import gzip
 import json
+import lzma
+import os
 
 import pytest
 
@@ -253,7 +257,11 @@ def test_a_full_disk_leaves_the_old_output(linker, tmp_path, monkeypatch):
 REFUSALS = {
     "top_k": ({"top_k": 0}, "--top_k=0 is not possible: 1 to 100"),
     "deep": ({"top_k": 101}, "--top_k=101 is not possible"),
-    "input": ({"input": "absent.jsonl"}, "--input=absent.jsonl is not there"),
+    "input": ({"input": "absent.jsonl"}, "--input=absent.jsonl is not there: name a file of JSON lines"),
+    "input is a folder": ({"input": "."}, "--input=. is a folder: name a file"),
+    "input is a device": ({"input": "/dev/null"}, "--input=/dev/null is a device or pipe: name a file"),
+    "no bound": ({"max_malformed": -1}, "--max_malformed=-1 must not be below 0"),
+    "no share": ({"max_malformed_share": float("nan")}, "--max_malformed_share=nan is not a share: give 0 to 1"),
     "output": ({"output": "absent/out.jsonl"}, "is in a folder that is not there"),
     "output is a folder": ({"output": "."}, "--output=.* is a folder: name a file"),
     "bundle": ({"bundle": "absent"}, "There is no bundle at absent"),
@@ -276,3 +284,48 @@ def test_the_input_is_never_overwritten(exported, tmp_path):
     source = write_lines(tmp_path / "in.jsonl", [text()])
     with pytest.raises(MelError, match="is the input itself"):
         link.main(link.Config(bundle=str(exported.bundle), input=str(source), output=str(source)))
+
+
+@pytest.mark.parametrize("name", ["links.jsonl", "ids.npy", "encoder/links.jsonl"])
+def test_nothing_is_written_into_what_is_published(exported, tmp_path, name):
+    source, target = write_lines(tmp_path / "in.jsonl", [text()]), exported.bundle / name
+    before = target.read_bytes() if target.exists() else None
+    with pytest.raises(MelError, match=f"{name} is in .*, whose files are as published: name another folder"):
+        link.main(link.Config(bundle=str(exported.bundle), input=str(source), output=str(target)))
+    assert (target.read_bytes() if target.exists() else None) == before
+
+
+def test_a_pipe_is_not_replaced_by_a_file(linker, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    source = write_lines(tmp_path / "in.jsonl", [text()])
+    for name in ("pipe", "link"):
+        with pytest.raises(MelError, match="pipe is a device or pipe, which a file would replace: name a file"):
+            texts.link_file(linker, source, tmp_path / name)
+    assert (tmp_path / "pipe").is_fifo() and (tmp_path / "link").is_symlink()
+
+
+def test_what_a_link_leads_to_is_written_and_not_the_link(linker, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "out.jsonl").write_text("old")
+    (tmp_path / "out.jsonl").symlink_to("elsewhere/out.jsonl")
+    (line,), _, _ = run(linker, tmp_path, [text()])
+    assert (tmp_path / "out.jsonl").is_symlink()
+    assert json.loads((tmp_path / "elsewhere" / "out.jsonl").read_text()) == line
+
+
+@pytest.mark.parametrize("suffix, compress", [(".gz", gzip.compress), (".xz", lzma.compress), (".bz2", bz2.compress)])
+def test_compressed_texts_are_read_and_a_truncated_file_is_a_sentence(linker, tmp_path, suffix, compress):
+    source = write_lines(tmp_path / "in.jsonl", [text(), text("2")])
+    texts.link_file(linker, source, tmp_path / "plain")
+    packed = tmp_path / f"in.jsonl{suffix}"
+    packed.write_bytes(compress(source.read_bytes()))
+    texts.link_file(linker, packed, tmp_path / "unpacked")
+    assert (tmp_path / "unpacked").read_bytes() == (tmp_path / "plain").read_bytes()
+    packed.write_bytes(packed.read_bytes()[:-9])
+    with pytest.raises(MelError, match=f"in.jsonl{suffix} (is truncated|cannot be read)"):
+        texts.link_file(linker, packed, tmp_path / "nothing")
+    assert not (tmp_path / "nothing").exists()
+    source.rename(packed)
+    with pytest.raises(MelError, match=f"in.jsonl{suffix} cannot be read"):
+        texts.link_file(linker, packed, tmp_path / "nothing")

@@ -9,10 +9,12 @@ import sys
 import numpy as np
 import pytest
 
-from mel.artifacts import publish
+from mel.artifacts import open_artifact, publish
+from mel.checks import CHECKS
 from mel.retrieval import approximate
 from mel.retrieval import index as index_module
 from mel.retrieval.approximate import ScannIndex, ScannSettings, build, share_found, tune
+from mel.retrieval.embeddings import EMBEDDINGS
 from mel.retrieval.exact import ExactIndex
 from mel.retrieval.index import first_of_each, keep_first, open_index, publish_index, search_distinct
 from mel.retrieval.probes import nearest_scores
@@ -166,6 +168,15 @@ class TestPublished:
         index = publish_index(tmp_path / "index", "exact", publish_vectors(unit_vectors(40, 8)))
         monkeypatch.setattr(np, "isfinite", None)
         assert isinstance(open_index(index.path), ExactIndex)
+
+    def test_embeddings_that_are_damaged_are_said_to_be(self, publish_vectors, tmp_path):
+        embeddings = publish_vectors(unit_vectors(40, 8))
+        damaged_ND = unit_vectors(40, 8)
+        damaged_ND[7, 2] = np.nan
+        np.save(embeddings.path / EMBEDDINGS, damaged_ND)
+        CHECKS.forget()
+        with pytest.raises(MelError, match="embeddings.npy is damaged"):
+            publish_index(tmp_path / "index", "exact", open_artifact(embeddings.path, "embeddings"))
 
     def test_refuses_no_embeddings(self, publish_vectors, tmp_path):
         with pytest.raises(MelError, match="is empty"):

@@ -47,6 +47,11 @@ class TestMine:
         for query, gold, rows in zip(queries_QD, gold_Q, rows_QK):
             assert list(rows) == distinct_wrong(index, query, gold, entities_E)[:5]
 
+    def test_a_pool_of_more_rows_than_there_are_is_all_of_them(self):
+        index, queries_QD, gold_Q, entities_E = world()
+        whole, more = (mine(index, queries_QD, gold_Q, entities_E, 5, pool, 0) for pool in (len(entities_E), 10**9))
+        np.testing.assert_array_equal(more, whole)
+
     @pytest.mark.parametrize("seed", range(5))
     def test_never_a_gold_and_no_entity_twice(self, seed):
         index, queries_QD, gold_Q, entities_E = world(seed=seed, qids=[10, 20, 50, 150, 350][seed])

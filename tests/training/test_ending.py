@@ -169,7 +169,7 @@ def test_a_round_that_is_told_to_end_goes_on_from_that_step(prepared, undisturbe
         log = rest_of_log(process)
         assert process.returncode == 128 + number
     (step,) = (int(path.name) for path in (workdir / "rounds/0/training/checkpoints").glob("[0-9]*"))
-    told = f"ended by {number.name} at step {step}, which is saved; the same command goes on from what is saved."
+    told = f"ended by {number.name} at step {step}, which is saved; the same command goes on from whatever is saved."
     assert log.strip().splitlines()[-1] == f"train.py: {told}"
     assert 3 < step < 120
     with training(workdir) as process:
@@ -186,7 +186,7 @@ def test_a_signal_while_the_step_is_compiled_ends_at_once(prepared, undisturbed,
         process.terminate()
         log = rest_of_log(process)
         assert process.returncode == 143
-    assert log.strip().splitlines()[-1].endswith("ended by SIGTERM; the same command goes on from what is saved.")
+    assert log.strip().splitlines()[-1].endswith("ended by SIGTERM; the same command goes on from whatever is saved.")
     assert not list(workdir.rglob(".draft-*"))
 
 
