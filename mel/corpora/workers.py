@@ -84,7 +84,8 @@ def _map_in_processes(function: Callable[[Any], Any], items: Sequence[Any], work
     finally:
         ours.close()  # ends workers that are still busy, where nobody wants their results
         # After a signal nobody may hold this any more, and a thread of the pool, which cannot wait for itself, ends it.
-        pool.shutdown(wait=threading.current_thread() is threading.main_thread(), cancel_futures=True)
+        with contextlib.suppress(OSError):  # where the program ends, Python may have closed the pool's pipes already
+            pool.shutdown(wait=threading.current_thread() is threading.main_thread(), cancel_futures=True)
         theirs.close()
 
 
