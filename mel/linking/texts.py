@@ -213,9 +213,9 @@ def _whole_file(path: pathlib.Path) -> Iterator[BinaryIO]:
 
     What a link leads to is replaced, and not the link; a device or pipe is refused, of which nothing would be left.
     """
-    path = path.resolve()
     if path.exists() and not path.is_file():
         raise MelError(f"--output={path} is a device or pipe, which a file would replace: name a file.")
+    path = path.resolve()
     draft = path.with_name(f".draft-{path.name}")
     try:
         with claim(path):

@@ -300,7 +300,7 @@ def test_a_pipe_is_not_replaced_by_a_file(linker, tmp_path):
     (tmp_path / "link").symlink_to("pipe")
     source = write_lines(tmp_path / "in.jsonl", [text()])
     for name in ("pipe", "link"):
-        with pytest.raises(MelError, match="pipe is a device or pipe, which a file would replace: name a file"):
+        with pytest.raises(MelError, match=f"{name} is a device or pipe, which a file would replace: name a file"):
             texts.link_file(linker, source, tmp_path / name)
     assert (tmp_path / "pipe").is_fifo() and (tmp_path / "link").is_symlink()
 
