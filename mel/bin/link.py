@@ -1,7 +1,7 @@
 """Links mentions in texts to entities, with a bundle alone.
 
-Reads   --input, JSON lines, the spans as half-open ranges of characters (code points); a title, if
-        there is one, is that of the page:
+Reads   --input, JSON lines, also compressed (.gz, .xz, .zst, .bz2), the spans as half-open ranges of characters
+        (code points); a title, if there is one, is that of the page:
           {"id": "1", "language": "de", "text": "Paris liegt an der Seine.", "spans": [[0, 5], [19, 24]]}
         Without "spans", or with null, the mentions are those that the bundle's detector finds, which is there if
         the data was prepared with mel-prepare-data --detector; --detection_precision=0.8 finds fewer and surer ones.
