@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mel.artifacts import Artifact
+from mel.corpora.names import check_distinct
 from mel.shards.datasets import RowSet
 from mel.shards.permutation import permuted
 from mel.types import MelError
@@ -87,13 +88,12 @@ def read_mixture(languages: Sequence[str]) -> dict[str, int]:
     Raises:
       MelError: a count is no whole number above 0, or a language occurs twice.
     """
+    check_distinct("train_languages", [value.partition(":")[0] for value in languages])
     mixture: dict[str, int] = {}
     for value in languages:
         language, colon, count = value.partition(":")
         if colon and not (count.isdecimal() and int(count)):
             raise MelError(f"--train_languages={value} asks for no number of mentions: write {language}:1000, say.")
-        if language in mixture:
-            raise MelError(f"--train_languages names {language} twice: once is enough.")
         mixture[language] = int(count or 0)
     return mixture
 
